@@ -1,0 +1,101 @@
+"""Scaled dot-product attention for padded rows and for packed segments, and the layer part around it."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from illada_lab.models.norm import RMSNorm
+from illada_lab.models.rope import rotate
+from illada_lab.models.segments import PackedSegments
+from illada_lab.models.spec import ModelSpec
+
+Table = tuple[Tensor, Tensor]
+
+
+def attend(
+    q: Float[Tensor, "B H L E"],
+    k: Float[Tensor, "B K L E"],
+    v: Float[Tensor, "B K L E"],
+    is_visible: Bool[Tensor, "B 1 L L"] | None = None,
+    is_causal: bool = False,
+) -> Float[Tensor, "B H L E"]:
+    """Attention inside padded rows: softmax(q k' / sqrt(E)) v over the visible keys.
+
+    Args:
+        q: queries.
+        k: keys; query head i reads key/value head i // (H / K).
+        v: values.
+        is_visible: which key each query sees; None: all of the row (or all before it where `is_causal`).
+        is_causal: only without `is_visible`, which already says it.
+    """
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=is_visible, is_causal=is_causal and is_visible is None, enable_gqa=q.shape[1] != k.shape[1]
+    )
+
+
+def attend_packed(
+    q: Float[Tensor, "N H E"],
+    k: Float[Tensor, "N K E"],
+    v: Float[Tensor, "N K E"],
+    segments: PackedSegments,
+    is_causal: bool = False,
+) -> Float[Tensor, "N H E"]:
+    """Attention inside packed segments, none across: segments of equal length become one dense batch each.
+
+    Args:
+        q: queries of all segments, one after the other.
+        k: keys.
+        v: values.
+        segments: where the segments lie.
+        is_causal: no position sees a later one of its segment.
+    """
+    out = torch.empty_like(q)
+    for index in segments.groups:
+        group = (tensor[index].transpose(1, 2) for tensor in (q, k, v))  # [S_group, heads, length, E]
+        out[index] = attend(*group, is_causal=is_causal).transpose(1, 2)
+    return out
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions and no biases.
+
+    Args:
+        spec: sizes; `n_kv_heads` key/value heads serve `n_heads` query heads.
+
+    Source: iLLaDA, Table 1: 8 instead of LLaDA's 32 key/value heads, so that a cache is four times smaller.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.head_size, self.is_causal = spec.head_size, spec.is_causal
+        d_kv = spec.n_kv_heads * spec.head_size
+        self.q_proj = nn.Linear(spec.d_model, spec.d_model, bias=False)
+        self.k_proj = nn.Linear(spec.d_model, d_kv, bias=False)
+        self.v_proj = nn.Linear(spec.d_model, d_kv, bias=False)
+        self.o_proj = nn.Linear(spec.d_model, spec.d_model, bias=False)
+        if spec.has_qk_norm:
+            self.q_norm = RMSNorm(spec.head_size, eps=spec.norm_eps)
+            self.k_norm = RMSNorm(spec.head_size, eps=spec.norm_eps)
+        else:
+            self.q_norm = self.k_norm = nn.Identity()
+
+    def forward(self, h: Tensor, table: Table, visible: Tensor | PackedSegments | None) -> Tensor:
+        """Mix positions.
+
+        Args:
+            h: [B, L, D] padded rows, or [N, D] packed segments.
+            table: cosines and sines [L, E] (packed: [N, E]).
+            visible: bool [B, 1, L, L], None (all), or the segments of a packed batch.
+        """
+        # One head axis behind the positions: [..., heads, E]; transposed so that positions and entries are last for RoPE.
+        q, k, v = (
+            proj(h).unflatten(-1, (-1, self.head_size)).transpose(-3, -2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = rotate(self.q_norm(q), *table), rotate(self.k_norm(k), *table)
+        if isinstance(visible, PackedSegments):
+            out = attend_packed(*(x.transpose(-3, -2) for x in (q, k, v)), visible, self.is_causal)
+        else:
+            out = attend(q, k, v, visible, self.is_causal).transpose(-3, -2)
+        return self.o_proj(out.flatten(-2))

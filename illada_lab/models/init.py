@@ -1,0 +1,31 @@
+"""Initial weights."""
+
+import math
+
+import torch
+from torch import nn
+
+from illada_lab.models.spec import ModelSpec
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, spec: ModelSpec, generator: torch.Generator | None = None) -> None:
+    """Draw the weights of a mask predictor in place.
+
+    Matrices and the embedding from normal(0, init_std); the two matrices that write into the residual stream scaled by
+    1/sqrt(2 n_layers), so that its variance does not grow with depth; norms at one.
+
+    Args:
+        model: a MaskPredictor with real (not meta) parameters.
+        spec: its sizes.
+        generator: source of randomness; None: torch's global one.
+
+    Source: iLLaDA's released model code (normal(initializer_range), o_proj and down_proj by 1/sqrt(2 layers)).
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            parameter.fill_(1.0)
+            continue
+        writes_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+        scale = 1 / math.sqrt(2 * spec.n_layers) if writes_residual else 1.0
+        parameter.normal_(0.0, spec.init_std * scale, generator=generator)

@@ -1,0 +1,168 @@
+"""The mask predictor: a bidirectional transformer that predicts every masked token at once."""
+
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from illada_lab.models.init import initialise
+from illada_lab.models.layer import Layer
+from illada_lab.models.norm import RMSNorm
+from illada_lab.models.rope import rotary_table
+from illada_lab.models.segments import PackedSegments, visibility
+from illada_lab.models.spec import ModelSpec
+from illada_lab.shapes import Logits, Positions, Segments, Tokens
+from illada_lab.tokens import SpecialTokens
+
+
+class MaskPredictor(nn.Module):
+    """Transformer with full bidirectional attention and no time input: p(x0^i | xt) at every position i.
+
+    The same class with `is_causal=True` is the autoregressive twin: equal in every parameter, attention looking backwards only,
+    its output at position i read as the prediction of token i + 1.
+
+    Two forward paths give the same numbers: padded rows (`hidden`, `__call__`) and packed segments (`hidden_packed`). The head is a
+    call of its own, because it is applied only where a prediction is asked for: at a vocabulary of 155,136 one row of 8192
+    float32 logits alone takes 4.7 GiB.
+
+    Args:
+        tokens: special tokens of the data this model is for.
+        vocab_size, d_model, n_layers, n_heads, n_kv_heads, d_ffn, max_length, is_tied, rope_theta, norm_eps, has_qk_norm,
+            is_causal, init_std: see `ModelSpec`.
+        generator: randomness of the initial weights; None: torch's global generator.
+
+    Raises:
+        ValueError: sizes that do not fit together, or a special token outside of the vocabulary.
+
+    Source: iLLaDA, section on the architecture and Table 1; module names as in the released checkpoints.
+    """
+
+    runtime_arguments: ClassVar[frozenset[str]] = frozenset({"tokens", "vocab_size", "generator"})
+
+    def __init__(
+        self,
+        *,
+        tokens: SpecialTokens,
+        vocab_size: int,
+        d_model: int,
+        n_layers: int,
+        n_heads: int,
+        n_kv_heads: int,
+        d_ffn: int,
+        max_length: int,
+        is_tied: bool = True,
+        rope_theta: float = 10_000.0,
+        norm_eps: float = 1e-6,
+        has_qk_norm: bool = False,
+        is_causal: bool = False,
+        init_std: float = 0.02,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.spec = spec = ModelSpec(
+            vocab_size=vocab_size,
+            d_model=d_model,
+            n_layers=n_layers,
+            n_heads=n_heads,
+            n_kv_heads=n_kv_heads,
+            d_ffn=d_ffn,
+            max_length=max_length,
+            is_tied=is_tied,
+            rope_theta=rope_theta,
+            norm_eps=norm_eps,
+            has_qk_norm=has_qk_norm,
+            is_causal=is_causal,
+            init_std=init_std,
+        )
+        tokens.check(vocab_size)
+        self.tokens = tokens
+        self.embed_tokens = nn.Embedding(vocab_size, d_model)
+        self.layers = nn.ModuleList(Layer(spec) for _ in range(n_layers))
+        self.norm = RMSNorm(d_model, eps=norm_eps)
+        self.lm_head = None if is_tied else nn.Linear(d_model, vocab_size, bias=False)
+        if not self.embed_tokens.weight.is_meta:
+            initialise(self, spec, generator)
+
+    @staticmethod
+    def check_config(**values: Any) -> list[str]:
+        """Problems of a set of constructor arguments, for `illada_lab.config.check`."""
+        return ModelSpec.problems(values)
+
+    def to_config(self) -> dict[str, Any]:
+        """Constructor arguments but for `tokens`, as plain data for checkpoints."""
+        return asdict(self.spec)
+
+    @property
+    def head_weight(self) -> Float[Tensor, "V D"]:
+        """Weight of the head, the embedding's where they are tied."""
+        return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+
+    def forward(self, x: Tokens, is_valid: Positions | None = None) -> Logits:
+        """Logits at every position of padded rows.
+
+        Args:
+            x: tokens, some of them [MASK].
+            is_valid: positions that may be attended to; None: all. Logits at the others mean nothing.
+
+        Raises:
+            ValueError: rows longer than `max_length`.
+        """
+        return self.head(self.hidden(x, is_valid=is_valid))
+
+    def logits_at(self, x: Tokens, is_wanted: Positions, is_valid: Positions | None = None) -> Float[Tensor, "M V"]:
+        """Logits at the wanted positions only, in row-major order: `self(x, is_valid)[is_wanted]` at less cost."""
+        return self.head(self.hidden(x, is_valid=is_valid)[is_wanted])
+
+    def hidden(
+        self, x: Tokens, is_valid: Positions | None = None, segment_ids: Segments | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """Last hidden states of padded rows, ready for `head`.
+
+        Args:
+            x: tokens.
+            is_valid: positions that may be attended to.
+            segment_ids: finer than `is_valid` (give one of the two): positions see their own segment only.
+        """
+        self._check_length(x.shape[1])
+        if segment_ids is None and is_valid is not None:
+            segment_ids = is_valid.long()
+        visible = None if segment_ids is None else visibility(segment_ids, self.spec.is_causal)
+        # Positions count along the row, also in its later segments: RoPE sees differences only.
+        return self._layers(x, torch.arange(x.shape[1], device=x.device), visible)
+
+    def hidden_packed(self, x: Int[Tensor, " N"], segments: PackedSegments) -> Float[Tensor, "N D"]:
+        """Last hidden states of packed segments, which do not see each other.
+
+        Args:
+            x: tokens of all segments, one after the other.
+            segments: where they lie.
+
+        Raises:
+            ValueError: a segment longer than `max_length`, or offsets that do not end at N.
+        """
+        self._check_length(segments.max_length)
+        if int(segments.offsets[-1]) != x.shape[0]:
+            raise ValueError(f"cu_seqlens[-1] = {int(segments.offsets[-1])}; must be the number of tokens; {x.shape[0]}")
+        return self._layers(x, segments.positions, segments)
+
+    def forward_packed(self, x: Int[Tensor, " N"], cu_seqlens: Int[Tensor, " S_plus_1"]) -> Float[Tensor, "N V"]:
+        """Logits of packed segments given by their offsets, as `forward` gives them for padded rows."""
+        return self.head(self.hidden_packed(x, PackedSegments(cu_seqlens.long())))
+
+    def head(self, h: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
+        """Logits of hidden states."""
+        return F.linear(h, self.head_weight)
+
+    def _layers(self, x: Tensor, positions: Tensor, visible: Tensor | PackedSegments | None) -> Tensor:
+        table = rotary_table(positions, self.spec.head_size, self.spec.rope_theta)
+        h = self.embed_tokens(x)
+        for layer in self.layers:
+            h = layer(h, table, visible)
+        return self.norm(h)
+
+    def _check_length(self, length: int) -> None:
+        if length > self.spec.max_length:
+            raise ValueError(f"length = {length}; longer than the model's context; at most {self.spec.max_length}")
