@@ -1,0 +1,56 @@
+"""The baseline: next-token prediction with the autoregressive twin."""
+
+import torch
+
+from illada_lab.data.batch import Batch
+from illada_lab.diffusion.randomness import RowRandom
+from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.objectives.loss import Loss, cross_entropy_at
+from illada_lab.shapes import Segments, Tokens
+
+
+def shift_right(x: Tokens, segment_ids: Segments, bos: int) -> Tokens:
+    """Inputs of the twin: every token moves one place on, BOS stands at the head of each segment.
+
+    So the twin, too, predicts the token *at* a position, from what stands before it, and the first token of a segment has a
+    probability: the chain rule gives -log p(x0) exactly.
+
+    Args:
+        x: clean tokens.
+        segment_ids: segments; a segment starts where the id changes.
+        bos: id put at the head of a segment.
+    """
+    shifted = torch.cat((torch.full_like(x[:, :1], bos), x[:, :-1]), dim=1)
+    is_start = torch.ones_like(x, dtype=torch.bool)
+    is_start[:, 1:] = segment_ids[:, 1:] != segment_ids[:, :-1]
+    return torch.where(is_start, bos, shifted)
+
+
+class Autoregressive:
+    """Mean of -log p(x0^i | x0^<i) in nats per token: exact, where the diffusion value is a bound.
+
+    Args:
+        is_response_only: leave the prompt's tokens out of the loss (they stay visible).
+
+    Source: the baseline of LLaDA's and iLLaDA's comparisons (ARM); the shift with BOS is our choice, see `shift_right`.
+    """
+
+    def __init__(self, *, is_response_only: bool = False) -> None:
+        self.is_response_only = is_response_only
+
+    def __call__(self, predictor: MaskPredictor, batch: Batch, random: RowRandom) -> Loss:
+        """Loss in nats per predicted token; `random` is not used.
+
+        Raises:
+            ValueError: the predictor is not causal (it would see the answers), or there is no BOS or nothing to predict.
+        """
+        if not predictor.spec.is_causal:
+            raise ValueError("model.is_causal = False; objective=autoregressive would see its own targets; true")
+        if predictor.tokens.bos is None:
+            raise ValueError("tokens.bos = null; the twin starts every segment with it; a token id")
+        is_wanted = batch.is_valid & ~batch.is_prompt if self.is_response_only else batch.is_valid
+        inputs = shift_right(batch.tokens, batch.segment_ids, predictor.tokens.bos)
+        ce = cross_entropy_at(predictor, inputs, batch.tokens, is_wanted, batch.segment_ids)
+        if not len(ce):
+            raise ValueError("batch; no token to predict in it; rows with an answer, or is_response_only: false")
+        return Loss(value=ce.mean(), n_predicted=len(ce), n_tokens=len(ce))
