@@ -1,0 +1,126 @@
+"""Learning-rate schedules of the paper: warmup, constant, then a decay that starts at a step or when the loss stops falling."""
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+DecayStart = float | Literal["plateau"]
+
+
+class WarmupConstantDecay(LRScheduler, ABC):
+    """Multiplies the peak learning rate of every group by: 0 -> 1 in the warmup, 1, then `decay` from 1 to `min_ratio`.
+
+    One call of `step` is one optimiser step.
+
+    Args:
+        optimizer: its groups' learning rates are the peaks.
+        n_steps: optimiser steps of the whole run; the decay ends there.
+        n_warmup_steps: steps of the linear warmup.
+        decay_start: share of `n_steps` at which the decay starts, in [0, 1], or "plateau": when the validation loss has stopped
+            falling (see `observe`); a run that never stops falling never decays.
+        min_ratio: last learning rate over the peak.
+        patience: observations without progress that make a plateau.
+        min_progress: a loss counts as progress if it is lower than the best by this share.
+        n_decay_steps: steps of the decay after a plateau; None: all that are left. Without a plateau it has no effect.
+
+    Raises:
+        ValueError: a number outside of its range.
+
+    Source: iLLaDA, pre-training recipe: constant at the peak until the loss plateaus, then cosine decay to the minimum (2e-4 to
+        5e-6, so min_ratio 0.025). The rule that detects the plateau is our choice: the paper states none.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        n_steps: int,
+        n_warmup_steps: int = 0,
+        decay_start: DecayStart = 0.7,
+        min_ratio: float = 0.025,
+        patience: int = 3,
+        min_progress: float = 0.005,
+        n_decay_steps: int | None = None,
+    ) -> None:
+        if not 0 <= n_warmup_steps < n_steps:
+            raise ValueError(f"n_warmup_steps = {n_warmup_steps}; must be less than n_steps = {n_steps}; 0 to {n_steps - 1}")
+        if decay_start != "plateau" and not (isinstance(decay_start, int | float) and 0 <= decay_start <= 1):
+            raise ValueError(f"decay_start = {decay_start!r}; a share of the run; 0 to 1, or plateau")
+        if not 0 <= min_ratio <= 1:
+            raise ValueError(f"min_ratio = {min_ratio}; last over peak learning rate; 0 to 1")
+        if n_decay_steps is not None and decay_start != "plateau":
+            warnings.warn("n_decay_steps has no effect without decay_start=plateau", stacklevel=2)
+        self.n_steps, self.n_warmup_steps, self.min_ratio = n_steps, n_warmup_steps, min_ratio
+        self.patience, self.min_progress, self.n_decay_steps = patience, min_progress, n_decay_steps
+        self.waits_for_plateau = decay_start == "plateau"
+        self.decay_from = None if self.waits_for_plateau else max(n_warmup_steps, round(float(decay_start) * n_steps))
+        self.best, self.n_without_progress = math.inf, 0
+        super().__init__(optimizer)
+
+    @staticmethod
+    @abstractmethod
+    def decay(progress: float) -> float:
+        """Shape of the decay: 1 at progress 0, 0 at progress 1."""
+
+    def factor(self, step: int) -> float:
+        """What the peak learning rate is multiplied by at optimiser step `step` (0 is the first)."""
+        if step < self.n_warmup_steps:
+            return (step + 1) / self.n_warmup_steps
+        if self.decay_from is None or step < self.decay_from:
+            return 1.0
+        end = self.n_steps
+        if self.waits_for_plateau and self.n_decay_steps is not None:
+            end = min(end, self.decay_from + self.n_decay_steps)
+        progress = min(1.0, (step - self.decay_from) / max(1, end - self.decay_from))
+        return self.min_ratio + (1 - self.min_ratio) * self.decay(progress)
+
+    def get_lr(self) -> list[float]:
+        """Learning rates of the groups for the coming step."""
+        return [peak * self.factor(self.last_epoch) for peak in self.base_lrs]
+
+    def observe(self, loss: float) -> None:
+        """Tell a validation loss; after `patience` of them without progress the decay starts at the coming step."""
+        if not self.waits_for_plateau or self.decay_from is not None or self.last_epoch < self.n_warmup_steps:
+            return
+        if loss < self.best * (1 - self.min_progress):
+            self.best, self.n_without_progress = loss, 0
+        else:
+            self.n_without_progress += 1
+            if self.n_without_progress >= self.patience:
+                self.decay_from = self.last_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data, so that a checkpoint loads with `weights_only=True`."""
+        plain = (bool, int, float, str, list, type(None))
+        return {key: value for key, value in super().state_dict().items() if isinstance(value, plain)}
+
+
+class ConstantCosine(WarmupConstantDecay):
+    """Warmup, constant, cosine decay (iLLaDA, pre-training)."""
+
+    @staticmethod
+    def decay(progress: float) -> float:
+        """(1 + cos(pi progress)) / 2."""
+        return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class ConstantLinear(WarmupConstantDecay):
+    """Warmup, constant, linear decay (iLLaDA, fine-tuning: over the last 10 %)."""
+
+    @staticmethod
+    def decay(progress: float) -> float:
+        """1 - progress."""
+        return 1 - progress
+
+
+class Cosine(ConstantCosine):
+    """Warmup, then cosine decay at once: the schedule the paper's constant phase is compared with."""
+
+    def __init__(self, optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int = 0, min_ratio: float = 0.025) -> None:
+        super().__init__(
+            optimizer, n_steps=n_steps, n_warmup_steps=n_warmup_steps, decay_start=0.0, min_ratio=min_ratio
+        )

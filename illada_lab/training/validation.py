@@ -1,0 +1,198 @@
+"""Validation on frozen masks: the same documents, the same masks, at every step of every run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.objectives.autoregressive import shift_right
+from illada_lab.objectives.loss import cross_entropy_at
+
+N_BINS = 10
+
+
+@dataclass(frozen=True)
+class FrozenRow:
+    """One document under one mask set."""
+
+    document: int
+    masked: tuple[int, ...]
+
+
+class FrozenMasks:
+    """A seeded set of (document, masks), on which losses of different runs and steps can be compared.
+
+    Of a document of L tokens exactly l are masked, l uniform on 1 ... L and evenly spread over the set; its estimate of the bound
+    is (L / l) times the sum of their cross-entropies. The mean is the same bound as with independent masking at a ratio t (LLaDA's
+    likelihood form), at a small part of its variance; l / L stands in for t in the bins.
+
+    Args:
+        documents: dicts with `ids` (token ids) and, where known, `kind`, `log_prob` (nats, exact) and `n_bytes`.
+        n_draws: mask sets per document.
+        seed: of the masks; kept apart from the run's seed, so that runs with different seeds validate on the same set.
+        batch_tokens: positions (padding included) per forward pass.
+
+    Raises:
+        ValueError: there is no document, or one is empty.
+
+    Source: our choice; LLaDA, Appendix B.5 for the estimator.
+    """
+
+    def __init__(
+        self, documents: Sequence[dict[str, Any]], *, n_draws: int = 2, seed: int = 20_260_624, batch_tokens: int = 8192
+    ) -> None:
+        if not documents or any(len(document["ids"]) == 0 for document in documents):
+            raise ValueError(
+                f"validation documents = {len(documents)}; at least one, none of them empty; check data.n_validation"
+            )
+        self.documents = list(documents)
+        self.batch_tokens = batch_tokens
+        random = np.random.Generator(np.random.PCG64(seed))
+        n_rows = len(self.documents) * n_draws
+        # One stratum of (0, 1] per row, strata dealt out at random: l is spread evenly over the whole set.
+        ratio = (random.permutation(n_rows) + random.random(n_rows)) / n_rows
+        self.rows = []
+        for number in range(n_rows):
+            document = number // n_draws
+            length = len(self.documents[document]["ids"])
+            n_masked = 1 + int(ratio[number] * length)
+            masked = random.choice(length, size=n_masked, replace=False)
+            self.rows.append(FrozenRow(document, tuple(sorted(int(i) for i in masked))))
+
+    @torch.no_grad()
+    def evaluate(self, predictor: MaskPredictor) -> "ValidationResult":
+        """Bound of every row (of the autoregressive twin: the exact -log p of every document), in nats."""
+        device = predictor.head_weight.device
+        is_causal = predictor.spec.is_causal
+        if is_causal:
+            rows = [FrozenRow(i, tuple(range(len(d["ids"])))) for i, d in enumerate(self.documents)]
+        else:
+            rows = self.rows
+        length = np.array([len(self.documents[row.document]["ids"]) for row in rows])
+        total = torch.zeros(len(rows))
+        # Rows of similar length share a batch, so that little is computed on padding.
+        order = np.argsort(length, kind="stable")
+        start = 0
+        while start < len(rows):
+            end = start + 1
+            while end < len(rows) and (end + 1 - start) * length[order[end]] <= self.batch_tokens:
+                end += 1
+            chosen = order[start:end]
+            total[torch.from_numpy(chosen)] = self._sums([rows[i] for i in chosen], predictor, is_causal, device).cpu()
+            start = end
+        n_masked = np.array([len(row.masked) for row in rows])
+        scale = np.ones(len(rows)) if is_causal else length / n_masked
+        return ValidationResult(
+            documents=self.documents,
+            document=np.array([row.document for row in rows]),
+            ratio=n_masked / length,
+            nelbo=total.double().numpy() * scale,
+            is_exact=is_causal,
+        )
+
+    def _sums(
+        self, rows: list[FrozenRow], predictor: MaskPredictor, is_causal: bool, device: torch.device
+    ) -> Float[Tensor, " B"]:
+        """Summed cross-entropy over the masked positions of each row, nats."""
+        documents = [self.documents[row.document]["ids"] for row in rows]
+        shape = (len(rows), max(map(len, documents)))
+        x0 = torch.full(shape, predictor.tokens.filler)
+        segment_ids = torch.zeros(shape, dtype=torch.long)
+        is_wanted = torch.zeros(shape, dtype=torch.bool)
+        for i, (row, ids) in enumerate(zip(rows, documents, strict=True)):
+            x0[i, : len(ids)] = torch.as_tensor(ids)
+            segment_ids[i, : len(ids)] = 1
+            is_wanted[i, list(row.masked)] = True
+        x0, segment_ids, is_wanted = x0.to(device), segment_ids.to(device), is_wanted.to(device)
+        if is_causal:
+            assert predictor.tokens.bos is not None, "an autoregressive objective has checked this"
+            x = shift_right(x0, segment_ids, predictor.tokens.bos)
+        else:
+            x = torch.where(is_wanted, predictor.tokens.mask, x0)
+        ce = cross_entropy_at(predictor, x, x0, is_wanted, segment_ids)
+        row_of = is_wanted.nonzero()[:, 0]
+        return torch.zeros(len(rows), device=device).index_add(0, row_of, ce.float())
+
+
+@dataclass
+class ValidationResult:
+    """Bounds on frozen masks and what can be said of them.
+
+    Attributes:
+        documents: the documents.
+        document: number of the document of each row.
+        ratio: masked share of each row.
+        nelbo: estimate of each row's bound, nats per document.
+        is_exact: the values are exact -log p, not bounds (autoregressive twin).
+    """
+
+    documents: list[dict[str, Any]]
+    document: np.ndarray
+    ratio: np.ndarray
+    nelbo: np.ndarray
+    is_exact: bool
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """One entry per kind of document and `all`: bound, its standard error, the entropy and the gap where it is known.
+
+        Returns:
+            kind -> {nelbo_per_token, stderr (nats/token), bits_per_token, n_documents, n_tokens} and, where the documents' exact
+            log-probability is known, entropy_per_token (of these very documents) and over_entropy (bound / entropy - 1), and
+            bits_per_byte where bytes are known. Standard errors are over documents.
+        """
+        per_document = np.bincount(self.document, self.nelbo) / np.bincount(self.document)
+        kinds = [document.get("kind") or "text" for document in self.documents]
+        table = {}
+        for kind in ["all", *sorted(set(kinds))] if len(set(kinds)) > 1 else [kinds[0], "all"]:
+            chosen = [i for i, k in enumerate(kinds) if kind in ("all", k)]
+            table[kind] = _row([self.documents[i] for i in chosen], per_document[chosen])
+        return table
+
+    def bins(self, kind: str | None = None) -> list[dict[str, float]]:
+        """Bound in nats per token by masked share: where in t the loss sits. 95 % intervals, normal approximation."""
+        if self.is_exact:
+            return []
+        length = np.array([len(document["ids"]) for document in self.documents])[self.document]
+        is_kind = np.array([kind in (None, d.get("kind") or "text") for d in self.documents])[self.document]
+        values = self.nelbo / length
+        table = []
+        for b in range(N_BINS):
+            low, high = b / N_BINS, (b + 1) / N_BINS
+            chosen = values[is_kind & (self.ratio > low) & (self.ratio <= high)]
+            if len(chosen) < 2:
+                continue
+            half = 1.96 * chosen.std(ddof=1) / np.sqrt(len(chosen))
+            mean = float(chosen.mean())
+            table.append(
+                {"t_low": low, "t_high": high, "loss": mean, "ci_low": mean - half, "ci_high": mean + half, "n": len(chosen)}
+            )
+        return table
+
+
+def _row(documents: list[dict[str, Any]], nelbo: np.ndarray) -> dict[str, float]:
+    lengths = np.array([len(document["ids"]) for document in documents])
+    n_tokens = int(lengths.sum())
+    per_token = float(nelbo.sum() / n_tokens)
+    # Ratio estimator: documents are drawn, tokens follow.
+    residual = nelbo - per_token * lengths
+    n = len(documents)
+    stderr = float(residual.std(ddof=1) * np.sqrt(n) / n_tokens) if n > 1 else float("nan")
+    row = {
+        "nelbo_per_token": per_token,
+        "stderr": stderr,
+        "bits_per_token": per_token / np.log(2),
+        "n_documents": n,
+        "n_tokens": n_tokens,
+    }
+    if all(document.get("log_prob") is not None for document in documents):
+        entropy = -sum(float(document["log_prob"]) for document in documents)
+        row["entropy_per_token"] = entropy / n_tokens
+        row["over_entropy"] = float(nelbo.sum() / entropy - 1) if entropy > 0 else float("nan")
+    if all(document.get("n_bytes") for document in documents):
+        row["bits_per_byte"] = float(nelbo.sum() / np.log(2) / sum(document["n_bytes"] for document in documents))
+    return row
