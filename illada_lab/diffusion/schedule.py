@@ -1,12 +1,13 @@
 """Masking schedules: from a time t to the probability that a token is masked, and its weight in the bound."""
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """How the masking probability rises with t, and what the bound pays for it.
 

@@ -1,6 +1,6 @@
 """How the time t (iLLaDA: the masking ratio) of each segment is drawn."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from illada_lab.diffusion.randomness import RowRandom
 GOLDEN = 0.6180339887498949
 
 
+@runtime_checkable
 class Times(Protocol):
     """Draws one time in (0, 1] for each segment of each row; every single one is uniform."""
 

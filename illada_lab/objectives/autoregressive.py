@@ -49,6 +49,7 @@ class Autoregressive:
         if predictor.tokens.bos is None:
             raise ValueError("tokens.bos = null; the twin starts every segment with it; a token id")
         is_wanted = batch.is_valid & ~batch.is_prompt if self.is_response_only else batch.is_valid
+        is_wanted = is_wanted & (batch.tokens != predictor.tokens.bos)  # given, as for the diffusion model
         inputs = shift_right(batch.tokens, batch.segment_ids, predictor.tokens.bos)
         ce = cross_entropy_at(predictor, inputs, batch.tokens, is_wanted, batch.segment_ids)
         if not len(ce):

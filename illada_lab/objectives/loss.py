@@ -1,7 +1,7 @@
 """What an objective returns, and the cross-entropy it is made of."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from illada_lab.data.batch import Batch
 from illada_lab.diffusion.randomness import RowRandom
-from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.models.protocol import HiddenPredictor
 from illada_lab.shapes import Segments, Tokens
 
 # Logits alive at once, in entries: 2^25 float32 entries are 128 MiB. Our choice: large enough that a chunk keeps a GPU busy,
@@ -34,14 +34,15 @@ class Loss:
     n_tokens: int
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A training objective: rows of clean tokens in, one loss out."""
 
-    def __call__(self, predictor: MaskPredictor, batch: Batch, random: RowRandom) -> Loss: ...
+    def __call__(self, predictor: HiddenPredictor, batch: Batch, random: RowRandom) -> Loss: ...
 
 
 def cross_entropy_at(
-    predictor: MaskPredictor,
+    predictor: HiddenPredictor,
     x: Tokens,
     targets: Tokens,
     is_wanted: Bool[Tensor, "B L"],

@@ -5,7 +5,7 @@ from illada_lab.diffusion.nelbo import nelbo
 from illada_lab.diffusion.randomness import RowRandom
 from illada_lab.diffusion.schedule import LinearSchedule, Schedule
 from illada_lab.diffusion.times import StratifiedTimes, Times
-from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.models.protocol import HiddenPredictor
 from illada_lab.objectives.corruption import corrupt
 from illada_lab.objectives.loss import Loss, cross_entropy_at, spread
 
@@ -27,7 +27,7 @@ class ResponseOnly:
         self.schedule = schedule or LinearSchedule()
         self.times = times or StratifiedTimes()
 
-    def __call__(self, predictor: MaskPredictor, batch: Batch, random: RowRandom) -> Loss:
+    def __call__(self, predictor: HiddenPredictor, batch: Batch, random: RowRandom) -> Loss:
         """Mean over rows of the bound in nats per response token.
 
         Raises:

@@ -1,6 +1,6 @@
 """Shorter sequences in pre-training, so that a model of one length learns all lengths."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -8,6 +8,7 @@ from illada_lab.diffusion.randomness import RowRandom
 from illada_lab.shapes import Segments
 
 
+@runtime_checkable
 class Shorten(Protocol):
     """Turns some rows into shorter sequences by changing their segments; shapes stay."""
 

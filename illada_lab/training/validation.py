@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.models.protocol import HiddenPredictor
 from illada_lab.objectives.autoregressive import shift_right
 from illada_lab.objectives.loss import cross_entropy_at
 
@@ -21,7 +21,7 @@ class FrozenRow:
     """One document under one mask set."""
 
     document: int
-    masked: tuple[int, ...]
+    masked: np.ndarray
 
 
 class FrozenMasks:
@@ -32,7 +32,8 @@ class FrozenMasks:
     likelihood form), at a small part of its variance; l / L stands in for t in the bins.
 
     Args:
-        documents: dicts with `ids` (token ids) and, where known, `kind`, `log_prob` (nats, exact) and `n_bytes`.
+        documents: dicts with `ids` (token ids; a BOS in front is visible and not counted) and, where known, `kind`, `log_prob` (nats, exact) and `n_bytes`.
+        bos: id of BOS, or None.
         n_draws: mask sets per document.
         seed: of the masks; kept apart from the run's seed, so that runs with different seeds validate on the same set.
         batch_tokens: positions (padding included) per forward pass.
@@ -44,9 +45,16 @@ class FrozenMasks:
     """
 
     def __init__(
-        self, documents: Sequence[dict[str, Any]], *, n_draws: int = 2, seed: int = 20_260_624, batch_tokens: int = 8192
+        self,
+        documents: Sequence[dict[str, Any]],
+        *,
+        bos: int | None,
+        n_draws: int = 2,
+        seed: int = 20_260_624,
+        batch_tokens: int = 8192,
     ) -> None:
-        if not documents or any(len(document["ids"]) == 0 for document in documents):
+        self.maskable = [np.flatnonzero(np.asarray(document["ids"]) != bos) for document in documents]
+        if not documents or any(len(positions) == 0 for positions in self.maskable):
             raise ValueError(
                 f"validation documents = {len(documents)}; at least one, none of them empty; check data.n_validation"
             )
@@ -59,21 +67,21 @@ class FrozenMasks:
         self.rows = []
         for number in range(n_rows):
             document = number // n_draws
-            length = len(self.documents[document]["ids"])
-            n_masked = 1 + int(ratio[number] * length)
-            masked = random.choice(length, size=n_masked, replace=False)
-            self.rows.append(FrozenRow(document, tuple(sorted(int(i) for i in masked))))
+            positions = self.maskable[document]
+            n_masked = 1 + int(ratio[number] * len(positions))
+            self.rows.append(FrozenRow(document, random.choice(positions, size=n_masked, replace=False)))
 
     @torch.no_grad()
-    def evaluate(self, predictor: MaskPredictor) -> "ValidationResult":
+    def evaluate(self, predictor: HiddenPredictor) -> "ValidationResult":
         """Bound of every row (of the autoregressive twin: the exact -log p of every document), in nats."""
         device = predictor.head_weight.device
-        is_causal = predictor.spec.is_causal
+        is_causal = bool(getattr(getattr(predictor, "spec", None), "is_causal", False))
         if is_causal:
-            rows = [FrozenRow(i, tuple(range(len(d["ids"])))) for i, d in enumerate(self.documents)]
+            rows = [FrozenRow(i, positions) for i, positions in enumerate(self.maskable)]
         else:
             rows = self.rows
         length = np.array([len(self.documents[row.document]["ids"]) for row in rows])
+        n_maskable = np.array([len(self.maskable[row.document]) for row in rows])
         total = torch.zeros(len(rows))
         # Rows of similar length share a batch, so that little is computed on padding.
         order = np.argsort(length, kind="stable")
@@ -86,17 +94,18 @@ class FrozenMasks:
             total[torch.from_numpy(chosen)] = self._sums([rows[i] for i in chosen], predictor, is_causal, device).cpu()
             start = end
         n_masked = np.array([len(row.masked) for row in rows])
-        scale = np.ones(len(rows)) if is_causal else length / n_masked
+        scale = np.ones(len(rows)) if is_causal else n_maskable / n_masked
         return ValidationResult(
             documents=self.documents,
+            n_tokens=np.array([len(positions) for positions in self.maskable]),
             document=np.array([row.document for row in rows]),
-            ratio=n_masked / length,
+            ratio=n_masked / n_maskable,
             nelbo=total.double().numpy() * scale,
             is_exact=is_causal,
         )
 
     def _sums(
-        self, rows: list[FrozenRow], predictor: MaskPredictor, is_causal: bool, device: torch.device
+        self, rows: list[FrozenRow], predictor: HiddenPredictor, is_causal: bool, device: torch.device
     ) -> Float[Tensor, " B"]:
         """Summed cross-entropy over the masked positions of each row, nats."""
         documents = [self.documents[row.document]["ids"] for row in rows]
@@ -107,7 +116,7 @@ class FrozenMasks:
         for i, (row, ids) in enumerate(zip(rows, documents, strict=True)):
             x0[i, : len(ids)] = torch.as_tensor(ids)
             segment_ids[i, : len(ids)] = 1
-            is_wanted[i, list(row.masked)] = True
+            is_wanted[i, torch.from_numpy(row.masked)] = True
         x0, segment_ids, is_wanted = x0.to(device), segment_ids.to(device), is_wanted.to(device)
         if is_causal:
             assert predictor.tokens.bos is not None, "an autoregressive objective has checked this"
@@ -125,6 +134,7 @@ class ValidationResult:
 
     Attributes:
         documents: the documents.
+        n_tokens: tokens of each document, BOS not among them.
         document: number of the document of each row.
         ratio: masked share of each row.
         nelbo: estimate of each row's bound, nats per document.
@@ -132,6 +142,7 @@ class ValidationResult:
     """
 
     documents: list[dict[str, Any]]
+    n_tokens: np.ndarray
     document: np.ndarray
     ratio: np.ndarray
     nelbo: np.ndarray
@@ -150,16 +161,15 @@ class ValidationResult:
         table = {}
         for kind in ["all", *sorted(set(kinds))] if len(set(kinds)) > 1 else [kinds[0], "all"]:
             chosen = [i for i, k in enumerate(kinds) if kind in ("all", k)]
-            table[kind] = _row([self.documents[i] for i in chosen], per_document[chosen])
+            table[kind] = _row([self.documents[i] for i in chosen], self.n_tokens[chosen], per_document[chosen])
         return table
 
     def bins(self, kind: str | None = None) -> list[dict[str, float]]:
         """Bound in nats per token by masked share: where in t the loss sits. 95 % intervals, normal approximation."""
         if self.is_exact:
             return []
-        length = np.array([len(document["ids"]) for document in self.documents])[self.document]
         is_kind = np.array([kind in (None, d.get("kind") or "text") for d in self.documents])[self.document]
-        values = self.nelbo / length
+        values = self.nelbo / self.n_tokens[self.document]
         table = []
         for b in range(N_BINS):
             low, high = b / N_BINS, (b + 1) / N_BINS
@@ -174,8 +184,7 @@ class ValidationResult:
         return table
 
 
-def _row(documents: list[dict[str, Any]], nelbo: np.ndarray) -> dict[str, float]:
-    lengths = np.array([len(document["ids"]) for document in documents])
+def _row(documents: list[dict[str, Any]], lengths: np.ndarray, nelbo: np.ndarray) -> dict[str, float]:
     n_tokens = int(lengths.sum())
     per_token = float(nelbo.sum() / n_tokens)
     # Ratio estimator: documents are drawn, tokens follow.

@@ -1,0 +1,29 @@
+"""What samplers, scoring rules and objectives ask of a model, so that scripted ones in tests and notebooks will do."""
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from illada_lab.tokens import SpecialTokens
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Anything that gives a token distribution at every position; samplers and scoring rules need no more."""
+
+    tokens: SpecialTokens
+
+    def __call__(self, x: Tensor, is_valid: Tensor | None = None) -> Tensor:
+        """Tokens int64 [B, L], attendable positions bool [B, L] -> logits [B, L, V]."""
+        ...
+
+
+@runtime_checkable
+class HiddenPredictor(Predictor, Protocol):
+    """A predictor that lets the head be applied at chosen positions only; objectives need it."""
+
+    head_weight: Tensor
+
+    def hidden(self, x: Tensor, is_valid: Tensor | None = None, segment_ids: Tensor | None = None) -> Tensor:
+        """Tokens [B, L] -> hidden states [B, L, D]; the logits are their product with `head_weight` [V, D]."""
+        ...

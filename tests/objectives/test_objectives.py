@@ -1,0 +1,161 @@
+import math
+
+import pytest
+import torch
+
+from illada_lab.diffusion import RowRandom
+from illada_lab.objectives import Autoregressive, Pretrain, RandomCut, RandomLength, ResponseOnly, cross_entropy_at
+from illada_lab.objectives import loss as loss_module
+from illada_lab.objectives.autoregressive import shift_right
+from tests.small import random_batch, small_predictor
+
+
+def test_the_same_rows_give_the_same_loss_in_any_batch():
+    """Masks belong to samples: two half batches give what the whole gives."""
+    predictor, batch = small_predictor(), random_batch(n_rows=8)
+    objective = Pretrain(shorten=RandomCut(probability=0.5))
+    whole = objective(predictor, batch, RowRandom(1, batch.index)).value
+    halves = []
+    for rows in (slice(0, 4), slice(4, 8)):
+        half = type(batch)(**{k: v[rows] for k, v in vars(batch).items()})
+        halves.append(objective(predictor, half, RowRandom(1, half.index)).value)
+    torch.testing.assert_close(whole, torch.stack(halves).mean())
+
+
+def test_chunked_cross_entropy_has_the_same_value_and_gradient(monkeypatch):
+    predictor, batch = small_predictor(), random_batch()
+    is_wanted = batch.is_valid
+    results = []
+    for limit in (2**25, 24 * 5):  # one chunk; chunks of five positions
+        monkeypatch.setattr(loss_module, "MAX_LOGITS", limit)
+        predictor.zero_grad()
+        ce = cross_entropy_at(predictor, batch.tokens, batch.tokens.flip(0), is_wanted, batch.segment_ids)
+        ce.sum().backward()
+        results.append((ce.detach(), [p.grad.clone() for p in predictor.parameters()]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-5)
+
+
+def test_random_cut_adds_one_boundary_and_loses_nothing():
+    ids = random_batch(n_rows=400).segment_ids
+    cut = RandomCut(probability=0.3)(ids, RowRandom(0, torch.arange(400)))
+    torch.testing.assert_close(cut > 0, ids > 0)
+    added = (cut.diff() > 0).sum(1) - (ids.diff() > 0).sum(1)
+    is_cut = (cut != ids).any(1)
+    # A cut exactly at an existing boundary shifts ids but adds no boundary.
+    assert set(added.tolist()) <= {0, 1}
+    assert abs(is_cut.double().mean() - 0.3) < 0.07
+
+
+def test_random_cut_leaves_two_pieces_of_a_whole_row():
+    ids = torch.ones(200, 16, dtype=torch.long)
+    cut = RandomCut(probability=1.0)(ids, RowRandom(0, torch.arange(200)))
+    lengths = (cut == 1).sum(1)
+    assert lengths.min() >= 1 and lengths.max() <= 15 and len(lengths.unique()) > 10
+
+
+def test_random_length_cuts_rows_short():
+    ids = torch.ones(2000, 16, dtype=torch.long)
+    short = RandomLength(probability=0.5)(ids, RowRandom(0, torch.arange(2000)))
+    lengths = (short > 0).sum(1)
+    assert abs((lengths < 16).double().mean() - 0.5 * 15 / 16) < 0.04
+    assert lengths.min() == 1
+
+
+def test_response_only_never_masks_the_prompt_and_divides_by_the_response(monkeypatch):
+    from illada_lab.objectives import sft_response_only
+
+    predictor, batch = small_predictor(), random_batch()
+    seen = []
+
+    def spy(predictor, x, targets, is_wanted, segment_ids):
+        seen.append((x, is_wanted))
+        return torch.full((int(is_wanted.sum()),), math.log(2.0))
+
+    monkeypatch.setattr(sft_response_only, "cross_entropy_at", spy)
+    objective = ResponseOnly(times=lambda random, n: torch.ones(4, n, dtype=torch.float64))
+    loss = objective(predictor, batch, RowRandom(0, batch.index))
+    x, is_wanted = seen[0]
+    assert not (is_wanted & batch.is_prompt).any()
+    torch.testing.assert_close(x[batch.is_prompt], batch.tokens[batch.is_prompt])
+    assert (x[is_wanted] == predictor.tokens.mask).all()
+    assert float(loss.value) == pytest.approx(math.log(2.0))  # t = 1: everything masked, 1/t = 1
+
+
+def test_response_only_refuses_a_row_without_response():
+    batch = random_batch()
+    batch.is_prompt[2] = True
+    with pytest.raises(ValueError, match="sample = 2"):
+        ResponseOnly()(small_predictor(), batch, RowRandom(0, batch.index))
+
+
+def test_shift_right_starts_every_segment_with_bos():
+    ids = torch.tensor([[1, 1, 1, 2, 2, 0]])
+    x = torch.tensor([[10, 11, 12, 13, 14, 1]])
+    assert shift_right(x, ids, bos=0).tolist() == [[0, 10, 11, 0, 13, 0]]
+
+
+@torch.no_grad()
+def test_autoregressive_loss_is_the_chain_rule():
+    twin, batch = small_predictor(is_causal=True), random_batch(n_rows=1)
+    loss = Autoregressive()(twin, batch, RowRandom(0, batch.index))
+    total, n = 0.0, 0
+    for segment in (1, 2):
+        tokens = batch.tokens[batch.segment_ids == segment]
+        for i in range(len(tokens)):
+            inputs = torch.cat((torch.tensor([0]), tokens[:i]))
+            total -= float(twin(inputs[None])[0, -1].log_softmax(-1)[tokens[i]])
+            n += 1
+    assert float(loss.value) == pytest.approx(total / n, rel=1e-5)
+
+
+def test_autoregressive_refuses_a_model_that_sees_its_targets():
+    batch = random_batch()
+    with pytest.raises(ValueError, match="is_causal"):
+        Autoregressive()(small_predictor(), batch, RowRandom(0, batch.index))
+
+
+def test_no_masked_position_gives_zero_loss_and_no_gradient():
+    predictor, batch = small_predictor(), random_batch()
+    objective = Pretrain(times=lambda random, n: torch.full((4, n), 1e-12, dtype=torch.float64))
+    loss = objective(predictor, batch, RowRandom(0, batch.index))
+    loss.value.backward()
+    assert float(loss.value.detach()) == 0
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in predictor.parameters())
+
+
+def overfit(has_bos: bool, n_steps: int = 240) -> list[float]:
+    """Losses of fitting one row of two segments, with or without BOS at their heads."""
+    predictor, batch = small_predictor(init_std=0.02).train(), random_batch(n_rows=1)
+    if has_bos:
+        batch.tokens[:, [0, 8]] = predictor.tokens.bos
+    optimizer = torch.optim.AdamW(predictor.parameters(), lr=3e-3)
+    losses = []
+    for step in range(n_steps):
+        loss = Pretrain()(predictor, batch, RowRandom(0, batch.index + 64 * step))
+        loss.value.backward()
+        torch.nn.utils.clip_grad_norm_(predictor.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.value.detach()))
+    return losses
+
+
+def test_pretraining_overfits_a_row_that_has_an_anchor():
+    losses = overfit(has_bos=True)
+    assert sum(losses[:10]) / 10 > 2.0  # near log 24 = 3.18 at the start
+    assert sum(losses[-30:]) / 30 < 0.15
+
+
+def test_without_an_anchor_a_short_row_cannot_be_learnt():
+    """Why BOS is never masked: where all is masked every position sees the same, so the loss keeps a floor."""
+    losses = overfit(has_bos=False)
+    assert sum(losses[-60:]) / 60 > 1.0
+
+
+def test_bos_is_not_masked_and_not_counted():
+    predictor, batch = small_predictor(), random_batch()
+    batch.tokens[:, [0, 8]] = predictor.tokens.bos
+    ones = lambda random, n: torch.ones(4, n, dtype=torch.float64)  # noqa: E731
+    kept = Pretrain(times=ones)(predictor, batch, RowRandom(0, batch.index))
+    masked = Pretrain(times=ones, is_bos_maskable=True)(predictor, batch, RowRandom(0, batch.index))
+    assert masked.n_tokens - kept.n_tokens == masked.n_predicted - kept.n_predicted == 8

@@ -1,0 +1,93 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from illada_lab.training.validation import FrozenMasks
+from tests.diffusion.test_nelbo import enumerated_nelbo
+from tests.small import UniformPredictor, small_predictor
+
+
+def documents(n: int = 40, seed: int = 0) -> list[dict]:
+    random = np.random.default_rng(seed)
+    return [
+        {"ids": [0, *random.integers(7, 24, size=random.integers(3, 9)).tolist()], "kind": "ab"[i % 2], "log_prob": -5.0, "n_bytes": 10}
+        for i in range(n)
+    ]
+
+
+class Uniform(UniformPredictor):
+    class spec:
+        is_causal = False
+
+
+def test_uniform_predictor_gives_log_vocabulary_per_token():
+    summary = FrozenMasks(documents(), bos=0).evaluate(Uniform(24)).summary()
+    for row in summary.values():
+        assert row["nelbo_per_token"] == pytest.approx(math.log(24), rel=1e-6)
+        assert row["stderr"] == pytest.approx(0, abs=1e-6)
+
+
+def test_rows_are_the_same_every_time_and_bos_is_never_masked():
+    one, two = (FrozenMasks(documents(), bos=0) for _ in range(2))
+    assert all(a.document == b.document and np.array_equal(a.masked, b.masked) for a, b in zip(one.rows, two.rows, strict=True))
+    assert all(0 not in row.masked and len(row.masked) for row in one.rows)
+
+
+def test_masked_counts_are_spread_evenly():
+    frozen = FrozenMasks([{"ids": [0, *range(7, 17)]}] * 100, bos=0, n_draws=10)
+    counts = np.bincount([len(row.masked) for row in frozen.rows])[1:]
+    assert counts.tolist() == [100] * 10
+
+
+@torch.no_grad()
+def test_mean_is_the_enumerated_bound_within_its_error():
+    predictor = small_predictor()
+    ids = [9, 12, 7, 20]
+    result = FrozenMasks([{"ids": ids}], bos=None, n_draws=3000).evaluate(predictor)
+    stderr = result.nelbo.std() / np.sqrt(len(result.nelbo))
+    assert abs(result.nelbo.mean() - enumerated_nelbo(predictor, torch.tensor(ids))) < 4 * stderr
+
+
+@torch.no_grad()
+def test_batches_and_padding_change_nothing():
+    predictor = small_predictor()
+    many = FrozenMasks(documents(), bos=0, batch_tokens=4096).evaluate(predictor)
+    one = FrozenMasks(documents(), bos=0, batch_tokens=1).evaluate(predictor)
+    np.testing.assert_allclose(many.nelbo, one.nelbo, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_twin_is_exact():
+    twin = small_predictor(is_causal=True)
+    docs = documents(6)
+    result = FrozenMasks(docs, bos=0).evaluate(twin)
+    for document, value in zip(docs, result.nelbo, strict=True):
+        x = torch.tensor(document["ids"])
+        inputs = torch.cat((x[:1], x[:-1]))  # the twin's input: BOS in front of everything, also of the document's own BOS
+        log_p = twin(inputs[None])[0].log_softmax(-1)[1:].gather(1, x[1:, None]).sum()
+        assert value == pytest.approx(-float(log_p), rel=1e-4)
+    assert result.is_exact and result.bins() == []
+
+
+def test_summary_compares_with_the_entropy():
+    row = FrozenMasks(documents(), bos=0).evaluate(Uniform(24)).summary()["a"]
+    n = row["n_tokens"] / row["n_documents"]
+    assert row["entropy_per_token"] == pytest.approx(5.0 / n)
+    assert row["over_entropy"] == pytest.approx(math.log(24) * n / 5.0 - 1, rel=1e-6)
+    assert row["bits_per_byte"] == pytest.approx(math.log2(24) * n / 10, rel=1e-6)
+
+
+def test_bins_cover_the_rows():
+    result = FrozenMasks(documents(), bos=0, n_draws=4).evaluate(Uniform(24))
+    bins = result.bins()
+    assert sum(b["n"] for b in bins) == len(result.nelbo)
+    assert all(b["ci_low"] <= b["loss"] <= b["ci_high"] for b in bins)
+
+
+def test_no_documents_is_refused():
+    with pytest.raises(ValueError, match="validation documents = 0"):
+        FrozenMasks([], bos=0)
+    with pytest.raises(ValueError, match="none of them empty"):
+        FrozenMasks([{"ids": [0]}], bos=0)
