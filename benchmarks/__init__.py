@@ -1,0 +1,1 @@
+"""Measurements: always a ratio against a baseline in the same run."""
