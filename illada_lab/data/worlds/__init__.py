@@ -1,0 +1,6 @@
+"""Synthetic languages whose every document has an exactly known probability."""
+
+from illada_lab.data.worlds.source import WorldSource
+from illada_lab.data.worlds.world import Document, Instruction, World
+
+__all__ = ["Document", "Instruction", "World", "WorldSource"]
