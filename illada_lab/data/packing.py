@@ -1,0 +1,172 @@
+"""Packing: documents into rows of one length, without losing or doubling a token."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+
+@dataclass
+class Documents:
+    """Token ids of many documents, one after the other.
+
+    Attributes:
+        tokens: int32 [N].
+        is_prompt: bool [N].
+        offsets: int64 [n_documents + 1], where each starts and N at the end.
+    """
+
+    tokens: np.ndarray
+    is_prompt: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def from_lists(cls, ids: list[list[int]], is_prompt: list[list[bool]] | None = None) -> "Documents":
+        """Documents from lists; without `is_prompt` nothing is prompt."""
+        lengths = np.fromiter((len(document) for document in ids), dtype=np.int64, count=len(ids))
+        n = int(lengths.sum())
+        flat = np.fromiter((i for document in ids for i in document), dtype=np.int32, count=n)
+        prompt = np.zeros(n, dtype=bool)
+        if is_prompt is not None:
+            prompt = np.fromiter((p for document in is_prompt for p in document), dtype=bool, count=n)
+        return cls(flat, prompt, np.concatenate(([0], lengths.cumsum())))
+
+
+@dataclass
+class Rows:
+    """Rows of one length.
+
+    Attributes:
+        tokens: int32 [n_rows, length], padding filled with the filler id.
+        segment_ids: int32 [n_rows, length]; 0 is padding, documents count from 1 in each row.
+        is_prompt: bool [n_rows, length].
+    """
+
+    tokens: np.ndarray
+    segment_ids: np.ndarray
+    is_prompt: np.ndarray
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that are not padding."""
+        return int((self.segment_ids > 0).sum())
+
+
+@runtime_checkable
+class Packing(Protocol):
+    """Puts documents into rows of `length` tokens."""
+
+    def __call__(self, documents: Documents, length: int, filler: int) -> Rows: ...
+
+
+class ConcatAndCut:
+    """The paper's packing: one stream of all documents, cut every `length` tokens. Only the last row has padding.
+
+    Source: iLLaDA, pre-training recipe (sequences of 8192, packed without padding) and fine-tuning.
+    """
+
+    def __call__(self, documents: Documents, length: int, filler: int) -> Rows:
+        """Rows in the order of the documents; one that crosses a cut goes on in the next row as a segment of its own."""
+        lengths = np.diff(documents.offsets)
+        number = np.repeat(np.arange(len(lengths)), lengths)
+        return _place(documents, np.arange(len(documents.tokens)), number, length, filler)
+
+
+class WholeDocuments:
+    """Rows of whole documents: each goes where it fits best, the rest of a row is padding.
+
+    A document longer than a row is cut into pieces of a row each, so that nothing is lost.
+
+    Source: our choice for documents much shorter than a row, whose fragments would be a language of their own: the known
+        entropy is that of whole documents.
+    """
+
+    def __call__(self, documents: Documents, length: int, filler: int) -> Rows:
+        """Rows filled by best fit, documents in their order where the choice is free."""
+        lengths = np.diff(documents.offsets)
+        n_pieces = np.maximum(1, -(-lengths // length))
+        owner = np.repeat(np.arange(len(lengths)), n_pieces)
+        piece = np.arange(len(owner)) - np.repeat(n_pieces.cumsum() - n_pieces, n_pieces)
+        starts = documents.offsets[owner] + piece * length
+        sizes = np.minimum(lengths[owner] - piece * length, length)
+        row, place, n_rows = _best_fit(sizes, length)
+        # Position of every token: its row's start, its piece's place in the row, its place in the piece.
+        target = np.repeat(row * length + place, sizes) + _counts_within(sizes)
+        source = np.repeat(starts, sizes) + _counts_within(sizes)
+        number = np.repeat(np.arange(len(owner)), sizes)
+        order = np.argsort(target, kind="stable")
+        return _place(documents, target[order], number[order], length, filler, source[order], n_rows)
+
+
+class OnePerRow:
+    """One example per row; rows end where the example ends. The loader pads a batch with EOS to its longest (see `DataModule`).
+
+    Source: LLaDA, fine-tuning: EOS padding is part of the response and of the loss.
+    """
+
+    def __call__(self, documents: Documents, length: int, filler: int) -> Rows:
+        """One row per document.
+
+        Raises:
+            ValueError: an example is longer than a row; cutting it would cut its answer.
+        """
+        lengths = np.diff(documents.offsets)
+        if lengths.max(initial=0) > length:
+            longest = int(lengths.argmax())
+            raise ValueError(
+                f"example = {longest}; {int(lengths[longest])} tokens, longer than a row and cannot be cut; "
+                f"scale.length={int(lengths[longest])} or more, or drop it"
+            )
+        target = np.repeat(np.arange(len(lengths)) * length, lengths) + _counts_within(lengths)
+        number = np.repeat(np.arange(len(lengths)), lengths)
+        return _place(documents, target, number, length, filler, n_rows=len(lengths))
+
+
+def _counts_within(sizes: np.ndarray) -> np.ndarray:
+    """0 ... n-1 for each size n, one after the other."""
+    return np.arange(int(sizes.sum())) - np.repeat(sizes.cumsum() - sizes, sizes)
+
+
+def _place(
+    documents: Documents,
+    target: np.ndarray,
+    number: np.ndarray,
+    length: int,
+    filler: int,
+    source: np.ndarray | None = None,
+    n_rows: int | None = None,
+) -> Rows:
+    """Rows from the target position of every token; `number` is the document of each, in order of the targets."""
+    n_rows = -(-len(target) // length) if n_rows is None else n_rows
+    tokens = np.full(n_rows * length, filler, dtype=np.int32)
+    segment_ids = np.zeros(n_rows * length, dtype=np.int32)
+    is_prompt = np.zeros(n_rows * length, dtype=bool)
+    tokens[target] = documents.tokens if source is None else documents.tokens[source]
+    is_prompt[target] = documents.is_prompt if source is None else documents.is_prompt[source]
+    # Segments count from 1 in each row and rise where the document changes.
+    row = target // length
+    is_new_row = np.diff(row, prepend=-1) > 0
+    rises = np.diff(number, prepend=-1) != 0
+    count = np.cumsum(rises | is_new_row)
+    first = np.maximum.accumulate(np.where(is_new_row, count, 0))
+    segment_ids[target] = count - first + 1
+    shape = (n_rows, length)
+    return Rows(tokens.reshape(shape), segment_ids.reshape(shape), is_prompt.reshape(shape))
+
+
+def _best_fit(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Row and place of every piece: into the fullest row it still fits in, among the rows open."""
+    rows_with_room: list[list[int]] = [[] for _ in range(length + 1)]
+    row, place = np.zeros(len(sizes), dtype=np.int64), np.zeros(len(sizes), dtype=np.int64)
+    n_rows = 0
+    for i, size in enumerate(sizes.tolist()):
+        room = next((room for room in range(size, length) if rows_with_room[room]), length)
+        if room < length:
+            # The oldest row with this room; a queue would be as good, popping from the front of a short list is simpler.
+            chosen = rows_with_room[room].pop()
+        else:
+            chosen, n_rows = n_rows, n_rows + 1
+        row[i], place[i] = chosen, length - room
+        if room > size:
+            rows_with_room[room - size].append(chosen)
+    return row, place, n_rows
