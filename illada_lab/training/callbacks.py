@@ -170,7 +170,7 @@ class RollingCheckpoint(StepCallback):
     def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
         """Save if due."""
         if is_due(step, self.every, trainer.max_steps):
-            trainer.save_checkpoint(self.folder / LAST)
+            trainer.save_checkpoint(self.folder / LAST, weights_only=False)
 
 
 class LossGuard(StepCallback):

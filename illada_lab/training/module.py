@@ -102,7 +102,3 @@ class DiffusionModule(pl.LightningModule):
             "tokens": self.predictor.tokens.to_dict(),
             **self.about,
         }
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Lightning moves tensors it finds; a batch knows how to move itself."""
-        return batch.to(device)

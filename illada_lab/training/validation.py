@@ -194,7 +194,7 @@ def _row(documents: list[dict[str, Any]], lengths: np.ndarray, nelbo: np.ndarray
     row = {
         "nelbo_per_token": per_token,
         "stderr": stderr,
-        "bits_per_token": per_token / np.log(2),
+        "bits_per_token": float(per_token / np.log(2)),
         "n_documents": n,
         "n_tokens": n_tokens,
     }
