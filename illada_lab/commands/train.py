@@ -1,0 +1,20 @@
+"""`illada-lab train`: one stage of training."""
+
+from omegaconf import DictConfig
+
+
+def run(config: DictConfig) -> int:
+    """Train and say where the checkpoint is and how good it is."""
+    from illada_lab.training.run import train
+
+    done = train(config)
+    kinds = done.history["validation"][-1]["kinds"] if done.history["validation"] else {}
+    for kind, row in kinds.items():
+        line = f"{kind:8} {row['nelbo_per_token']:.4f} +- {row['stderr']:.4f} nats/token, {row['bits_per_token']:.3f} bits/token"
+        if "bits_per_byte" in row:
+            line += f", {row['bits_per_byte']:.3f} bits/byte"
+        if "over_entropy" in row:
+            line += f"; true entropy {row['entropy_per_token']:.4f}, {row['over_entropy']:+.1%}"
+        print(line)
+    print(f"checkpoint: {done.checkpoint}")
+    return 0

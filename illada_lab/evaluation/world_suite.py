@@ -1,0 +1,189 @@
+"""The paper's task types in miniature, on the world's own questions.
+
+| here | there |
+|---|---|
+| facts and sums, completed or chosen | MMLU, ARC-C: knowledge |
+| endings of stories, chosen | HellaSwag, PIQA: sentence completion |
+| word sums | GSM8K, MATH: several steps |
+| who wrote a book that was only told from its author's side | the reversal experiment |
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from illada_lab.data.chat import ChatTemplate
+from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.data.worlds import World, facts, sums
+from illada_lab.data.worlds import lexicon as lx
+from illada_lab.data.worlds.story import MEALS, RESULTS
+from illada_lab.evaluation.choice import ChoiceItem, choose
+from illada_lab.evaluation.generation import Generated, Sampler, generate, health, is_right
+from illada_lab.evaluation.intervals import wilson
+from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.samplers import FixedLength, VariableLength
+
+TARGET = 0.95
+
+
+@dataclass
+class SuiteResult:
+    """What a suite measured.
+
+    Attributes:
+        rows: one per task and rule: task, metric, value, ci_low, ci_high, n, chance, target, note.
+        items: every question with what the model said.
+        health: rows of the health panel (generated answers only).
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    items: list[dict[str, Any]] = field(default_factory=list)
+    health: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(
+        self, task: str, metric: str, is_correct: Sequence[bool], *, chance: float, target: float | None = None, note: str = ""
+    ) -> None:
+        """One row, with Wilson's 95 % interval."""
+        low, high = wilson(sum(is_correct), len(is_correct))
+        self.rows.append(
+            {"task": task, "metric": metric, "value": sum(is_correct) / len(is_correct), "ci_low": low, "ci_high": high,
+             "n": len(is_correct), "chance": chance, "target": target, "note": note}
+        )  # fmt: skip
+
+
+def evaluate_base(
+    predictor: MaskPredictor, tokenizer: Tokenizer, world: World, *, n_questions: int, n_mc_samples: int, seed: int = 0
+) -> SuiteResult:
+    """A pre-trained model: completions of statements, and both scoring rules of multiple choice.
+
+    Args:
+        predictor: the model.
+        tokenizer: its tokenizer.
+        world: the world it was trained on.
+        n_questions: items per task, at most.
+        n_mc_samples: mask sets per candidate.
+        seed: of items and masks.
+    """
+    result, draw = SuiteResult(), random.Random(seed)
+    bos, eos = predictor.tokens.bos, predictor.tokens.eos
+    assert bos is not None, "our own tokenizers have a BOS"
+
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode_known(text)
+
+    statements = {
+        "facts": [(f.statements()[0], f.answer, f) for f in facts.all_facts(world.lexicon)],
+        "sums": [(s.statements()[0], s.answer, s) for s in sums.all_sums()],
+    }
+    for task, listed in statements.items():
+        chosen = draw.sample(listed, min(n_questions, len(listed)))
+        prompts = [[bos, *encode(text.removesuffix(f" {answer} ."))] for text, answer, _ in chosen]
+        # The answer, the full stop and EOS: a statement's length is part of what the model is given.
+        written, _ = generate(predictor, tokenizer, prompts, FixedLength(response_length=3, n_steps=3))
+        is_correct = [g.text == f"{answer} ." for g, (_, answer, _) in zip(written, chosen, strict=True)]
+        chance = 1 / len(lx.NUMBERS[:19]) if task == "sums" else 1 / len(lx.TOWNS)
+        note = "stated in pre-training, completed"
+        result.add(f"{task}, completed", "exact match", is_correct, chance=chance, target=TARGET, note=note)
+        for g, right, (text, answer, _) in zip(written, is_correct, chosen, strict=True):
+            result.items.append(_item(f"{task}, completed", text.removesuffix(f" {answer} ."), answer, g, right))
+
+    generator = torch.Generator().manual_seed(seed)
+    for task, items in (
+        ("facts, four candidates", [_fact_choice(t, a, draw, encode, bos, eos) for t, a, _ in statements["facts"]][:n_questions]),
+        ("story endings, four candidates", _ending_choices(world, n_questions, draw, encode, bos, eos)),
+    ):
+        right = [item.answer for item in items]
+        for rule, metric in (("monte_carlo", f"Monte-Carlo likelihood, {n_mc_samples} samples"), ("confidence", "confidence score")):
+            got = choose(predictor, items, rule, n_samples=n_mc_samples, generator=generator)
+            result.add(task, metric, [a == b for a, b in zip(got, right, strict=True)], chance=0.25)
+    return result
+
+
+def evaluate_instruct(
+    predictor: MaskPredictor,
+    tokenizer: Tokenizer,
+    world: World,
+    *,
+    n_questions: int,
+    sampler: Sampler | None = None,
+    seed: int = 0,
+) -> SuiteResult:
+    """A fine-tuned model: questions that fine-tuning never asked, answered in words of its own.
+
+    Args:
+        predictor: the model.
+        tokenizer: its tokenizer.
+        world: the world it was trained on.
+        n_questions: items per task, at most.
+        sampler: how it answers; None: variable length, blocks of 8, one token per step, budget 32.
+        seed: of the items.
+    """
+    result, chat = SuiteResult(), ChatTemplate(tokenizer)
+    sampler = sampler or VariableLength(max_length=32, block_length=8)
+    notes = {
+        "fact": ("never asked in fine-tuning", TARGET, 1 / len(lx.TOWNS)),
+        "sum": ("never asked in fine-tuning", TARGET, 1 / 19),
+        "word_sum": ("two steps, worked", None, 1 / 27),
+        "choice": ("four candidates, the right word", None, 0.25),
+        "reversal": ("told in the other direction only", None, 1 / len(world.lexicon.people)),
+    }
+    everything: list[Generated] = []
+    seconds = 0.0
+    for kind, (note, target, chance) in notes.items():
+        asked = world.questions("test", kind, n_questions, seed=seed)
+        prompts = [chat.prompt([{"role": "user", "content": item.prompt}]) for item in asked]
+        written, took = generate(predictor, tokenizer, prompts, sampler)
+        is_correct = [is_right(g.text, item.answer) for g, item in zip(written, asked, strict=True)]
+        result.add(kind.replace("_", " "), "exact match", is_correct, chance=chance, target=target, note=note)
+        for g, right, item in zip(written, is_correct, asked, strict=True):
+            result.items.append(_item(kind, item.prompt, item.response, g, right))
+        everything, seconds = everything + written, seconds + took
+    result.health = health(everything, seconds)
+    return result
+
+
+def _item(task: str, prompt: str, answer: str, generated: Generated, is_correct: bool) -> dict[str, Any]:
+    return {"task": task, "prompt": prompt, "text": generated.text, "answer": answer, "is_correct": is_correct,
+            "stop_reason": generated.stop_reason, "nfe": generated.nfe, "trace": generated.trace}  # fmt: skip
+
+
+def _fact_choice(text: str, answer: str, draw: random.Random, encode: Any, bos: int, eos: int) -> ChoiceItem:
+    """A statement with four endings of the same type."""
+    pool = next(words for words in (lx.TOWNS, lx.JOBS, lx.BOOKS) if answer in words)
+    candidates = [answer, *draw.sample([word for word in pool if word != answer], 3)]
+    draw.shuffle(candidates)
+    return ChoiceItem(
+        prompt=[bos, *encode(text.removesuffix(f" {answer} ."))],
+        candidates=[[*encode(f"{word} ."), eos] for word in candidates],
+        answer=candidates.index(answer),
+    )
+
+
+def _ending_choices(world: World, n: int, draw: random.Random, encode: Any, bos: int, eos: int) -> list[ChoiceItem]:
+    """Stories without their last sentence but one ("now mia has a red kite ."), and three endings that contradict the story."""
+    items = []
+    for document in world.documents("test", 4 * n, seed=1):
+        choices = world.stories.parse(document.text)
+        assert choices is not None, "the world parses its own stories"
+        if choices["meal"] or len(items) == n:
+            continue
+        head = " ".join(document.text.split(" now ")[:-1])
+        slots = ("friend", "colour", "object") if not choices["turn"] else ("hero", "colour", "object")
+        pools = {"friend": lx.NAMES, "hero": lx.NAMES, "colour": lx.COLOURS, "object": lx.OBJECTS}
+        endings = [RESULTS[int(choices["turn"])].format(**choices)]
+        for slot in slots:
+            other = draw.choice([word for word in pools[slot] if word not in (choices[slot], choices["hero"], choices["friend"])])
+            endings.append(RESULTS[int(choices["turn"])].format(**{**choices, slot: other}))
+        order = draw.sample(range(4), 4)
+        items.append(
+            ChoiceItem(
+                prompt=[bos, *encode(head)],
+                candidates=[[*encode(endings[i]), eos] for i in order],
+                answer=order.index(0),
+            )
+        )
+    assert MEALS[0] == "", "stories without a meal end with the result"
+    return items

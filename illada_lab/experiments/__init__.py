@@ -1,0 +1,1 @@
+"""Experiments of the paper, scaled by configuration."""

@@ -1,0 +1,172 @@
+"""The main job: pre-train on a world, fine-tune on questions about it, evaluate both models, sample, report."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, open_dict
+
+from illada_lab.config import check, compose
+from illada_lab.data.worlds import World
+from illada_lab.evaluation.generation import Generated, generate
+from illada_lab.evaluation.world_suite import SuiteResult, evaluate_base, evaluate_instruct
+from illada_lab.manifest import manifest
+from illada_lab.report.html import write_report
+from illada_lab.report.results import write_results
+from illada_lab.samplers import FixedLength
+from illada_lab.tokens import OWN_SPECIAL_TEXT
+from illada_lab.training.checkpoint import LoadedRun, load_run
+from illada_lab.training.run import TrainedRun, train
+
+# A story of the world has 28 to 35 words; with EOS this window holds one of middle length.
+STORY_TOKENS = 33
+STORY_STEPS = 33
+
+
+def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
+    """Run the main job in `run_dir`.
+
+    Stages that have finished there are not run again, broken-off ones go on from their last checkpoint.
+
+    Args:
+        config: composed and checked; its scale, seed, model and optimiser settings hold for both stages.
+
+    Returns:
+        The results (see `report.results` for the schema) and the path of the report.
+    """
+    begin = time.perf_counter()
+    folder = Path(config.run_dir if config.name != f"pretrain-{config.scale.name}" else f"runs/reproduce-{config.scale.name}-seed{config.seed}")
+    pretrained = _stage(config, folder / "pretrain", "pretrain")
+    tuned = _stage(config, folder / "sft", "sft", init_from=folder / "pretrain")
+
+    base, instruct = load_run(folder / "pretrain"), load_run(folder / "sft")
+    source = config.data.source
+    world = World(seed=source.world_seed, n_people=source.n_people)
+    n = config.evaluation.n_questions
+    base_result = evaluate_base(
+        base.predictor, base.tokenizer, world, n_questions=n, n_mc_samples=config.evaluation.n_mc_samples, seed=config.seed
+    )
+    instruct_result = evaluate_instruct(instruct.predictor, instruct.tokenizer, world, n_questions=n, seed=config.seed)
+    stories, _ = _stories(base, n=6, seed=config.seed)
+
+    seconds = time.perf_counter() - begin
+    about = manifest(seed=config.seed, scale=config.scale.name)
+    results = {
+        "schema": 1,
+        "manifest": {**about, "seconds": seconds, "precision": pretrained.manifest["precision"],
+                     "is_compiled": pretrained.manifest["is_compiled"]},
+        "config": {"pretrain": pretrained.config, "sft": tuned.config},
+        "parameters": {"total": pretrained.n_parameters, "non_embedding": pretrained.n_non_embedding},
+        "stages": [_stage_results("pretrain", pretrained), _stage_results("sft", tuned)],
+        "tables": [
+            {"title": "Base model: after pre-training", "model": "base", "rows": base_result.rows},
+            {"title": "Instruct model: after fine-tuning", "model": "instruct", "rows": instruct_result.rows},
+        ],
+        "samples": _samples(world, stories, base_result, instruct_result),
+        "health": instruct_result.health,
+        "traces": _traces(base, instruct, stories, instruct_result),
+    }  # fmt: skip
+    write_results(folder / "results.json", results)
+    report = write_report(folder / "report.html", results)
+    return results, report
+
+
+def _stage(config: DictConfig, run_dir: Path, stage: str, init_from: Path | None = None) -> TrainedRun:
+    """Train one stage with the settings of `config`."""
+    overrides = [f"scale={config.scale.name}"]
+    if stage == "sft":
+        overrides.append("experiment=sft")
+    staged = compose(overrides)
+    with open_dict(staged):
+        # What the user set for the main job holds for both stages; what makes a stage a stage does not.
+        shared = ("scale", "model", "tokenizer", "optim", "logger", "evaluation", "seed")
+        for key in shared if stage == "sft" else (*shared, "data", "objective", "lr", "trainer"):
+            staged[key] = config[key]
+        staged.run_dir, staged.name, staged.resume = str(run_dir), f"{stage}-{config.scale.name}", "auto"
+        staged.init_from = None if init_from is None else str(init_from)
+    check(staged)
+    return train(staged)
+
+
+def _stage_results(name: str, run: TrainedRun) -> dict[str, Any]:
+    """Curves of a stage in the schema of the report."""
+    history = run.history
+    curve = [
+        {"step": record["step"], "kind": kind, "nelbo_per_token": row["nelbo_per_token"], "stderr": row["stderr"]}
+        for record in history["validation"]
+        for kind, row in record["kinds"].items()
+    ]
+    last = history["validation"][-1]
+    return {
+        "name": name,
+        "seconds": history["seconds"],
+        "tokens": history["tokens"],
+        "tokens_per_second": history["tokens_per_second"],
+        "train_curve": [{"step": r["step"], "loss": r["loss"], "lr": r["lr"]} for r in history["train"]],
+        "validation_curve": curve,
+        "entropy_per_token": {k: row["entropy_per_token"] for k, row in last["kinds"].items() if "entropy_per_token" in row},
+        "over_entropy": {k: row["over_entropy"] for k, row in last["kinds"].items() if "over_entropy" in row},
+        "t_bins": last["bins"],
+    }
+
+
+def _stories(run: LoadedRun, n: int, seed: int) -> tuple[list[Generated], float]:
+    """Stories from nothing but BOS, one token per step, at temperature 1: ancestral sampling of the model's own language."""
+    bos = run.predictor.tokens.bos
+    sampler = FixedLength(response_length=STORY_TOKENS, n_steps=STORY_STEPS, remasking="random", temperature=1.0)
+    generator = torch.Generator().manual_seed(seed)
+    return generate(run.predictor, run.tokenizer, [[bos]] * n, sampler, generator=generator)
+
+
+def _samples(world: World, stories: list[Generated], base: SuiteResult, instruct: SuiteResult) -> list[dict[str, Any]]:
+    """Stories, checked by parsing, and a few questions of every kind."""
+    found = [
+        {"model": "base", "kind": "story", "prompt": "", "text": g.text, "answer": None,
+         "is_correct": world.stories.parse(g.text) is not None}
+        for g in stories
+    ]  # fmt: skip
+    for model, result in (("base", base), ("instruct", instruct)):
+        for task in dict.fromkeys(item["task"] for item in result.items):
+            items = [item for item in result.items if item["task"] == task]
+            # Right and wrong ones alike: first of each, then the next in order.
+            wrong = [item for item in items if not item["is_correct"]][:2]
+            chosen = [item for item in items if item["is_correct"]][: 4 - len(wrong)] + wrong
+            found += [
+                {"model": model, "kind": task, **{key: item[key] for key in ("prompt", "text", "answer", "is_correct")}}
+                for item in chosen
+            ]
+    return found
+
+
+def _traces(base: LoadedRun, instruct: LoadedRun, stories: list[Generated], result: SuiteResult) -> list[dict[str, Any]]:
+    """Generations to step through: two stories and one answer of each kind."""
+    found = [
+        _trace(base, f"story {i + 1}", "base", [OWN_SPECIAL_TEXT[0]], g.trace, None) for i, g in enumerate(stories[:2])
+    ]
+    for task in dict.fromkeys(item["task"] for item in result.items):
+        item = next(item for item in result.items if item["task"] == task)
+        found.append(_trace(instruct, f"{task}: {item['prompt']}", "instruct", item["prompt"].split(), item["trace"], 8))
+    return found
+
+
+def _trace(
+    run: LoadedRun, title: str, model: str, prompt: list[str], records: list[dict[str, Any]], block_length: int | None
+) -> dict[str, Any]:
+    """A trace with tokens as text."""
+    text = run.tokenizer.token_text
+    n = max(record["position"] for record in records) + 1
+    final = [""] * n
+    for record in records:
+        final[record["position"]] = text(record["token"])
+    return {
+        "title": title,
+        "model": model,
+        "prompt_tokens": prompt,
+        "tokens": final,
+        "mask": "▢",
+        "block_length": block_length,
+        "records": [
+            {**record, "token": text(record["token"]), "runner_up": text(record["runner_up"])} for record in records
+        ],
+    }

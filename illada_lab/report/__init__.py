@@ -1,0 +1,1 @@
+"""Results on paper: tables, figures, the HTML report and its denoising player."""
