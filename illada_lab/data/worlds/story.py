@@ -1,34 +1,54 @@
 """Stories: an unambiguous grammar, sampled from the top, with the probability of every story known.
 
-A story is four or five short sentences. Who goes where depends on the person, what is found depends on the place, and the
-hero, the friend and the object come back later, so that a masked word can be known from either side. Every choice is made
-once, from a distribution that depends on earlier choices; text and choices determine each other, so that the probability of
-a story is the product of its choices.
+A story is three to five short sentences. Where somebody goes depends on who it is, what is found depends on the place, and the
+hero, the animal, the object and its colour come back later, so that a masked word can often be known from either side. Each
+choice is made once, with equal probability among what earlier choices leave; text and choices determine each other, so the
+probability of a story is the product of its choices'.
 """
 
 import math
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
+from itertools import product
 
 import numpy as np
 
-from illada_lab.data.worlds import lexicon as lx
+from illada_lab.data.worlds.lexicon import IS_HE, Lexicon
 
-# Sentence patterns; {slots} are filled by the choices of a story. The words of each alternative tell it from the others.
-OPENINGS = ("{time} {hero} went to the {place} .", "{hero} was at the {place} {time} .")
-FINDS = ("{pronoun} found a {colour} {object} .", "{pronoun} saw a {colour} {object} there .")
-TURNS = (
-    # The object is given away ...
-    "then {hero} gave the {object} to {friend} .",
-    # ... or kept.
-    "{friend} came but {hero} kept the {object} .",
+# Alternatives of each sentence, equally likely. {slots} are filled by the choices. The fixed words of an alternative tell it
+# from the others of its sentence, which makes the grammar unambiguous.
+SENTENCES = (
+    ("on {day} {hero} went to the {place} .", "{hero} was at the {place} ."),
+    ("{pronoun} found a {colour} {object} .", "{pronoun} saw a {colour} {object} there ."),
+    (
+        "{hero} gave the {object} to a {animal} . now the {animal} has a {colour} {object} .",
+        "a {animal} came but {hero} kept the {object} . the {animal} was {mood} .",
+    ),
+    ("", "they ate {food} ."),
 )
-RESULTS = ("now {friend} has a {colour} {object} .", "now {hero} was {mood} with the {colour} {object} .")
-MEALS = ("", "they ate {food} .")
+Choices = dict[str, str]
 
-Choices = dict[str, str | int]
+
+@dataclass(frozen=True)
+class Form:
+    """One combination of alternatives.
+
+    Attributes:
+        words: the words of the story, slots in braces.
+        slots: the slots in it.
+    """
+
+    words: tuple[str, ...]
+    slots: frozenset[str]
+
+    @classmethod
+    def of(cls, sentences: tuple[str, ...]) -> "Form":
+        """The form of a combination of sentences."""
+        words = tuple(" ".join(sentences).split())
+        return cls(words, frozenset(word[1:-1] for word in words if word.startswith("{")))
+
+
+FORMS = tuple(Form.of(sentences) for sentences in product(*SENTENCES))
 
 
 @dataclass(frozen=True)
@@ -37,141 +57,90 @@ class StoryGrammar:
 
     Args:
         lexicon: who goes where, what is found there.
-
-    Lengths: the alternatives `opening`, `find`, `turn`, `meal` change the number of words, the filled words never do.
     """
 
-    lexicon: lx.Lexicon
+    lexicon: Lexicon
 
-    def sample(self, random: np.random.Generator) -> Choices:
-        """Draw all choices of one story, in the order in which they depend on each other."""
-        hero = lx.NAMES[random.integers(len(lx.NAMES))]
-        place = self.lexicon.places_of[hero][random.integers(len(self.lexicon.places_of[hero]))]
-        objects = self.lexicon.objects_at[place]
-        friends = [name for name in lx.NAMES if name != hero]
-        # The second result belongs to the second turn: who has the object at the end is not a choice.
-        opening, find, turn, meal = (int(i) for i in random.integers(2, size=4))
+    def options(self, choices: Choices) -> dict[str, tuple[str, ...]]:
+        """What each slot may hold, given the hero and the place."""
+        lexicon = self.lexicon
+        hero = choices["hero"]
         return {
-            "hero": hero,
-            "place": place,
-            "object": objects[random.integers(len(objects))],
-            "colour": lx.COLOURS[random.integers(len(lx.COLOURS))],
-            "time": lx.TIMES[random.integers(len(lx.TIMES))],
-            "friend": friends[random.integers(len(friends))],
-            "opening": opening,
-            "find": find,
-            "turn": turn,
-            "mood": lx.MOODS[random.integers(len(lx.MOODS))] if turn else "",
-            "meal": meal,
-            "food": lx.FOODS[random.integers(len(lx.FOODS))] if meal else "",
+            "hero": lexicon.heroes,
+            "pronoun": ("he" if hero in IS_HE else "she",),
+            "place": lexicon.places_of.get(hero, ()),
+            "object": lexicon.objects_at.get(choices["place"], ()),
+            "animal": lexicon.animals,
+            "colour": lexicon.colours,
+            "day": lexicon.days,
+            "food": lexicon.foods,
+            "mood": lexicon.moods,
         }
 
-    def text(self, choices: Choices) -> str:
-        """The story told by its choices."""
-        words = dict(choices, pronoun="he" if choices["hero"] in lx.HE else "she")
-        sentences = (
-            OPENINGS[int(choices["opening"])],
-            FINDS[int(choices["find"])],
-            TURNS[int(choices["turn"])],
-            RESULTS[int(choices["turn"])],
-            MEALS[int(choices["meal"])],
-        )
-        return " ".join(s for s in sentences if s).format(**words)
+    def sample(self, random: np.random.Generator) -> tuple[str, float]:
+        """Draw a story.
 
-    def parse(self, text: str) -> Choices | None:
-        """The choices behind a text, or None where it is no story. Inverse of `text`."""
-        for (opening, find, turn, meal), pattern in _patterns():
-            match = pattern.fullmatch(text)
-            if match is None:
+        Returns:
+            Its text and log p in nats.
+        """
+        u = iter(random.random(len(self.options({"hero": "", "place": ""})) + 1))
+
+        def one_of(words: tuple[str, ...]) -> str:
+            return words[int(next(u) * len(words))]
+
+        form = FORMS[int(next(u) * len(FORMS))]
+        choices = {"hero": one_of(self.lexicon.heroes)}
+        choices["place"] = one_of(self.lexicon.places_of[choices["hero"]])
+        options = self.options(choices)
+        choices = {slot: choices.get(slot) or one_of(options[slot]) for slot in options}
+        text = " ".join(choices[word[1:-1]] if word[0] == "{" else word for word in form.words)
+        return text, -math.log(len(FORMS)) - sum(math.log(len(options[slot])) for slot in form.slots)
+
+    def parse(self, text: str) -> tuple[Form, Choices] | None:
+        """The form and the choices behind a text, or None where it is no story."""
+        words = text.split(" ")
+        for form in FORMS:
+            if len(form.words) != len(words):
                 continue
-            words = match.groupdict()
-            choices: Choices = {"mood": "", "food": "", **words}
-            del choices["pronoun"]
-            choices |= {"opening": opening, "find": find, "turn": turn, "meal": meal}
-            is_legal = (
-                choices["hero"] in lx.NAMES
-                and choices["friend"] in lx.NAMES
-                and choices["friend"] != choices["hero"]
-                and words["pronoun"] == ("he" if choices["hero"] in lx.HE else "she")
-                and choices["place"] in self.lexicon.places_of[str(choices["hero"])]
-                and choices["object"] in self.lexicon.objects_at[str(choices["place"])]
-                and choices["colour"] in lx.COLOURS
-                and choices["time"] in lx.TIMES
-                and (not turn or choices["mood"] in lx.MOODS)
-                and (not meal or choices["food"] in lx.FOODS)
-            )
-            return choices if is_legal else None
+            choices: Choices = {}
+            if all(
+                choices.setdefault(expected[1:-1], word) == word if expected[0] == "{" else expected == word
+                for expected, word in zip(form.words, words, strict=True)
+            ):
+                options = self.options(choices)
+                if all(choices[slot] in options[slot] for slot in form.slots):
+                    return form, choices
         return None
 
-    def log_prob(self, choices: Choices) -> float:
-        """log p of a story in nats, the sum over its choices."""
-        place = str(choices["place"])
-        n_ways = (
-            len(lx.NAMES)
-            * len(self.lexicon.places_of[str(choices["hero"])])
-            * len(self.lexicon.objects_at[place])
-            * len(lx.COLOURS)
-            * len(lx.TIMES)
-            * (len(lx.NAMES) - 1)
-            * 2**4  # opening, find, turn, meal
-            * (len(lx.MOODS) if choices["turn"] else 1)
-            * (len(lx.FOODS) if choices["meal"] else 1)
-        )
-        return -math.log(n_ways)
+    def log_prob(self, text: str) -> float:
+        """log p of a text in nats, by parsing it; -inf where it is no story."""
+        parsed = self.parse(text)
+        if parsed is None:
+            return -math.inf
+        form, choices = parsed
+        options = self.options(choices)
+        return -math.log(len(FORMS)) - sum(math.log(len(options[slot])) for slot in form.slots)
 
     @cached_property
     def length_probabilities(self) -> dict[int, float]:
-        """p(number of words), exact: the filled words never change it."""
+        """Number of words -> probability. No slot is empty or longer than a word, so the form decides."""
         table: dict[int, float] = {}
-        for alternatives in _alternatives():
-            n = len(_template(*alternatives).split())
-            table[n] = table.get(n, 0.0) + 1 / 16
+        for form in FORMS:
+            table[len(form.words)] = table.get(len(form.words), 0.0) + 1 / len(FORMS)
         return table
 
     def entropy(self) -> float:
-        """H(story) in nats, exact. All distributions are uniform and their sizes depend on `turn` and `meal` only."""
-        sizes = [
-            math.log(len(lx.NAMES) * (len(lx.NAMES) - 1) * len(lx.COLOURS) * len(lx.TIMES) * 16),
-            sum(math.log(len(self.lexicon.places_of[h])) for h in lx.NAMES) / len(lx.NAMES),
-            sum(
-                math.log(len(self.lexicon.objects_at[p]))
-                for h in lx.NAMES
-                for p in self.lexicon.places_of[h]
-            ) / sum(len(p) for p in self.lexicon.places_of.values()),
-            0.5 * math.log(len(lx.MOODS)) + 0.5 * math.log(len(lx.FOODS)),
-        ]  # fmt: skip
-        return sum(sizes)
+        """H(story) in nats, exact: of the form, and of every slot in it on average over hero and place."""
+        lexicon = self.lexicon
+        of_slot = dict.fromkeys(self.options({"hero": "", "place": ""}), 0.0)
+        for hero in lexicon.heroes:
+            for place in lexicon.places_of[hero]:
+                p = 1 / (len(lexicon.heroes) * len(lexicon.places_of[hero]))
+                for slot, words in self.options({"hero": hero, "place": place}).items():
+                    of_slot[slot] += p * math.log(len(words))
+        of_slots = sum(of_slot[slot] for form in FORMS for slot in form.slots) / len(FORMS)
+        return math.log(len(FORMS)) + of_slots
 
     def entropy_given_length(self) -> float:
         """H(story | number of words) in nats: what a model that is shown the length must still guess."""
         return self.entropy() + sum(p * math.log(p) for p in self.length_probabilities.values())
-
-
-def _alternatives() -> Iterator[tuple[int, int, int, int]]:
-    """All combinations of opening, find, turn and meal."""
-    return ((o, f, t, m) for o in range(2) for f in range(2) for t in range(2) for m in range(2))
-
-
-def _template(opening: int, find: int, turn: int, meal: int) -> str:
-    parts = (OPENINGS[opening], FINDS[find], TURNS[turn], RESULTS[turn], MEALS[meal])
-    return " ".join(part for part in parts if part)
-
-
-@lru_cache(maxsize=1)
-def _patterns() -> list[tuple[tuple[int, int, int, int], re.Pattern[str]]]:
-    """One regular expression per combination: a slot is a word; when it comes back it must be the same word."""
-    compiled = []
-    for alternatives in _alternatives():
-        seen: set[str] = set()
-
-        def slot(match: re.Match[str], seen: set[str] = seen) -> str:
-            name = match.group(1)
-            if name in seen:
-                return f"(?P={name})"
-            seen.add(name)
-            return f"(?P<{name}>[a-z]+)"
-
-        # Braces survive re.escape as \{ \}.
-        escaped = re.escape(_template(*alternatives)).replace(r"\ ", " ")
-        compiled.append((alternatives, re.compile(re.sub(r"\\\{(\w+)\\\}", slot, escaped))))
-    return compiled

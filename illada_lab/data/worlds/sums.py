@@ -1,18 +1,26 @@
-"""Arithmetic: single-digit sums in several forms, and two-step word sums."""
+"""Arithmetic: single-digit sums in several forms, and word sums in two steps."""
 
 from dataclasses import dataclass
 
 FORMS = ("{a} + {b} = {c} .", "{a} plus {b} is {c} .", "the sum of {a} and {b} is {c} .")
-QUESTIONS = ("what is {a} + {b} ?", "what is the sum of {a} and {b} ?")
+QUESTIONS = ("what is {a} + {b} ?", "what is {a} plus {b} ?", "what is the sum of {a} and {b} ?")
 
 
 @dataclass(frozen=True)
 class Sum:
-    """a + b with both in 0 ... 9. The result is one word ("0" ... "18"), because what is to be learnt is a table of 100 entries,
-    not how to carry."""
+    """a + b with both in 0 ... 9.
+
+    The result is one word ("0" ... "18"): what is to be learnt is a table of 100 entries, not how to carry, and an answer of one
+    word needs no rule about leading zeros (our choice).
+    """
 
     a: int
     b: int
+
+    @property
+    def key(self) -> str:
+        """The same for a + b and b + a, so that neither gives the other away where one is held out."""
+        return f"{min(self.a, self.b)} + {max(self.a, self.b)}"
 
     @property
     def answer(self) -> str:
@@ -33,33 +41,33 @@ def all_sums() -> list[Sum]:
     return [Sum(a, b) for a in range(10) for b in range(10)]
 
 
-def all_statements() -> list[str]:
-    """Every sum in every form; all different."""
-    return [text for item in all_sums() for text in item.statements()]
-
-
 @dataclass(frozen=True)
 class WordSum:
-    """A small problem in two steps: somebody has some, gets some, and gets some more."""
+    """Somebody has a things and gets b and c more; a + b is at most 9, so that both steps are single-digit sums."""
 
     hero: str
-    friend: str
+    friends: tuple[str, str]
     thing: str
     a: int
     b: int
     c: int
 
+    @property
+    def key(self) -> str:
+        """The numbers: held out are these, whoever has the things."""
+        return f"{self.a} {self.b} {self.c}"
+
     def question(self) -> str:
         """The problem."""
         return (
-            f"{self.hero} has {self.a} {self.thing} . {self.friend} gives {self.hero} {self.b} . "
-            f"then {self.friend} gives {self.hero} {self.c} more . how many {self.thing} does {self.hero} have ?"
+            f"{self.hero} has {self.a} {self.thing} . {self.friends[0]} gives {self.b} and {self.friends[1]} gives {self.c} . "
+            f"how many {self.thing} does {self.hero} have ?"
         )
 
     def response(self) -> str:
-        """The worked answer, each step on the result of the one before."""
+        """The worked answer, its second step on the result of the first."""
         first = self.a + self.b
-        return f"{self.a} + {self.b} = {first} . {first} + {self.c} = {first + self.c} . the answer is {first + self.c}"
+        return f"{self.a} + {self.b} = {first} . {first} + {self.c} = {self.answer} . the answer is {self.answer}"
 
     @property
     def answer(self) -> str:

@@ -1,25 +1,23 @@
 """The world: documents of known probability, and instructions about what they state."""
 
-import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
-from illada_lab.data.worlds import facts, sums
+from illada_lab.data.worlds import facts, story, sums
 from illada_lab.data.worlds import lexicon as lx
-from illada_lab.data.worlds.story import StoryGrammar
+from illada_lab.data.worlds.instructions import INSTRUCTION_KINDS, THINGS, Instruction, Instructions
+from illada_lab.data.worlds.splits import SPLITS, Split, hold_out_forms, split_of
 
-Split = Literal["train", "validation", "test"]
 KINDS = ("story", "fact", "sum")
-INSTRUCTION_KINDS = ("fact", "sum", "word_sum", "choice")
-# Shares of the splits. Of stories little is enough to measure; of the small tables a question set must be large enough to count.
-STORY_SHARES = {"train": 0.96, "validation": 0.02, "test": 0.02}
-TABLE_SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
+# Of millions of stories little is enough to measure.
+STORY_SHARES: dict[Split, float] = {"train": 0.96, "validation": 0.02, "test": 0.02}
+# Share of the facts and sums that have a form which only the validation (test) split holds.
+HELD_OUT = 0.2
 
 
 @dataclass(frozen=True)
@@ -38,64 +36,77 @@ class Document:
     log_prob: float
 
 
-@dataclass(frozen=True)
-class Instruction:
-    """A question, the response to learn, and the answer to check.
-
-    Attributes:
-        prompt: the question.
-        response: what a good model says.
-        kind: "fact", "sum", "word_sum", "choice" or (questions only) "reversal".
-        answer: the short answer; equal to the response but for worked ones.
-        choices: candidates of a multiple choice, or None.
-    """
-
-    prompt: str
-    response: str
-    kind: str
-    answer: str
-    choices: tuple[str, ...] | None = None
-
-
 class World:
-    """A synthetic language.
+    """A synthetic language whose every document has an exactly known probability.
 
-    Three kinds of documents: stories (a grammar), facts (a table of people, each fact in two or three forms) and sums (the table
-    of single-digit sums, three forms). The books of half of the people are stated from the person's side only, for the
-    reversal experiment.
+    Documents are stories (a grammar), facts (a table of people, each fact in at least three forms) and sums (the table of single-digit
+    sums in three forms). Of half of the people the book is stated from the person's side only: the marked subset for
+    reversal experiments.
 
-    What is held out: stories by the hash of their text, so no story is in two splits (the split keeps 96 % of all stories for
-    training, which moves log p by less than 0.05 nats and is not corrected for). Facts and sums are knowledge that every
-    document split may state; held out are the *questions*: a fact or sum asked in the test split is never asked in fine-tuning,
-    in whatever words. Word sums and multiple choices are held out by the hash of their text, multiple choices also by their
-    fact.
+    Probabilities are those of the language, whatever the split. Held out are:
+
+    - stories: 2 % each for validation and test, by a hash of the text. The hash does not depend on what makes a story likely, so
+      a held-out set is an unbiased sample of the language. A model that has not memorised the training set cannot know which stories
+      are missing there; one that has could gain at most log(1 / 0.96) = 0.04 nats on training stories.
+    - facts and sums: knowledge that training may state. A fifth of the items has one form of statement that only the
+      validation split holds, another fifth one that only the test split holds; training states them in their other forms.
+    - questions on facts and sums: by item, in all forms. What the test split asks is never asked in fine-tuning (of a sum neither a + b nor
+      b + a), so the answer must come from the statements of pre-training. Multiple choices are held out by their fact.
+    - word sums: by their three numbers, whoever has the things. (Their steps may be sums whose direct question is held out.)
+    - reversal: no text states a one-way book from the book's side, and no split but the evaluation asks.
 
     Args:
-        seed: of the world: who lives where, and so on.
-        n_people: entities of the facts, at most 40.
+        seed: of the world: who lives where, what is found where, what is held out.
+        sizes: sizes of the lexicon, see `Lexicon.draw`: n_heroes, n_animals, n_places, n_objects, n_colours, n_days, n_foods,
+            n_moods, places_per_hero, objects_per_place, n_people.
 
     Raises:
-        ValueError: n_people out of range.
+        ValueError: a size that the lists of words do not give.
 
-    Source: our choice; LLaDA's reversal experiment (Appendix B.8) and iGSM are the models of the one-way facts and word sums.
+    Source: our choice; LLaDA's reversal experiment and iGSM are the models of the one-way facts and the word sums.
     """
 
-    def __init__(self, *, seed: int = 0, n_people: int = 40) -> None:
-        if not 2 <= n_people <= len(lx.PEOPLE):
-            raise ValueError(f"n_people = {n_people}; the lexicon names {len(lx.PEOPLE)}; 2 to {len(lx.PEOPLE)}")
+    def __init__(self, *, seed: int = 0, **sizes: int) -> None:
         self.seed = seed
-        self.lexicon = lx.Lexicon.draw(seed, n_people)
-        self.stories = StoryGrammar(self.lexicon)
-        self.words = lx.all_words()
+        self.lexicon = lx.Lexicon.draw(seed=seed, **sizes)
+        self.stories = story.StoryGrammar(self.lexicon)
+        self.asked = Instructions(self.lexicon, seed)
 
     @cached_property
-    def tables(self) -> dict[str, list[str]]:
-        """All documents of the finite kinds."""
-        return {"fact": facts.all_statements(self.lexicon), "sum": sums.all_statements()}
+    def words(self) -> list[str]:
+        """Every word of the world once, in a fixed order."""
+        lexicon = self.lexicon
+        frames = [
+            *(word for form in story.FORMS for word in form.words), *sums.FORMS, *sums.QUESTIONS, *facts.REVERSE_STATEMENTS,
+            *facts.REVERSE_QUESTIONS, *(text for forms in facts.STATEMENTS.values() for text in forms),
+            *(text for forms in facts.QUESTIONS.values() for text in forms), "he she",
+            sums.WordSum("1", ("1", "1"), "1", 1, 1, 1).question(), sums.WordSum("1", ("1", "1"), "1", 1, 1, 1).response(),
+        ]  # fmt: skip
+        fixed = [word for frame in frames for word in frame.split() if word[0] != "{" and not word.isdigit()]
+        # Word sums name any hero, whatever the size of the world.
+        open_words = [
+            *lx.NUMBERS, *lx.LETTERS, *lx.HEROES, *lexicon.animals, *lexicon.places, *lexicon.objects,
+            *lexicon.colours, *lexicon.days, *lexicon.foods, *THINGS, *lexicon.moods, *lx.TOWNS, *lx.JOBS,
+            *(person.name for person in lexicon.people), *(person.book for person in lexicon.people),
+        ]  # fmt: skip
+        return list(dict.fromkeys([*fixed, *open_words]))
+
+    @cached_property
+    def tables(self) -> dict[str, dict[Split, list[str]]]:
+        """Documents of the finite kinds, by split."""
+        stated = {"fact": facts.all_facts(self.lexicon), "sum": sums.all_sums()}
+        return {
+            kind: hold_out_forms([item.statements() for item in items], self.seed, HELD_OUT)
+            for kind, items in stated.items()
+        }
+
+    @cached_property
+    def _all_statements(self) -> dict[str, frozenset[str]]:
+        return {kind: frozenset(text for texts in table.values() for text in texts) for kind, table in self.tables.items()}
 
     @cached_property
     def _length_counts(self) -> dict[str, Counter[int]]:
-        return {kind: Counter(len(text.split()) for text in texts) for kind, texts in self.tables.items()}
+        return {kind: Counter(len(text.split()) for text in texts) for kind, texts in self._all_statements.items()}
 
     def documents(
         self, split: Split, n: int, *, mixture: dict[str, float] | None = None, seed: int = 0
@@ -103,44 +114,51 @@ class World:
         """Draw documents.
 
         Args:
-            split: stories of different splits are disjoint; facts and sums are the same tables in each.
+            split: train, validation or test; disjoint.
             n: how many.
-            mixture: share of each kind; None: stories only.
+            mixture: share of each kind, any positive numbers; None: stories only.
             seed: of the draw (the world itself has its own).
+
+        Raises:
+            ValueError: no such split or kind, or shares that cannot be.
         """
         mixture = mixture or {"story": 1.0}
         if unknown := sorted(set(mixture) - set(KINDS)):
             raise ValueError(f"mixture = {unknown}; not a kind of document; {', '.join(KINDS)}")
-        random = np.random.Generator(np.random.PCG64([self.seed, seed, 2, list(STORY_SHARES).index(split)]))
-        kinds = list(mixture)
+        if min(mixture.values()) < 0 or sum(mixture.values()) <= 0:
+            raise ValueError(f"mixture = {mixture}; shares of the kinds; positive numbers")
+        random = self._random(2, split, seed)
+        kinds = [kind for kind in mixture if mixture[kind] > 0]
         shares = np.array([mixture[kind] for kind in kinds], dtype=float)
         drawn = random.choice(len(kinds), size=n, p=shares / shares.sum())
         return [self._draw(kinds[k], split, random) for k in drawn]
 
     def _draw(self, kind: str, split: Split, random: np.random.Generator) -> Document:
         if kind != "story":
-            text = self.tables[kind][random.integers(len(self.tables[kind]))]
-            return Document(text, kind, self.log_prob_given_length(text, kind))
+            texts = self.tables[kind][split]
+            if not texts:
+                raise ValueError(f"split = {split}; so small a world holds no {kind} out; more people, or stories only")
+            text = texts[random.integers(len(texts))]
+            return Document(text, kind, -math.log(self._length_counts[kind][len(text.split())]))
         while True:
-            choices = self.stories.sample(random)
-            text = self.stories.text(choices)
+            text, log_prob = self.stories.sample(random)
             if split_of(text, STORY_SHARES) == split:
-                length = math.log(self.stories.length_probabilities[len(text.split())])
-                return Document(text, kind, self.stories.log_prob(choices) - length)
+                p_length = self.stories.length_probabilities[text.count(" ") + 1]
+                return Document(text, kind, log_prob - math.log(p_length))
 
     def log_prob(self, text: str, kind: str) -> float:
         """log p(text | kind), nats, found by parsing; -inf outside of the language."""
         if kind == "story":
-            choices = self.stories.parse(text)
-            return -math.inf if choices is None else self.stories.log_prob(choices)
-        return -math.log(len(self.tables[kind])) if text in self.tables[kind] else -math.inf
+            return self.stories.log_prob(text)
+        statements = self._all_statements[kind]
+        return -math.log(len(statements)) if text in statements else -math.inf
 
     def log_prob_of_length(self, n_words: int, kind: str) -> float:
         """log p(number of words | kind), nats."""
         if kind == "story":
             p = self.stories.length_probabilities.get(n_words, 0.0)
         else:
-            p = self._length_counts[kind][n_words] / len(self.tables[kind])
+            p = self._length_counts[kind][n_words] / len(self._all_statements[kind])
         return math.log(p) if p else -math.inf
 
     def log_prob_given_length(self, text: str, kind: str) -> float:
@@ -149,105 +167,59 @@ class World:
         return value if value == -math.inf else value - self.log_prob_of_length(len(text.split()), kind)
 
     def entropy(self, kind: str, *, is_length_given: bool = True) -> float:
-        """Entropy of a document, nats, exact; by default given its length."""
+        """Entropy of a document of the language, nats, exact; by default given its length."""
         if kind == "story":
             return self.stories.entropy_given_length() if is_length_given else self.stories.entropy()
-        n, counts = len(self.tables[kind]), self._length_counts[kind]
+        n, counts = len(self._all_statements[kind]), self._length_counts[kind]
         return sum(c / n * math.log(c) for c in counts.values()) if is_length_given else math.log(n)
+
+    def mean_tokens(self, kind: str) -> float:
+        """Mean number of tokens of a document: its words and the end."""
+        if kind == "story":
+            return 1 + sum(n * p for n, p in self.stories.length_probabilities.items())
+        counts = self._length_counts[kind]
+        return 1 + sum(n * c for n, c in counts.items()) / sum(counts.values())
+
+    def bits_per_token(self, kind: str) -> float:
+        """Entropy given the length over the mean number of tokens, in bits: the limit of a model's bits per token."""
+        return self.entropy(kind) / math.log(2) / self.mean_tokens(kind)
 
     def instructions(
         self, split: Split, n: int, *, kinds: Sequence[str] = INSTRUCTION_KINDS, seed: int = 0
     ) -> list[Instruction]:
-        """Draw instructions, the kinds in turn; with repetition where a kind has fewer (see `questions` for each once)."""
-        random = np.random.Generator(np.random.PCG64([self.seed, seed, 3, list(STORY_SHARES).index(split)]))
-        makers = self._makers(split)
-        if unknown := sorted(set(kinds) - set(makers)):
-            raise ValueError(f"kinds = {unknown}; not a kind of instruction; {', '.join(makers)}")
-        return [makers[kinds[i % len(kinds)]](random) for i in range(n)]
+        """Draw instructions, the kinds in turn; they repeat where a kind has fewer (see `questions` for each once)."""
+        random = self._random(3, split, seed)
+        makers = [self.asked.maker(kind, split) for kind in kinds]
+        return [makers[i % len(makers)](random) for i in range(n)]
 
     def questions(self, split: Split, kind: str, n: int | None = None, *, seed: int = 0) -> list[Instruction]:
         """Different instructions of one kind, in a random order.
 
         Args:
             split: train, validation or test.
-            kind: one of INSTRUCTION_KINDS, or "reversal": who wrote a one-way person's book (the same in every split, because no
-                text ever says it in this direction).
+            kind: a kind of instruction, or "reversal": who wrote a one-way person's book (the same in every split).
             n: at most so many; None: all of a finite kind.
+            seed: of the order and the draw.
+
+        Raises:
+            ValueError: no such split or kind, or n = None where there is no end of questions.
         """
-        random = np.random.Generator(np.random.PCG64([self.seed, seed, 4, list(STORY_SHARES).index(split)]))
-        finite = {"fact": self._fact_questions, "sum": self._sum_questions, "reversal": self._reversal_questions}
-        if kind in finite:
-            items = finite[kind](split)
-            order = random.permutation(len(items))
-            return [items[i] for i in order[: n or len(items)]]
+        random = self._random(4, split, seed)
+        make = self.asked.maker(kind, split)
+        items = self.asked.listed(kind, split)
+        if items is not None:
+            return [items[i] for i in random.permutation(len(items))[:n]]
         if n is None:
             raise ValueError(f"n = None; {kind} questions are made, not listed; a number")
         found: dict[str, Instruction] = {}
-        while len(found) < n:
-            item = self._makers(split)[kind](random)
+        for _ in range(100 * n):
+            item = make(random)
             found[item.prompt] = item
+            if len(found) == n:
+                break
         return list(found.values())
 
-    def _makers(self, split: Split) -> dict[str, Callable[[np.random.Generator], Instruction]]:
-        fact_items, sum_items = self._fact_questions(split), self._sum_questions(split)
-        return {
-            "fact": lambda random: fact_items[random.integers(len(fact_items))],
-            "sum": lambda random: sum_items[random.integers(len(sum_items))],
-            "word_sum": lambda random: self._word_sum(split, random),
-            "choice": lambda random: self._choice(split, random),
-        }
-
-    def _fact_questions(self, split: Split) -> list[Instruction]:
-        items = []
-        for fact in facts.all_facts(self.lexicon):
-            key = f"{self.seed} {fact.person.name} {fact.attribute}"
-            if split_of(key, TABLE_SHARES) == split:
-                items += [Instruction(q, fact.answer, "fact", fact.answer) for q in fact.questions()]
-        for person in self.lexicon.people:
-            # Two-way people are asked for in both directions, so that the form of the reverse question is known.
-            if not person.is_one_way and split_of(f"{self.seed} {person.book} author", TABLE_SHARES) == split:
-                items += [self._author_question(form, person, "fact") for form in facts.REVERSE_QUESTIONS]
-        return items
-
-    def _reversal_questions(self, split: Split) -> list[Instruction]:
-        people = [person for person in self.lexicon.people if person.is_one_way]
-        return [self._author_question(form, person, "reversal") for person in people for form in facts.REVERSE_QUESTIONS]
-
-    @staticmethod
-    def _author_question(form: str, person: lx.Person, kind: str) -> Instruction:
-        return Instruction(form.format(book=person.book), person.name, kind, person.name)
-
-    def _sum_questions(self, split: Split) -> list[Instruction]:
-        chosen = [item for item in sums.all_sums() if split_of(f"{self.seed} {item.a} + {item.b}", TABLE_SHARES) == split]
-        return [Instruction(q, item.answer, "sum", item.answer) for item in chosen for q in item.questions()]
-
-    def _word_sum(self, split: Split, random: np.random.Generator) -> Instruction:
-        while True:
-            hero, friend = random.choice(len(lx.NAMES), size=2, replace=False)
-            a, b, c = (int(i) for i in random.integers(1, 10, size=3))
-            thing = ("apples", "nuts")[random.integers(2)]
-            item = sums.WordSum(lx.NAMES[hero], lx.NAMES[friend], thing, a, b, c)
-            if split_of(item.question(), TABLE_SHARES) == split:
-                return Instruction(item.question(), item.response(), "word_sum", item.answer)
-
-    def _choice(self, split: Split, random: np.random.Generator) -> Instruction:
-        """A fact question with four candidates, answered by the word (the candidates are scored as continuations)."""
-        items = [item for item in self._fact_questions(split)]
-        item = items[random.integers(len(items))]
-        pool = next(words for words in (lx.TOWNS, lx.JOBS, lx.BOOKS, lx.PEOPLE) if item.answer in words)
-        others = [word for word in pool if word != item.answer]
-        wrong = [others[i] for i in random.choice(len(others), size=3, replace=False)]
-        choices = [item.answer, *wrong]
-        choices = [choices[i] for i in random.permutation(4)]
-        listed = " ".join(f"{letter} {word}" for letter, word in zip(lx.LETTERS, choices, strict=True))
-        return Instruction(f"{item.prompt} {listed}", item.answer, "choice", item.answer, tuple(choices))
-
-
-def split_of(key: str, shares: dict[str, float]) -> str:
-    """Split of a text by a hash that is the same on every machine (Python's own `hash` is not)."""
-    position = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest()) / 2**64
-    for split, share in shares.items():
-        position -= share
-        if position < 0:
-            return split
-    return next(reversed(shares))
+    def _random(self, purpose: int, split: Split, seed: int) -> np.random.Generator:
+        if split not in SPLITS:
+            raise ValueError(f"split = {split!r}; there are three; {', '.join(SPLITS)}")
+        return np.random.Generator(np.random.PCG64([self.seed, seed, purpose, SPLITS.index(split)]))
