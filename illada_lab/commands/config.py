@@ -21,13 +21,12 @@ def model_spec(config: DictConfig):
     sizes = {}
     if config.model.vocab_size is None:
         # A world's vocabulary is known without data; others are as large as the tokenizer is told to become.
-        from illada_lab.data.worlds.lexicon import all_words
         from illada_lab.tokens import OWN_SPECIAL_TEXT
 
-        is_world = "worlds" in str(config.data.source._target_)
-        sizes["vocab_size"] = (
-            len(all_words()) + len(OWN_SPECIAL_TEXT) if is_world else config.tokenizer.get("vocab_size", 263)
-        )
+        if "worlds" in str(config.data.source._target_):
+            sizes["vocab_size"] = len(build(config.data.source).words) + len(OWN_SPECIAL_TEXT)
+        else:
+            sizes["vocab_size"] = config.tokenizer.get("vocab_size", 256 + len(OWN_SPECIAL_TEXT))
     with torch.device("meta"):
         # Which special tokens does not matter for the size.
         return build(config.model, tokens=ILLADA, **sizes).spec

@@ -19,7 +19,6 @@ from illada_lab.data.chat import ChatTemplate
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.data.worlds import World, facts, sums
 from illada_lab.data.worlds import lexicon as lx
-from illada_lab.data.worlds.story import MEALS, RESULTS
 from illada_lab.evaluation.choice import ChoiceItem, choose
 from illada_lab.evaluation.generation import Generated, Sampler, generate, health, is_right
 from illada_lab.evaluation.intervals import wilson
@@ -75,24 +74,24 @@ def evaluate_base(
         return tokenizer.encode_known(text)
 
     statements = {
-        "facts": [(f.statements()[0], f.answer, f) for f in facts.all_facts(world.lexicon)],
-        "sums": [(s.statements()[0], s.answer, s) for s in sums.all_sums()],
+        "facts": [(fact.statements()[0], fact.answer) for fact in facts.all_facts(world.lexicon)],
+        "sums": [(item.statements()[0], item.answer) for item in sums.all_sums()],
     }
     for task, listed in statements.items():
         chosen = draw.sample(listed, min(n_questions, len(listed)))
-        prompts = [[bos, *encode(text.removesuffix(f" {answer} ."))] for text, answer, _ in chosen]
+        prompts = [[bos, *encode(text.removesuffix(f" {answer} ."))] for text, answer in chosen]
         # The answer, the full stop and EOS: a statement's length is part of what the model is given.
         written, _ = generate(predictor, tokenizer, prompts, FixedLength(response_length=3, n_steps=3))
-        is_correct = [g.text == f"{answer} ." for g, (_, answer, _) in zip(written, chosen, strict=True)]
-        chance = 1 / len(lx.NUMBERS[:19]) if task == "sums" else 1 / len(lx.TOWNS)
+        is_correct = [g.text == f"{answer} ." for g, (_, answer) in zip(written, chosen, strict=True)]
+        chance = 1 / len(lx.NUMBERS) if task == "sums" else 1 / len(lx.TOWNS)
         note = "stated in pre-training, completed"
         result.add(f"{task}, completed", "exact match", is_correct, chance=chance, target=TARGET, note=note)
-        for g, right, (text, answer, _) in zip(written, is_correct, chosen, strict=True):
+        for g, right, (text, answer) in zip(written, is_correct, chosen, strict=True):
             result.items.append(_item(f"{task}, completed", text.removesuffix(f" {answer} ."), answer, g, right))
 
     generator = torch.Generator().manual_seed(seed)
     for task, items in (
-        ("facts, four candidates", [_fact_choice(t, a, draw, encode, bos, eos) for t, a, _ in statements["facts"]][:n_questions]),
+        ("facts, four candidates", [_fact_choice(t, a, world, draw, encode, bos, eos) for t, a in statements["facts"]][:n_questions]),
         ("story endings, four candidates", _ending_choices(world, n_questions, draw, encode, bos, eos)),
     ):
         right = [item.answer for item in items]
@@ -125,7 +124,7 @@ def evaluate_instruct(
     sampler = sampler or VariableLength(max_length=32, block_length=8)
     notes = {
         "fact": ("never asked in fine-tuning", TARGET, 1 / len(lx.TOWNS)),
-        "sum": ("never asked in fine-tuning", TARGET, 1 / 19),
+        "sum": ("never asked in fine-tuning", TARGET, 1 / len(lx.NUMBERS)),
         "word_sum": ("two steps, worked", None, 1 / 27),
         "choice": ("four candidates, the right word", None, 0.25),
         "reversal": ("told in the other direction only", None, 1 / len(world.lexicon.people)),
@@ -150,9 +149,10 @@ def _item(task: str, prompt: str, answer: str, generated: Generated, is_correct:
             "stop_reason": generated.stop_reason, "nfe": generated.nfe, "trace": generated.trace}  # fmt: skip
 
 
-def _fact_choice(text: str, answer: str, draw: random.Random, encode: Any, bos: int, eos: int) -> ChoiceItem:
+def _fact_choice(text: str, answer: str, world: World, draw: random.Random, encode: Any, bos: int, eos: int) -> ChoiceItem:
     """A statement with four endings of the same type."""
-    pool = next(words for words in (lx.TOWNS, lx.JOBS, lx.BOOKS) if answer in words)
+    books = tuple(person.book for person in world.lexicon.people)
+    pool = next(words for words in (lx.TOWNS, lx.JOBS, books) if answer in words)
     candidates = [answer, *draw.sample([word for word in pool if word != answer], 3)]
     draw.shuffle(candidates)
     return ChoiceItem(
@@ -163,20 +163,22 @@ def _fact_choice(text: str, answer: str, draw: random.Random, encode: Any, bos: 
 
 
 def _ending_choices(world: World, n: int, draw: random.Random, encode: Any, bos: int, eos: int) -> list[ChoiceItem]:
-    """Stories without their last sentence but one ("now mia has a red kite ."), and three endings that contradict the story."""
-    items = []
-    for document in world.documents("test", 4 * n, seed=1):
-        choices = world.stories.parse(document.text)
-        assert choices is not None, "the world parses its own stories"
-        if choices["meal"] or len(items) == n:
+    """Stories in which something is given away, without their last sentence ("now the fox has a red kite ."), and three endings that
+    contradict the story in one word each."""
+    items: list[ChoiceItem] = []
+    lexicon = world.lexicon
+    pools = {"animal": lexicon.animals, "colour": lexicon.colours, "object": lexicon.objects}
+    for document in world.documents("test", 20 * n, seed=1):
+        parsed = world.stories.parse(document.text)
+        assert parsed is not None, "the world parses its own stories"
+        choices = parsed[1]
+        head, now, ending = document.text.partition(" now ")
+        if not now or ending.count(" .") != 1 or len(items) == n:
             continue
-        head = " ".join(document.text.split(" now ")[:-1])
-        slots = ("friend", "colour", "object") if not choices["turn"] else ("hero", "colour", "object")
-        pools = {"friend": lx.NAMES, "hero": lx.NAMES, "colour": lx.COLOURS, "object": lx.OBJECTS}
-        endings = [RESULTS[int(choices["turn"])].format(**choices)]
-        for slot in slots:
-            other = draw.choice([word for word in pools[slot] if word not in (choices[slot], choices["hero"], choices["friend"])])
-            endings.append(RESULTS[int(choices["turn"])].format(**{**choices, slot: other}))
+        endings = [now.strip() + " " + ending]
+        for slot, words in pools.items():
+            other = draw.choice([word for word in words if word != choices[slot]])
+            endings.append(endings[0].replace(f" {choices[slot]} ", f" {other} "))
         order = draw.sample(range(4), 4)
         items.append(
             ChoiceItem(
@@ -185,5 +187,4 @@ def _ending_choices(world: World, n: int, draw: random.Random, encode: Any, bos:
                 answer=order.index(0),
             )
         )
-    assert MEALS[0] == "", "stories without a meal end with the result"
     return items
