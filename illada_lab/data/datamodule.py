@@ -149,12 +149,12 @@ class DataModule(pl.LightningDataModule):
         encoded = self._encode(table)
         found = []
         for i, (start, end) in enumerate(zip(encoded.offsets[:-1], encoded.offsets[1:], strict=True)):
-            ids = encoded.tokens[start:end][: self.max_validation_length]
+            ids = encoded.tokens[start:end][: self.max_validation_length].tolist()
             row = table[i]
             is_whole = len(ids) == end - start
             found.append(
                 {
-                    "ids": ids.tolist(),
+                    "ids": ids,
                     "is_prompt": encoded.is_prompt[start:end][: self.max_validation_length].tolist(),
                     "kind": row.get("kind"),
                     "log_prob": row.get("log_prob") if is_whole else None,

@@ -1,12 +1,13 @@
 """Optimisers: the paper's AdamW, and Muon for the hidden matrices."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-Betas = tuple[float, float]
+Betas = Sequence[float]
 
 
 def adamw(

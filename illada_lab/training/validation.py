@@ -176,7 +176,7 @@ class ValidationResult:
             chosen = values[is_kind & (self.ratio > low) & (self.ratio <= high)]
             if len(chosen) < 2:
                 continue
-            half = 1.96 * chosen.std(ddof=1) / np.sqrt(len(chosen))
+            half = float(1.96 * chosen.std(ddof=1) / np.sqrt(len(chosen)))
             mean = float(chosen.mean())
             table.append(
                 {"t_low": low, "t_high": high, "loss": mean, "ci_low": mean - half, "ci_high": mean + half, "n": len(chosen)}

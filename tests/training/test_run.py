@@ -1,0 +1,196 @@
+"""Whole runs at smoke scale: they learn, they resume to the bit, they survive being killed, they stop when they must."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest.mock import Mock
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from illada_lab.config import check, compose
+from illada_lab.training.callbacks import LossGuard, TrainingStopped
+from illada_lab.training.checkpoint import load_run, read_checkpoint
+from illada_lab.training.module import DiffusionModule
+from illada_lab.training.run import train
+
+SMALL = ["scale=smoke", "trainer.precision=32-true", "trainer.accelerator=cpu"]
+
+
+def run(folder: Path, *overrides: str):
+    config = compose([*SMALL, f"run_dir={folder}", *overrides])
+    check(config)
+    return train(config)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(folder)["state_dict"]
+
+
+def test_smoke_run_learns_and_leaves_everything_behind(tmp_path):
+    done = run(tmp_path / "a", "scale.n_steps=120")
+    losses = [r["loss"] for r in done.history["train"]]
+    assert losses[0] > 4.0 and losses[-1] < 0.75 * losses[0]
+    kinds = done.history["validation"][-1]["kinds"]
+    assert {"story", "fact", "sum", "all"} == set(kinds)
+    assert kinds["story"]["nelbo_per_token"] > kinds["story"]["entropy_per_token"] > 0
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert manifest["config"]["seed"] == 0 and manifest["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    loaded = load_run(tmp_path / "a")
+    assert loaded.step == 120 and loaded.tokenizer.encode("ada lives in rome .")
+    metrics = (tmp_path / "a" / "metrics.csv").read_text()
+    assert "train/loss" in metrics and "validation/story/nelbo_per_token" in metrics
+
+
+@pytest.mark.parametrize("optim", ["muon", "adamw"])
+def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, optim):
+    """Weights, losses and validations; stopped in the middle of an epoch, between two validations."""
+    whole = run(tmp_path / "whole", f"optim={optim}", "trainer.save_every=7")
+    # n_steps of the schedule stays: only the trainer stops early.
+    first = run(tmp_path / "parts", f"optim={optim}", "trainer.max_steps=7", "lr.n_steps=20")
+    assert first.history["train"] != whole.history["train"]
+    resumed = run(tmp_path / "parts", f"optim={optim}", "resume=auto")
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    assert whole.history["validation"][-1] == resumed.history["validation"][-1]
+    assert [r["loss"] for r in whole.history["train"]][1:] == [r["loss"] for r in resumed.history["train"]][-1:]
+
+
+def test_accumulated_micro_batches_draw_the_same_masks(tmp_path):
+    """The same samples and masks; sums in another order, so equal up to rounding."""
+    one = run(tmp_path / "one", "scale.n_steps=3", "optim=adamw")
+    four = run(tmp_path / "four", "scale.n_steps=3", "optim=adamw", "data.micro_batch_size=2")
+    a = one.history["validation"][-1]["kinds"]["all"]["nelbo_per_token"]
+    b = four.history["validation"][-1]["kinds"]["all"]["nelbo_per_token"]
+    # Per-token means of micro-batches are averaged, rows differ a little in their number of tokens.
+    assert a == pytest.approx(b, rel=0.02)
+
+
+def test_a_run_killed_while_saving_goes_on_to_the_same_end(tmp_path):
+    """kill -9 at a moment when checkpoints are being written all the time."""
+    overrides = [*SMALL, f"run_dir={tmp_path / 'killed'}", "trainer.save_every=1", "scale.n_steps=60"]
+    command = [sys.executable, "-m", "illada_lab.cli", "train", *overrides]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    folder = tmp_path / "killed" / "checkpoints"
+    deadline = time.time() + 120
+    while time.time() < deadline and not (folder / "previous.ckpt").is_file():
+        time.sleep(0.02)
+    time.sleep(0.1)
+    process.kill()
+    process.wait()
+    assert (folder / "previous.ckpt").is_file() and read_checkpoint(folder)["global_step"] < 60
+    (folder / "last.ckpt.partial").write_bytes(b"half a checkpoint")
+    run(tmp_path / "killed", "trainer.save_every=1", "scale.n_steps=60", "resume=auto")
+    run(tmp_path / "whole", "scale.n_steps=60")
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_truncated_last_checkpoint_falls_back_to_the_one_before(tmp_path):
+    run(tmp_path / "a", "trainer.save_every=5")
+    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"last\.ckpt; truncated.*previous\.ckpt"):
+        read_checkpoint(tmp_path / "a")
+    resumed = run(tmp_path / "a", "trainer.save_every=5", "resume=auto")
+    assert resumed.history["train"][-1]["step"] == 20
+
+
+def test_a_second_run_does_not_overwrite_the_first(tmp_path):
+    run(tmp_path / "a", "scale.n_steps=3")
+    with pytest.raises(ValueError, match="run_dir = .*would be lost; resume=auto"):
+        run(tmp_path / "a", "scale.n_steps=3")
+
+
+def test_fine_tuning_starts_from_the_weights_and_tokenizer_of_pretraining(tmp_path):
+    run(tmp_path / "base")
+    tuned = run(tmp_path / "tuned", "experiment=sft", f"init_from={tmp_path / 'base'}", "scale.sft_steps=3")
+    assert tuned.history["train"][-1]["step"] == 3
+    assert load_run(tmp_path / "tuned").tokenizer.to_dict() == load_run(tmp_path / "base").tokenizer.to_dict()
+    with pytest.raises(ValueError, match="another family or size.*embed_tokens"):
+        run(tmp_path / "other", "experiment=sft", f"init_from={tmp_path / 'base'}", "model.d_model=64")
+
+
+@pytest.mark.parametrize("experiment", ["sft_response_only", "autoregressive"])
+def test_other_objectives_train(tmp_path, experiment):
+    overrides = []
+    if experiment.startswith("sft"):
+        run(tmp_path / "base", "scale.n_steps=3")
+        overrides = [f"init_from={tmp_path / 'base'}"]
+    done = run(tmp_path / "run", f"experiment={experiment}", "trainer.max_steps=30", "scale.n_warmup_steps=2", *overrides)
+    losses = [r["loss"] for r in done.history["train"]]
+    assert losses[-1] < losses[0]
+
+
+def test_ema_is_saved_and_used(tmp_path):
+    run(tmp_path / "ema", "trainer.ema_decay=0.5", "scale.n_steps=5")
+    run(tmp_path / "plain", "scale.n_steps=5")
+    a, b = weights(tmp_path / "ema"), weights(tmp_path / "plain")
+    assert not torch.equal(a["predictor.norm.weight"], b["predictor.norm.weight"])
+
+
+def test_text_trains_and_reports_bits_per_byte(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"line {i} says that {i} is a number" for i in range(400)))
+    done = run(tmp_path / "run", "data=text", f"data.path={text}", "tokenizer=byte", "scale.n_steps=20")
+    row = done.history["validation"][-1]["kinds"]["text"]
+    assert row["bits_per_byte"] == pytest.approx(row["bits_per_token"], rel=0.02)  # a byte is a token here
+    assert 3 < row["bits_per_byte"] < 8.5
+
+
+def test_the_guard_stops_a_run_that_is_no_number(tmp_path, monkeypatch):
+    from illada_lab.objectives import Pretrain
+
+    plain = Pretrain.__call__
+
+    def poisoned(self, predictor, batch, random):
+        loss = plain(self, predictor, batch, random)
+        if int(batch.index[0]) >= 40:  # step 6: the stream's samples 40 to 47
+            loss.value = loss.value * float("nan")
+        return loss
+
+    monkeypatch.setattr(Pretrain, "__call__", poisoned)
+    with pytest.raises(TrainingStopped, match=r"step = 6; the gradient of .* is not finite"):
+        run(tmp_path / "a", "trainer.save_every=2")
+    record = json.loads((tmp_path / "a" / "stopped.json").read_text())
+    assert record["samples"] == list(range(40, 48)) and record["step"] == 6
+    assert all(torch.isfinite(w).all() for w in weights(tmp_path / "a").values())
+
+
+def test_the_guard_tells_spikes_from_a_jump(tmp_path):
+    trainer, module = Mock(spec=pl.Trainer), Mock(spec=DiffusionModule)
+    guard = LossGuard(path=tmp_path / "stopped.json", window=10, factor=3.0, n_spikes=3)
+    guard._index = [1, 2]
+    for loss in [1.0] * 10 + [9.0, 9.0, 1.0, 9.0, 9.0]:
+        guard.after_step(trainer, module, {"loss": loss}, 1)
+    with pytest.raises(TrainingStopped, match="9.0 times its median"):
+        guard.after_step(trainer, module, {"loss": 9.0}, 16)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.length=300"], "data.length = 300.*at most 256"),
+        (["data.micro_batch_size=3"], "data.batch_size = 8.*multiple.*nearest: 9"),
+        (["model.vocab_size=50"], "model.vocab_size = 50"),
+        (["experiment=sft", "init_from=nowhere"], "checkpoint = nowhere"),
+        (["data=text", "data.path=nowhere.txt"], "data.path = nowhere.txt; no such file"),
+        (["objective=autoregressive"], "model.is_causal = False"),
+        (["resume=nowhere"], "checkpoint = nowhere"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(tmp_path, overrides, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        run(tmp_path / "a", *overrides)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "a").glob("checkpoints/*"))
+
+
+def test_golden_losses(tmp_path):
+    """The first losses of the smoke run, as measured when this test was written; a change of any part of training shows here."""
+    done = run(tmp_path / "a", "trainer.log_every=1", "scale.n_steps=5", "optim=adamw")
+    golden = json.loads((Path(__file__).parent / "golden_losses.json").read_text())
+    assert [r["loss"] for r in done.history["train"]] == pytest.approx(golden["losses"], rel=2e-3)
