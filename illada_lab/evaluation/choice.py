@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Int
@@ -12,7 +11,6 @@ from illada_lab.evaluation.likelihood import BATCH_TOKENS, monte_carlo_log_likel
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.guidance import Guided
 
-Rule = Literal["monte_carlo", "confidence"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def _reveal(
 def choose(
     predictor: Predictor,
     items: Sequence[ChoiceItem],
-    rule: Rule,
+    rule: str,
     *,
     n_samples: int = 128,
     append: Sequence[int] | None = None,

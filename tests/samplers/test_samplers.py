@@ -1,0 +1,199 @@
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+
+from illada_lab.samplers import FixedLength, VariableLength
+from illada_lab.samplers.draw import draw
+from illada_lab.samplers.transfer import most_confident, transfer_counts
+from illada_lab.tokens import ILLADA
+from tests.scripted import Scripted
+from tests.small import small_predictor
+
+PROMPT = torch.tensor([[0, 9, 10]])
+
+
+def test_fixed_length_says_what_the_predictor_wants_at_the_expected_cost():
+    text = [0, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]
+    predictor = Scripted(text)
+    out = FixedLength(response_length=8, n_steps=4, block_length=4).sample(predictor, PROMPT)
+    assert out.tokens[0].tolist() == text
+    assert out.nfe.tolist() == [4] and predictor.n_calls == 4
+    assert out.token_forwards.tolist() == [4 * 11]
+    assert predictor.n_masks_seen == [8, 6, 4, 2]
+
+
+def test_reveals_the_surest_first_but_stays_inside_the_block():
+    order = [8, 7, 6, 5, 4, 3]  # surest at the end of the canvas
+    out = FixedLength(response_length=6, n_steps=6, block_length=3).sample(Scripted([0, 9, 10, 11, 12, 13, 14, 15, 16], order), PROMPT)
+    assert [record["position"] for record in out.trace] == [2, 1, 0, 5, 4, 3]
+    one_block = FixedLength(response_length=6, n_steps=6).sample(Scripted([0, 9, 10, 11, 12, 13, 14, 15, 16], order), PROMPT)
+    assert [record["position"] for record in one_block.trace] == [5, 4, 3, 2, 1, 0]
+
+
+def test_quota_gives_the_remainder_to_the_first_steps():
+    assert transfer_counts(torch.tensor([10, 7, 2]), 4).tolist() == [[3, 3, 2, 2], [2, 2, 2, 1], [1, 1, 0, 0]]
+
+
+def test_most_confident_breaks_ties_from_the_left_and_never_takes_what_is_not_eligible():
+    confidence = torch.tensor([[0.5, 0.9, 0.9, -torch.inf], [-torch.inf, 0.1, -torch.inf, -torch.inf]])
+    chosen = most_confident(confidence, torch.tensor([1, 3]))
+    assert chosen.tolist() == [[False, True, False, False], [False, True, False, False]]
+
+
+def test_variable_length_stops_at_eos_and_shows_no_masks_behind_the_block():
+    text = [0, 9, 10, 11, 12, 13, 14, 2, 15, 16, 17, 18, 19, 20, 21]
+    predictor = Scripted(text)
+    out = VariableLength(max_length=12, block_length=4).sample(predictor, PROMPT)
+    assert out.responses == [[11, 12, 13, 14]] and out.stop_reasons == ["eos"]
+    assert out.nfe.tolist() == [8]
+    assert predictor.n_masks_seen == [4, 3, 2, 1, 4, 3, 2, 1]
+    assert out.tokens[0].tolist() == [*text[:8], *[ILLADA.pad] * 3]
+
+
+def test_variable_length_rounds_the_budget_down_and_reports_length():
+    out = VariableLength(max_length=11, block_length=4).sample(Scripted([0, 9, 10, *range(11, 22)]), PROMPT)
+    assert len(out.responses[0]) == 8 and out.stop_reasons == ["length"]
+
+
+def test_variable_length_stops_at_a_sequence():
+    out = VariableLength(max_length=8, block_length=4, stop_sequences=[[12, 13]]).sample(Scripted([0, 9, 10, *range(11, 22)]), PROMPT)
+    assert out.responses == [[11]] and out.nfe.tolist() == [4]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        FixedLength(response_length=12, n_steps=6, block_length=6),
+        FixedLength(response_length=12, n_steps=12, guidance_scale=1.0),
+        VariableLength(max_length=16, block_length=4, steps_per_block=2, stop_ids=(9, 3)),
+    ],
+)
+def test_every_row_of_a_ragged_batch_equals_its_solo_run(sampler):
+    predictor = small_predictor()
+    prompts = [[0, 8], [0, 8, 9, 10, 11], [0, 12, 13]]
+    solo = [sampler.sample(predictor, torch.tensor([p])) for p in prompts]
+    x, is_valid = torch.ones(3, 5, dtype=torch.long), torch.zeros(3, 5, dtype=torch.bool)
+    for i, p in enumerate(prompts):
+        x[i, 5 - len(p) :], is_valid[i, 5 - len(p) :] = torch.tensor(p), True
+    together = sampler.sample(predictor, x, is_valid)
+    assert together.responses == [s.responses[0] for s in solo]
+    assert together.nfe.tolist() == [int(s.nfe) for s in solo]
+    assert together.stop_reasons == [s.stop_reasons[0] for s in solo]
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_whatever_the_setting_masks_only_fall_and_none_is_left(data):
+    n_blocks = data.draw(st.integers(1, 3))
+    block_length = data.draw(st.integers(1, 5))
+    steps = data.draw(st.integers(1, block_length))
+    remasking = data.draw(st.sampled_from(["low_confidence", "random"]))
+    temperature = data.draw(st.sampled_from([0.0, 1.0]))
+    sampler = FixedLength(
+        response_length=n_blocks * block_length,
+        n_steps=n_blocks * steps,
+        block_length=block_length,
+        remasking=remasking,
+        temperature=temperature,
+    )
+    prompt = torch.tensor([[0, 9, 10], [0, 11, 12]])
+    out = sampler.sample(small_predictor(), prompt, generator=torch.Generator().manual_seed(0))
+    assert not (out.tokens == ILLADA.mask).any()
+    torch.testing.assert_close(out.tokens[:, :3], prompt)
+    assert out.nfe.tolist() == [n_blocks * steps] * 2
+    for row in range(2):
+        steps_of_row = [r["step"] for r in out.trace if r["row"] == row]
+        assert steps_of_row == sorted(steps_of_row) and len(steps_of_row) == n_blocks * block_length
+
+
+@torch.no_grad()
+def test_the_fast_head_changes_nothing():
+    predictor = small_predictor()
+
+    class Slow:
+        tokens = predictor.tokens
+
+        def __call__(self, x, is_valid=None):
+            return predictor(x, is_valid)
+
+    sampler = FixedLength(response_length=12, n_steps=12, block_length=4)
+    assert torch.equal(sampler.sample(predictor, PROMPT).tokens, sampler.sample(Slow(), PROMPT).tokens)
+
+
+@torch.no_grad()
+def test_guidance_follows_the_published_convention():
+    predictor = small_predictor()
+    scale = 1.5
+    out = FixedLength(response_length=1, n_steps=1, guidance_scale=scale).sample(predictor, PROMPT)
+    x = torch.cat((PROMPT, torch.tensor([[5]])), 1)
+    cond, uncond = predictor(x)[0, -1], predictor(torch.full_like(x, 5))[0, -1]
+    logits = uncond + (1 + scale) * (cond - uncond)
+    logits[5] = -torch.inf
+    assert int(out.tokens[0, -1]) == int(logits.argmax()) and out.nfe.tolist() == [2]
+
+
+def test_ban_and_defer_eos():
+    text = [0, 9, 10, 2, 2, 11, 12]
+    order = [3, 4, 5, 6]
+    deferred = FixedLength(response_length=4, n_steps=4, defer_eos=True).sample(Scripted(text, order), PROMPT)
+    assert [r["position"] for r in deferred.trace] == [2, 3, 0, 1]
+    banned = FixedLength(response_length=4, n_steps=4, ban_eos=True).sample(Scripted(text, order), PROMPT)
+    assert 2 not in banned.tokens[0, 3:].tolist() and banned.stop_reasons == ["length"]
+
+
+def test_temperature_draws_follow_the_distribution():
+    logits = torch.tensor([[0.0, 1.0, 2.0]]).expand(20_000, 3)
+    drawn = draw(logits, 1.0, torch.Generator().manual_seed(0))
+    share = torch.bincount(drawn, minlength=3) / 20_000
+    # The standard error of a share is at most 0.0035.
+    torch.testing.assert_close(share, logits[0].softmax(0), atol=0.014, rtol=0)
+
+
+def test_seeds_make_draws_repeatable():
+    sampler = FixedLength(response_length=8, n_steps=8, remasking="random", temperature=1.0)
+    one, two, other = (
+        sampler.sample(small_predictor(), PROMPT, generator=torch.Generator().manual_seed(seed)).tokens for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_trace_tells_every_token_once():
+    out = FixedLength(response_length=6, n_steps=3).sample(small_predictor(), torch.tensor([[0, 9], [0, 10]]))
+    for row in range(2):
+        mine = {r["position"]: r for r in out.trace if r["row"] == row}
+        assert sorted(mine) == list(range(6))
+        assert [mine[i]["token"] for i in range(6)] == out.tokens[row, 2:].tolist()
+        assert all(0 < r["runner_up_confidence"] <= r["confidence"] <= 1 and r["runner_up"] != r["token"] for r in mine.values())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FixedLength(response_length=8, n_steps=8, block_length=3), r"block_length = 3.*nearest: \[2, 4"),
+        (lambda: FixedLength(response_length=8, n_steps=3, block_length=4), "n_steps = 3.*nearest: 4"),
+        (lambda: FixedLength(response_length=8, n_steps=16), "n_steps = 16.*nearest: 8"),
+        (lambda: FixedLength(response_length=8, n_steps=8, remasking="low_confidense"), "'low_confidense'.*low_confidence"),
+        (lambda: FixedLength(response_length=8, n_steps=8, temperature=-1.0), "temperature = -1.0"),
+        (lambda: VariableLength(max_length=3, block_length=4), "max_length = 3.*4 or more"),
+        (lambda: VariableLength(max_length=8, block_length=4, steps_per_block=5), "steps_per_block = 5.*1 to 4"),
+    ],
+)
+def test_bad_settings_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "is_valid", "message"),
+    [
+        (torch.empty(1, 0, dtype=torch.long), None, "prompt = shape"),
+        (torch.tensor([[0, 5, 9]]), None, r"prompt\[0, 1\] = 5.*MASK"),
+        (torch.full((1, 60), 9), None, "60 [+] 8 tokens.*at most 64"),
+        (torch.tensor([[0, 9, 1]]), torch.tensor([[True, True, False]]), "left-pad"),
+    ],
+)
+def test_bad_prompts_are_named(prompt, is_valid, message):
+    with pytest.raises(ValueError, match=message):
+        FixedLength(response_length=8, n_steps=8).sample(small_predictor(), prompt, is_valid)
