@@ -62,7 +62,7 @@ class Author:
 
     @property
     def key(self) -> str:
-        """That of the same fact asked from the other side, so that one is not held out while the other is trained on."""
+        """That of the same fact asked from the other side, so that both are held out or neither."""
         return f"{self.person.name} book"
 
     @property

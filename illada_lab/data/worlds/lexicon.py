@@ -4,17 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Stories. Heroes and animals are different sets of words, so that a word tells its role; he and she alternate, so that any even
-# number of heroes is balanced.
+# Stories. Heroes and animals are different sets of words, so that a word tells its role; he and she alternate, so that
+# any even number of heroes is balanced.
 HEROES = (
-    "tom", "mia", "leo", "ella", "max", "ruth", "sam", "anna", "ben", "zoe", "jack", "lily", "finn", "nora", "hugo", "iris",
+    "tom", "mia", "leo", "ella", "max", "ruth", "sam", "anna", "ben", "zoe", "jack", "lily", "finn", "nora", "hugo",
+    "iris",
 )  # fmt: skip
 IS_HE = frozenset(HEROES[::2])
 ANIMALS = ("fox", "owl", "bear", "duck", "frog", "goat", "cat", "dog")
-PLACES = ("forest", "river", "garden", "market", "castle", "harbour", "meadow", "school", "farm", "beach", "mill", "bridge")
+PLACES = (
+    "forest", "river", "garden", "market", "castle", "harbour", "meadow", "school", "farm", "beach", "mill", "bridge",
+)  # fmt: skip
 OBJECTS = (
-    "kite", "ball", "lamp", "drum", "boat", "coat", "ring", "cup", "map", "bell", "doll", "key", "hat", "box", "coin", "flute",
-    "rope", "shell", "stone", "spoon",
+    "kite", "ball", "lamp", "drum", "boat", "coat", "ring", "cup", "map", "bell", "doll", "key", "hat", "box", "coin",
+    "flute", "rope", "shell", "stone", "spoon",
 )  # fmt: skip
 COLOURS = ("red", "blue", "green", "white", "black", "yellow", "golden", "silver")
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -23,17 +26,17 @@ MOODS = ("happy", "sad", "calm", "angry")
 
 # Facts.
 PEOPLE = (
-    "ada", "bram", "cora", "dana", "egon", "fay", "gil", "hana", "ivan", "jana", "karl", "lena", "milo", "nina", "otto", "pia",
-    "quinn", "rosa", "sven", "tara", "ugo", "vera", "wim", "xena", "yves", "zara", "alma", "boris", "clara", "dirk", "edda", "fritz",
-    "greta", "hilde", "igor", "judit", "klara", "lars", "mona", "nils",
+    "ada", "bram", "cora", "dana", "egon", "fay", "gil", "hana", "ivan", "jana", "karl", "lena", "milo", "nina", "otto",
+    "pia", "quinn", "rosa", "sven", "tara", "ugo", "vera", "wim", "xena", "yves", "zara", "alma", "boris", "clara",
+    "dirk", "edda", "fritz", "greta", "hilde", "igor", "judit", "klara", "lars", "mona", "nils",
 )  # fmt: skip
 TOWNS = ("rome", "paris", "oslo", "cairo", "lima", "delhi", "tokyo", "bern")
 JOBS = ("baker", "nurse", "pilot", "tailor", "judge", "miner", "poet", "farmer")
 BOOKS = (
-    "sunrise", "storm", "winter", "island", "shadow", "garland", "voyage", "thunder", "orchard", "lantern", "desert", "comet",
-    "harvest", "mirage", "glacier", "tempest", "meridian", "canyon", "ember", "horizon", "labyrinth", "monsoon", "nebula", "oasis",
-    "pilgrim", "quarry", "riddle", "saga", "twilight", "umbra", "valley", "whisper", "zenith", "aurora", "beacon", "citadel",
-    "dynasty", "eclipse", "falcon", "granite",
+    "sunrise", "storm", "winter", "island", "shadow", "garland", "voyage", "thunder", "orchard", "lantern", "desert",
+    "comet", "harvest", "mirage", "glacier", "tempest", "meridian", "canyon", "ember", "horizon", "labyrinth",
+    "monsoon", "nebula", "oasis", "pilgrim", "quarry", "riddle", "saga", "twilight", "umbra", "valley", "whisper",
+    "zenith", "aurora", "beacon", "citadel", "dynasty", "eclipse", "falcon", "granite",
 )  # fmt: skip
 
 NUMBERS = tuple(str(n) for n in range(19))
@@ -124,8 +127,10 @@ class Lexicon:
             "n_people": (n_people, len(PEOPLE)),
         }
         for name, (value, most) in limits.items():
-            if not 1 <= value <= most:
-                raise ValueError(f"{name} = {value}; the world has words for at most {most}; 1 to {most}")
+            # Four people give a multiple choice four candidates.
+            least = 4 if name == "n_people" else 1
+            if not least <= value <= most:
+                raise ValueError(f"{name} = {value}; the world has words for at most {most}; {least} to {most}")
         random = np.random.Generator(np.random.PCG64([seed, 1]))
 
         def choose(words: tuple[str, ...], n: int) -> tuple[str, ...]:

@@ -1,16 +1,16 @@
 """A world as a data source: documents for pre-training, conversations for fine-tuning."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from illada_lab.data.worlds.instructions import INSTRUCTION_KINDS
-from illada_lab.data.worlds.splits import Split
 from illada_lab.data.worlds.world import World
 
 if TYPE_CHECKING:
     import datasets
 
-# Facts and sums are a quarter of the length of a story: most tokens are stories, most documents are not. Found by trial.
+# Facts and sums are a quarter of the length of a story: most tokens are stories, most documents are not. Found by
+# trial.
 MIXTURE = {"story": 0.4, "fact": 0.3, "sum": 0.3}
 
 
@@ -18,13 +18,14 @@ class WorldSource:
     """Documents or instructions of a world as `datasets.Dataset`s.
 
     Args:
-        stage: "pretrain": columns text, kind, log_prob (nats, given the length); "sft": columns messages, kind, answer, choices.
+        stage: "pretrain": columns text, kind, log_prob (nats, given the length); "sft": columns messages, kind, answer,
+            choices.
         n_documents: size of the training split.
         n_validation: size of the validation and of the test split.
         mixture: share of each kind of document (pretrain).
         kinds: kinds of instructions, in equal parts (sft).
         world_seed: of the world.
-        n_people: entities of the facts, 2 to 40.
+        n_people: entities of the facts, 4 to 40.
         sizes: further sizes of the world, see `Lexicon.draw`; None: the usual ones.
         seed: of the draw of documents.
 
@@ -35,7 +36,7 @@ class WorldSource:
     def __init__(
         self,
         *,
-        stage: Literal["pretrain", "sft"] = "pretrain",
+        stage: str = "pretrain",
         n_documents: int,
         n_validation: int = 500,
         mixture: dict[str, float] | None = None,
@@ -58,9 +59,10 @@ class WorldSource:
 
     def tokenizer_texts(self) -> list[str]:
         """Texts to train a tokenizer on, should one want another than words."""
-        return [document.text for document in self.world.documents("train", 10_000, mixture=self.mixture, seed=self.seed)]
+        documents = self.world.documents("train", 10_000, mixture=self.mixture, seed=self.seed)
+        return [document.text for document in documents]
 
-    def load(self, split: Split) -> "datasets.Dataset":
+    def load(self, split: str) -> "datasets.Dataset":
         """Draw one split."""
         import datasets
 

@@ -2,24 +2,39 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
+@runtime_checkable
 class HasKey(Protocol):
     """An item of a table, with a name of its own (items of equal keys stay together)."""
 
     @property
-    def key(self) -> str: ...
+    def key(self) -> str:
+        """Its name."""
+        ...
 
 
 Item = TypeVar("Item", bound=HasKey)
 
 
+def check_split(split: str) -> Split:
+    """The split of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for known in SPLITS:
+        if split == known:
+            return known
+    raise ValueError(f"split = {split!r}; there are three; {', '.join(SPLITS)}")
+
+
 def fraction(text: str) -> float:
-    """A number in [0, 1) that looks random and depends on the text alone (Python's `hash` differs between processes)."""
+    """A number in [0, 1) that depends on the text alone (Python's `hash` differs between processes)."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
 
 
@@ -54,7 +69,8 @@ def divide(items: Sequence[Item], seed: int, shares: dict[Split, float]) -> dict
 def hold_out_forms(statements: Sequence[Sequence[str]], seed: int, share: float) -> dict[Split, list[str]]:
     """Splits of the statements of a table such that training states every item, but not in every form.
 
-    A share of the items has one form that only the validation split holds, another share one that only the test split holds.
+    A share of the items has one form that only the validation split holds, another share one that only the test split
+    holds.
 
     Args:
         statements: of each item all its forms.

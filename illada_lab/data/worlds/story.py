@@ -1,9 +1,9 @@
 """Stories: an unambiguous grammar, sampled from the top, with the probability of every story known.
 
-A story is three to five short sentences. Where somebody goes depends on who it is, what is found depends on the place, and the
-hero, the animal, the object and its colour come back later, so that a masked word can often be known from either side. Each
-choice is made once, with equal probability among what earlier choices leave; text and choices determine each other, so the
-probability of a story is the product of its choices'.
+A story is three to five short sentences. Where somebody goes depends on who it is, what is found depends on the place,
+and the hero, the animal, the object and its colour come back later, so that a masked word can often be known from
+either side. Each choice is made once, with equal probability among what earlier choices leave; text and choices
+determine each other, so the probability of a story is the product of its choices'.
 """
 
 import math
@@ -15,8 +15,8 @@ import numpy as np
 
 from illada_lab.data.worlds.lexicon import IS_HE, Lexicon
 
-# Alternatives of each sentence, equally likely. {slots} are filled by the choices. The fixed words of an alternative tell it
-# from the others of its sentence, which makes the grammar unambiguous.
+# Alternatives of each sentence, equally likely. {slots} are filled by the choices. The fixed words of an alternative
+# tell it from the others of its sentence, which makes the grammar unambiguous.
 SENTENCES = (
     ("on {day} {hero} went to the {place} .", "{hero} was at the {place} ."),
     ("{pronoun} found a {colour} {object} .", "{pronoun} saw a {colour} {object} there ."),
@@ -49,6 +49,7 @@ class Form:
 
 
 FORMS = tuple(Form.of(sentences) for sentences in product(*SENTENCES))
+SLOTS = frozenset[str]().union(*(form.slots for form in FORMS))
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class StoryGrammar:
         hero = choices["hero"]
         return {
             "hero": lexicon.heroes,
-            "pronoun": ("he" if hero in IS_HE else "she",),
             "place": lexicon.places_of.get(hero, ()),
+            "pronoun": ("he" if hero in IS_HE else "she",),
             "object": lexicon.objects_at.get(choices["place"], ()),
             "animal": lexicon.animals,
             "colour": lexicon.colours,
@@ -83,18 +84,16 @@ class StoryGrammar:
         Returns:
             Its text and log p in nats.
         """
-        u = iter(random.random(len(self.options({"hero": "", "place": ""})) + 1))
-
-        def one_of(words: tuple[str, ...]) -> str:
-            return words[int(next(u) * len(words))]
-
-        form = FORMS[int(next(u) * len(FORMS))]
-        choices = {"hero": one_of(self.lexicon.heroes)}
-        choices["place"] = one_of(self.lexicon.places_of[choices["hero"]])
-        options = self.options(choices)
-        choices = {slot: choices.get(slot) or one_of(options[slot]) for slot in options}
-        text = " ".join(choices[word[1:-1]] if word[0] == "{" else word for word in form.words)
-        return text, -math.log(len(FORMS)) - sum(math.log(len(options[slot])) for slot in form.slots)
+        # One number per slot, whether the form has it or not: cheaper than asking for each.
+        u = random.random(len(SLOTS) + 1).tolist()
+        heroes = self.lexicon.heroes
+        hero = heroes[int(u[0] * len(heroes))]
+        places = self.lexicon.places_of[hero]
+        options = self._options_of[hero, places[int(u[1] * len(places))]]
+        form = FORMS[int(u[-1] * len(FORMS))]
+        filling = {f"{{{slot}}}": words[int(u[i] * len(words))] for i, (slot, words) in enumerate(options.items())}
+        text = " ".join([filling.get(word, word) for word in form.words])
+        return text, self._log_prob_of_choices(form, options)
 
     def parse(self, text: str) -> tuple[Form, Choices] | None:
         """The form and the choices behind a text, or None where it is no story."""
@@ -118,7 +117,15 @@ class StoryGrammar:
         if parsed is None:
             return -math.inf
         form, choices = parsed
-        options = self.options(choices)
+        return self._log_prob_of_choices(form, self.options(choices))
+
+    @cached_property
+    def _options_of(self) -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
+        pairs = [(hero, place) for hero in self.lexicon.heroes for place in self.lexicon.places_of[hero]]
+        return {(hero, place): self.options({"hero": hero, "place": place}) for hero, place in pairs}
+
+    @staticmethod
+    def _log_prob_of_choices(form: Form, options: dict[str, tuple[str, ...]]) -> float:
         return -math.log(len(FORMS)) - sum(math.log(len(options[slot])) for slot in form.slots)
 
     @cached_property
@@ -132,11 +139,11 @@ class StoryGrammar:
     def entropy(self) -> float:
         """H(story) in nats, exact: of the form, and of every slot in it on average over hero and place."""
         lexicon = self.lexicon
-        of_slot = dict.fromkeys(self.options({"hero": "", "place": ""}), 0.0)
+        of_slot = dict.fromkeys(SLOTS, 0.0)
         for hero in lexicon.heroes:
             for place in lexicon.places_of[hero]:
                 p = 1 / (len(lexicon.heroes) * len(lexicon.places_of[hero]))
-                for slot, words in self.options({"hero": hero, "place": place}).items():
+                for slot, words in self._options_of[hero, place].items():
                     of_slot[slot] += p * math.log(len(words))
         of_slots = sum(of_slot[slot] for form in FORMS for slot in form.slots) / len(FORMS)
         return math.log(len(FORMS)) + of_slots

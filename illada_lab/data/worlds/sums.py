@@ -10,8 +10,8 @@ QUESTIONS = ("what is {a} + {b} ?", "what is {a} plus {b} ?", "what is the sum o
 class Sum:
     """a + b with both in 0 ... 9.
 
-    The result is one word ("0" ... "18"): what is to be learnt is a table of 100 entries, not how to carry, and an answer of one
-    word needs no rule about leading zeros (our choice).
+    The result is one word ("0" ... "18"): what is to be learnt is a table of 100 entries, not how to carry, and an
+    answer of one word needs no rule about leading zeros (our choice).
     """
 
     a: int
@@ -60,8 +60,8 @@ class WordSum:
     def question(self) -> str:
         """The problem."""
         return (
-            f"{self.hero} has {self.a} {self.thing} . {self.friends[0]} gives {self.b} and {self.friends[1]} gives {self.c} . "
-            f"how many {self.thing} does {self.hero} have ?"
+            f"{self.hero} has {self.a} {self.thing} . {self.friends[0]} gives {self.b} and "
+            f"{self.friends[1]} gives {self.c} . how many {self.thing} does {self.hero} have ?"
         )
 
     def response(self) -> str:

@@ -11,11 +11,11 @@ import numpy as np
 from illada_lab.data.worlds import facts, story, sums
 from illada_lab.data.worlds import lexicon as lx
 from illada_lab.data.worlds.instructions import INSTRUCTION_KINDS, THINGS, Instruction, Instructions
-from illada_lab.data.worlds.splits import SPLITS, Split, hold_out_forms, split_of
+from illada_lab.data.worlds.splits import SPLITS, Split, check_split, hold_out_forms, split_of
 
 KINDS = ("story", "fact", "sum")
-# Of millions of stories little is enough to measure.
-STORY_SHARES: dict[Split, float] = {"train": 0.96, "validation": 0.02, "test": 0.02}
+# Of millions of stories little is enough to measure; a twentieth is found soon enough by drawing until it is hit.
+STORY_SHARES: dict[Split, float] = {"train": 0.9, "validation": 0.05, "test": 0.05}
 # Share of the facts and sums that have a form which only the validation (test) split holds.
 HELD_OUT = 0.2
 
@@ -27,8 +27,8 @@ class Document:
     Attributes:
         text: words separated by single spaces.
         kind: "story", "fact" or "sum".
-        log_prob: log p(text | kind, number of words), nats. A masked diffusion model is shown how long the text is, so this is what
-            its bound is to be compared with; the end of the text costs nothing.
+        log_prob: log p(text | kind, number of words), nats. A masked diffusion model is shown how long the text is, so
+            this is what its bound is to be compared with; the end of the text costs nothing.
     """
 
     text: str
@@ -39,26 +39,30 @@ class Document:
 class World:
     """A synthetic language whose every document has an exactly known probability.
 
-    Documents are stories (a grammar), facts (a table of people, each fact in at least three forms) and sums (the table of single-digit
-    sums in three forms). Of half of the people the book is stated from the person's side only: the marked subset for
-    reversal experiments.
+    Documents are stories (a grammar), facts (a table of people, each fact in at least three forms) and sums (the table
+    of single-digit sums in three forms). Of half of the people the book is stated from the person's side only: the
+    marked subset for reversal experiments.
 
     Probabilities are those of the language, whatever the split. Held out are:
 
-    - stories: 2 % each for validation and test, by a hash of the text. The hash does not depend on what makes a story likely, so
-      a held-out set is an unbiased sample of the language. A model that has not memorised the training set cannot know which stories
-      are missing there; one that has could gain at most log(1 / 0.96) = 0.04 nats on training stories.
+    - stories: 5 % each for validation and test, by a hash of the text. The hash does not depend on what makes a story
+      likely, so a held-out set is an unbiased sample of the language. A model that has not memorised the training set
+      cannot know which stories are missing there; one that has could gain at most log(1 / 0.9) = 0.1 nats on training
+      stories.
     - facts and sums: knowledge that training may state. A fifth of the items has one form of statement that only the
-      validation split holds, another fifth one that only the test split holds; training states them in their other forms.
-    - questions on facts and sums: by item, in all forms. What the test split asks is never asked in fine-tuning (of a sum neither a + b nor
-      b + a), so the answer must come from the statements of pre-training. Multiple choices are held out by their fact.
-    - word sums: by their three numbers, whoever has the things. (Their steps may be sums whose direct question is held out.)
+      validation split holds, another fifth one that only the test split holds; training states them in their other
+      forms.
+    - questions on facts and sums: by item, in all forms. What the test split asks is never asked in fine-tuning (of a
+      sum neither a + b nor b + a), so the answer must come from the statements of pre-training. Multiple choices are
+      held out by their fact.
+    - word sums: by their three numbers, whoever has the things. (Their steps may be sums whose direct question is held
+      out.)
     - reversal: no text states a one-way book from the book's side, and no split but the evaluation asks.
 
     Args:
         seed: of the world: who lives where, what is found where, what is held out.
-        sizes: sizes of the lexicon, see `Lexicon.draw`: n_heroes, n_animals, n_places, n_objects, n_colours, n_days, n_foods,
-            n_moods, places_per_hero, objects_per_place, n_people.
+        sizes: sizes of the lexicon, see `Lexicon.draw`: n_heroes, n_animals, n_places, n_objects, n_colours, n_days,
+            n_foods, n_moods, places_per_hero, objects_per_place, n_people.
 
     Raises:
         ValueError: a size that the lists of words do not give.
@@ -77,10 +81,12 @@ class World:
         """Every word of the world once, in a fixed order."""
         lexicon = self.lexicon
         frames = [
-            *(word for form in story.FORMS for word in form.words), *sums.FORMS, *sums.QUESTIONS, *facts.REVERSE_STATEMENTS,
+            *(word for form in story.FORMS for word in form.words), *sums.FORMS, *sums.QUESTIONS,
+            *facts.REVERSE_STATEMENTS,
             *facts.REVERSE_QUESTIONS, *(text for forms in facts.STATEMENTS.values() for text in forms),
             *(text for forms in facts.QUESTIONS.values() for text in forms), "he she",
-            sums.WordSum("1", ("1", "1"), "1", 1, 1, 1).question(), sums.WordSum("1", ("1", "1"), "1", 1, 1, 1).response(),
+            sums.WordSum("1", ("1", "1"), "1", 1, 1, 1).question(), sums.WordSum("1", ("1", "1"), "1", 1, 1,
+            1).response(),
         ]  # fmt: skip
         fixed = [word for frame in frames for word in frame.split() if word[0] != "{" and not word.isdigit()]
         # Word sums name any hero, whatever the size of the world.
@@ -102,14 +108,16 @@ class World:
 
     @cached_property
     def _all_statements(self) -> dict[str, frozenset[str]]:
-        return {kind: frozenset(text for texts in table.values() for text in texts) for kind, table in self.tables.items()}
+        return {
+            kind: frozenset(text for texts in table.values() for text in texts) for kind, table in self.tables.items()
+        }
 
     @cached_property
     def _length_counts(self) -> dict[str, Counter[int]]:
         return {kind: Counter(len(text.split()) for text in texts) for kind, texts in self._all_statements.items()}
 
     def documents(
-        self, split: Split, n: int, *, mixture: dict[str, float] | None = None, seed: int = 0
+        self, split: str, n: int, *, mixture: dict[str, float] | None = None, seed: int = 0
     ) -> list[Document]:
         """Draw documents.
 
@@ -127,11 +135,12 @@ class World:
             raise ValueError(f"mixture = {unknown}; not a kind of document; {', '.join(KINDS)}")
         if min(mixture.values()) < 0 or sum(mixture.values()) <= 0:
             raise ValueError(f"mixture = {mixture}; shares of the kinds; positive numbers")
-        random = self._random(2, split, seed)
+        chosen = check_split(split)
+        random = self._random(2, chosen, seed)
         kinds = [kind for kind in mixture if mixture[kind] > 0]
         shares = np.array([mixture[kind] for kind in kinds], dtype=float)
         drawn = random.choice(len(kinds), size=n, p=shares / shares.sum())
-        return [self._draw(kinds[k], split, random) for k in drawn]
+        return [self._draw(kinds[k], chosen, random) for k in drawn]
 
     def _draw(self, kind: str, split: Split, random: np.random.Generator) -> Document:
         if kind != "story":
@@ -185,14 +194,15 @@ class World:
         return self.entropy(kind) / math.log(2) / self.mean_tokens(kind)
 
     def instructions(
-        self, split: Split, n: int, *, kinds: Sequence[str] = INSTRUCTION_KINDS, seed: int = 0
+        self, split: str, n: int, *, kinds: Sequence[str] = INSTRUCTION_KINDS, seed: int = 0
     ) -> list[Instruction]:
         """Draw instructions, the kinds in turn; they repeat where a kind has fewer (see `questions` for each once)."""
-        random = self._random(3, split, seed)
-        makers = [self.asked.maker(kind, split) for kind in kinds]
+        chosen = check_split(split)
+        random = self._random(3, chosen, seed)
+        makers = [self.asked.maker(kind, chosen) for kind in kinds]
         return [makers[i % len(makers)](random) for i in range(n)]
 
-    def questions(self, split: Split, kind: str, n: int | None = None, *, seed: int = 0) -> list[Instruction]:
+    def questions(self, split: str, kind: str, n: int | None = None, *, seed: int = 0) -> list[Instruction]:
         """Different instructions of one kind, in a random order.
 
         Args:
@@ -204,9 +214,10 @@ class World:
         Raises:
             ValueError: no such split or kind, or n = None where there is no end of questions.
         """
-        random = self._random(4, split, seed)
-        make = self.asked.maker(kind, split)
-        items = self.asked.listed(kind, split)
+        chosen = check_split(split)
+        random = self._random(4, chosen, seed)
+        make = self.asked.maker(kind, chosen)
+        items = self.asked.listed(kind, chosen)
         if items is not None:
             return [items[i] for i in random.permutation(len(items))[:n]]
         if n is None:
@@ -220,6 +231,4 @@ class World:
         return list(found.values())
 
     def _random(self, purpose: int, split: Split, seed: int) -> np.random.Generator:
-        if split not in SPLITS:
-            raise ValueError(f"split = {split!r}; there are three; {', '.join(SPLITS)}")
         return np.random.Generator(np.random.PCG64([self.seed, seed, purpose, SPLITS.index(split)]))
