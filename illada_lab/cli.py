@@ -2,8 +2,10 @@
 
 import difflib
 import importlib
+import itertools
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 COMMANDS = {
     "reproduce": "the main job: pre-train, fine-tune, evaluate, sample, report",
@@ -16,117 +18,177 @@ COMMANDS = {
 }
 EXAMPLES = {
     "reproduce": ("illada-lab reproduce scale=toy", "illada-lab reproduce scale=smoke seed=1"),
-    "train": ("illada-lab train scale=toy model.n_layers=2", "illada-lab train data=text data.path=notes.txt scale=toy"),
-    "evaluate": ("illada-lab evaluate checkpoint=runs/sft-toy", "illada-lab evaluate checkpoint=runs/pretrain-toy scale=smoke"),
+    "train": (
+        "illada-lab train scale=toy model.n_layers=2",
+        "illada-lab train data=text data.path=notes.txt scale=toy",
+        "illada-lab train scale=smoke model.n_layers=1,2 seed=0,1 --multirun",
+    ),
+    "evaluate": (
+        "illada-lab evaluate checkpoint=runs/sft-toy",
+        "illada-lab evaluate checkpoint=runs/pretrain-toy scale=smoke",
+    ),
     "sample": (
         "illada-lab sample checkpoint=runs/pretrain-toy",
         "illada-lab sample checkpoint=runs/sft-toy sampler=variable_length prompt='where does ada live ?'",
     ),
-    "chat": ("illada-lab chat checkpoint=runs/sft-toy", "illada-lab chat checkpoint=runs/sft-toy sampler.block_length=8"),
+    "chat": (
+        "illada-lab chat checkpoint=runs/sft-toy",
+        "illada-lab chat checkpoint=runs/sft-toy sampler.temperature=0.5",
+    ),
     "config": ("illada-lab config scale=8b", "illada-lab config experiment=sft scale=toy"),
-    "doctor": ("illada-lab doctor", "illada-lab doctor --json"),
+    "doctor": ("illada-lab doctor", "illada-lab doctor scale=1b --json"),
 }
 FLAGS = {
     "--traceback": "show the traceback of an error",
     "--multirun": "run every combination of comma-separated values (also -m)",
     "--json": "doctor: print JSON",
 }
+SHORT = {"-m": "--multirun", "-h": "--help"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 2 for bad input, 1 for a run that failed, 130 after Ctrl-C."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    flags = {"--multirun" if a == "-m" else a for a in arguments if a.startswith("-")}
-    words = [a for a in arguments if not a.startswith("-")]
-    if not words or flags & {"--help", "-h"}:
-        print(usage(words[0] if words else None))
-        return 0
-    command, *overrides = words
-    if command not in COMMANDS:
-        return _fail(f"command = {command}; not a command; {_near(command, COMMANDS)}")
-    if unknown := sorted(flags - set(FLAGS)):
-        return _fail(f"{unknown[0]}; not a flag; {_near(unknown[0], FLAGS)}")
-    from illada_lab.config import ConfigError
+    """Run a command.
 
+    Args:
+        arguments: words of the command line behind the program's name; None: this process's.
+
+    Returns:
+        Exit status: 0; 2 for input that cannot be used; 1 for a run that failed; 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    flags = {SHORT.get(a, a) for a in arguments if a.startswith("-")}
+    words = [a for a in arguments if not a.startswith("-")]
     try:
-        run = importlib.import_module(f"illada_lab.commands.{command}").run
-        if command == "doctor":
-            return run(is_json="--json" in flags)
-        return _run_all(run, overrides) if "--multirun" in flags else _run_one(run, overrides)
+        status = _main(words, flags)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # The reader has gone (illada-lab config | head): nothing to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    except (ConfigError, ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         if "--traceback" in flags:
             raise
-        return _fail(str(error))
-    except ModuleNotFoundError as error:
-        if "--traceback" in flags:
-            raise
-        return _fail(f"{error.name}; not installed; {_extra(str(error.name))}")
-    except (RuntimeError, OSError) as error:
-        if "--traceback" in flags:
-            raise
-        return _fail(str(error).splitlines()[0], status=1)
+        return _fail(_say(error), status=2 if isinstance(error, ValueError | FileNotFoundError | ImportError) else 1)
 
 
-def _run_one(run, overrides: Sequence[str]) -> int:
-    from illada_lab.config import check, compose
+def _main(words: list[str], flags: set[str]) -> int:
+    if not words or words[0] == "help":
+        print(usage(words[1] if len(words) > 1 else None))
+        return (
+            0
+            if words or not flags - {"--help"}
+            else _fail(f"{min(flags)}; a flag without a command; {_names(COMMANDS)}")
+        )
+    command, *overrides = words
+    if command not in COMMANDS:
+        return _fail(f"command = {command}; there is no such command; {_near(command, COMMANDS)}")
+    if unknown := sorted(flags - {*FLAGS, "--help"}):
+        return _fail(f"{unknown[0]}; there is no such flag; {_near(unknown[0], FLAGS)}")
+    if "--help" in flags:
+        print(usage(command))
+        return 0
+    if "--json" in flags and command != "doctor":
+        return _fail(f"--json; {command} prints no JSON; illada-lab doctor --json")
+    if "--multirun" in flags and command in ("doctor", "chat", "config"):
+        return _fail(f"--multirun; not with {command}; train, reproduce, evaluate or sample")
+    run = importlib.import_module(f"illada_lab.commands.{command}").run
+    if "--multirun" in flags:
+        return _run_all(run, overrides)
+    from illada_lab.config import compose_and_check
 
-    config = compose(overrides)
-    check(config)
-    return run(config)
+    config = compose_and_check(overrides)
+    return run(config, is_json="--json" in flags) if command == "doctor" else run(config)
 
 
-def _run_all(run, overrides: Sequence[str]) -> int:
+def _run_all(run: Callable, overrides: Sequence[str]) -> int:
     """Every combination, each in a folder of its own; all are checked before the first starts."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from illada_lab.config import ConfigError, compose_and_check
 
-    from illada_lab.config import check, compose
-
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    jobs = [job for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None) for job in batch]
-    swept = {o.key_or_group for o in parsed if o.is_sweep_override()}
+    problems: list[str] = []
     configs = []
-    for job in jobs:
-        config = compose(job)
-        suffix = ",".join(part for part in job if part.split("=")[0] in swept)
-        config.run_dir = f"{config.run_dir}/{suffix}"
-        check(config)
+    for job, suffix in _combinations(overrides):
+        try:
+            config = compose_and_check(job)
+        except ConfigError as error:
+            problems += [line for line in error.problems if line not in problems]
+            continue
+        config.run_dir = f"{config.run_dir}/{suffix}" if suffix else config.run_dir
+        config.name = f"{config.name}/{suffix}" if suffix else config.name
         configs.append((suffix, config))
+    if problems:
+        raise ConfigError(problems)
     for number, (suffix, config) in enumerate(configs, 1):
         print(f"[{number}/{len(configs)}] {suffix}", file=sys.stderr)
-        run(config)
+        if status := run(config):
+            return status
     return 0
 
 
-def usage(command: str | None) -> str:
-    """Help text."""
+def _combinations(overrides: Sequence[str]) -> Iterable[tuple[list[str], str]]:
+    """The overrides of every job of a sweep, as Hydra's basic sweeper makes them, and a folder name for it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    from illada_lab.config import ConfigError
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        axes = [
+            [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+            if o.is_sweep_override()
+            else [o.input_line or ""]
+            for o in parsed
+        ]
+    except HydraException as error:
+        raise ConfigError([f"{str(error).splitlines()[0]}; a sweep cannot read it; key=value1,value2"]) from error
+    is_swept = [o.is_sweep_override() for o in parsed]
+    for job in itertools.product(*axes):
+        swept = [part for part, is_axis in zip(job, is_swept, strict=True) if is_axis]
+        yield list(job), ",".join(swept).replace("/", "_")
+
+
+def usage(command: str | None = None) -> str:
+    """Help text of a command, or of all."""
     if command in COMMANDS:
         examples = "\n".join(f"  {line}" for line in EXAMPLES[command])
-        return f"illada-lab {command}: {COMMANDS[command]}\n\nExamples:\n{examples}\n\nSettings: illada-lab config"
+        return (
+            f"illada-lab {command} [key=value ...] [flags]: {COMMANDS[command]}\n\nExamples:\n{examples}\n\n"
+            "Settings: illada-lab config shows all of them with their values; conf/ says what each means."
+        )
     listed = "\n".join(f"  {name:11}{text}" for name, text in COMMANDS.items())
     flags = "\n".join(f"  {name:13}{text}" for name, text in FLAGS.items())
-    return f"illada-lab <command> [key=value ...] [flags]\n\n{listed}\n\n{flags}\n\nillada-lab <command> --help shows examples"
+    more = "illada-lab <command> --help shows examples"
+    return f"illada-lab <command> [key=value ...] [flags]\n\n{listed}\n\n{flags}\n\n{more}"
 
 
-def _near(word: str, known) -> str:
-    return ", ".join(difflib.get_close_matches(word, known, n=2) or list(known))
+def _say(error: BaseException) -> str:
+    """What a user needs to know of an error: a missing package becomes what to install."""
+    from illada_lab.extras import how_to_install
+
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{error.name} is not installed; this needs it; {how_to_install(error.name)}"
+    if type(error) is FileNotFoundError and error.filename is not None:
+        return f"{error.filename}; there is no such file or folder; a path that exists"
+    if isinstance(error, ValueError):
+        return str(error)
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _extra(module: str) -> str:
-    """What to install for a missing module."""
-    extras = {
-        "wandb": "wandb", "tensorboard": "tensorboard", "lm_eval": "eval", "flash_attn": "gpu", "liger_kernel": "gpu",
-        "jupytext": "notebooks", "transformers": "eval",
-    }  # fmt: skip
-    extra = extras.get(module.split(".")[0])
-    return f"pip install 'illada_lab[{extra}]'" if extra else f"pip install {module}"
+def _near(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=2)
+    return f"did you mean {' or '.join(near)}?" if near else _names(known)
+
+
+def _names(known: Iterable[str]) -> str:
+    return f"one of {', '.join(known)}"
 
 
 def _fail(message: str, status: int = 2) -> int:
-    for line in message.splitlines():
+    for line in (message or "failed").splitlines():
         print(f"illada-lab: {line}", file=sys.stderr)
     return status
 
