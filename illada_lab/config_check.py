@@ -68,10 +68,9 @@ def check(tree: DictConfig) -> None:
     for path, node in [("", tree), *walk(tree)]:
         if isinstance(node, DictConfig) and "_target_" in node:
             problems += _check_node(path, node, broken)
-    # A value that several keys refer to is wrong once.
+    # By key: a value that several keys refer to is wrong once.
+    problems += _across(tree)
     problems = list({line.partition("; ")[0]: line for line in reversed(problems)}.values())[::-1]
-    if not problems:
-        problems += _across(tree)
     if problems:
         raise ConfigError(problems)
 
@@ -243,9 +242,9 @@ def _across(tree: DictConfig) -> list[str]:
         )
     rows, micro = value_at(tree, "data.batch_size"), value_at(tree, "data.micro_batch_size")
     devices = value_at(tree, "trainer.devices") or 1
-    if isinstance(rows, int) and isinstance(devices, int) and rows > 0 and devices > 0:
+    if all(isinstance(n, int) and n > 0 for n in (rows, micro or rows, devices)):
         per_pass = (micro or rows) * devices
-        if per_pass > 0 and rows % per_pass:
+        if rows % per_pass:
             legal = [n for n in range(1, rows + 1) if rows % (n * devices) == 0]
             near = sorted(sorted(legal, key=lambda n: abs(n - (micro or rows)))[:3])
             problems.append(
@@ -257,8 +256,10 @@ def _across(tree: DictConfig) -> list[str]:
         problems.append(
             f"model.vocab_size = {rows_of_embedding}; the tokenizer has {n_tokens} tokens; null, or as many"
         )
-    target = value_at(tree, "objective._target_")
-    needs_causal = getattr(locate(target), "needs_causal", None) if target else None
+    try:
+        needs_causal = getattr(locate(str(value_at(tree, "objective._target_"))), "needs_causal", None)
+    except (ImportError, AttributeError):  # reported at its own place
+        needs_causal = None
     is_causal = value_at(tree, "model.is_causal")
     if needs_causal is not None and is_causal is not None and bool(is_causal) != needs_causal:
         why = "would see its own targets" if needs_causal else "predicts from both sides"

@@ -30,10 +30,10 @@ class Optional:
 
 
 OPTIONAL = (
-    Optional("flash_attn", "gpu", "attention over packed segments in one kernel"),
-    Optional("liger_kernel", "gpu", "fused cross-entropy and normalisation"),
-    Optional("lm_eval", "eval", "the benchmarks of lm-eval"),
-    Optional("transformers", "eval", "published checkpoints and their tokenizers"),
+    Optional("flash_attn", "gpu", "attention over packed segments in one kernel (planned)"),
+    Optional("liger_kernel", "gpu", "fused cross-entropy and normalisation (planned)"),
+    Optional("lm_eval", "eval", "the benchmarks of lm-eval (planned)"),
+    Optional("transformers", "eval", "published checkpoints and their tokenizers (planned)"),
     Optional("tensorboard", "tensorboard", "logger=tensorboard"),
     Optional("wandb", None, "logger=wandb"),
     Optional("jupyterlab", "notebooks", "the notebooks in a browser"),

@@ -1,0 +1,234 @@
+"""What this machine has and what would be used on it: facts for `illada-lab doctor`, tried, not guessed."""
+
+import os
+import platform
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import illada_lab
+from illada_lab.extras import OPTIONAL
+from illada_lab.manifest import memory_bytes, processor_name, versions
+
+PACKAGES = (
+    "torch",
+    "lightning",
+    "hydra-core",
+    "datasets",
+    "tokenizers",
+    "numpy",
+    "transformers",
+    "flash-attn",
+    "liger-kernel",
+    "wandb",
+)
+# What decides how fast bf16 is on a CPU (avx512_bf16, amx) and float32 (avx2, avx512f); asimd and bf16 are ARM's.
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16", "sve")
+GIB = 2**30
+
+
+def examine(n_parameters: int | None = None) -> dict[str, Any]:
+    """Everything `illada-lab doctor` shows, as plain data.
+
+    Args:
+        n_parameters: size of the configured model; None: nothing is said of its memory.
+
+    Returns:
+        versions, cpu, memory, gpu, kernels, would_use, extras (and training_state): each a dictionary.
+    """
+    device = best_device()
+    kernels = try_kernels(device)
+    found = {
+        "versions": {
+            "illada_lab": illada_lab.__version__,
+            "python": platform.python_version(),
+            **versions(PACKAGES),
+        },
+        "cpu": cpu(),
+        "memory": memory(),
+        "gpu": gpu(),
+        "kernels": kernels,
+        "would_use": would_use(device, kernels),
+        "extras": {
+            o.module: "installed" if o.is_installed else f"missing; adds {o.adds}; {o.how_to_install}" for o in OPTIONAL
+        },
+    }
+    if n_parameters is not None:
+        found["training_state"] = training_state(n_parameters, found)
+    return found
+
+
+def best_device() -> torch.device:
+    """The device that `trainer.accelerator=auto` takes."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def cpu() -> dict[str, Any]:
+    """Processor, its cores and threads, and what it has for number crunching."""
+    flags: set[str] = set()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                flags = set(line.partition(":")[2].split())
+                break
+    except OSError:  # not Linux
+        pass
+    return {
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "features": [flag for flag in CPU_FLAGS if flag in flags],
+        "vector_width": torch.backends.cpu.get_cpu_capability(),
+        "compiler": next((name for name in ("g++", "clang++", "c++") if shutil.which(name)), None),
+    }
+
+
+def memory() -> dict[str, Any]:
+    """Memory and disk in GiB; what is free now, and in all."""
+    disk = shutil.disk_usage(Path.cwd())
+    return {
+        "free_gib": round(free_memory_bytes() / GIB, 1),
+        "total_gib": round(memory_bytes() / GIB, 1),
+        "disk_free_gib": round(disk.free / GIB, 1),
+        "disk_total_gib": round(disk.total / GIB, 1),
+    }
+
+
+def free_memory_bytes() -> int:
+    """Memory that a new process could take, 0 where the system does not tell."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def gpu() -> dict[str, Any] | None:
+    """The first GPU, None without one."""
+    if not torch.cuda.is_available():
+        return None
+    free, total = torch.cuda.mem_get_info()
+    major, minor = torch.cuda.get_device_capability()
+    return {
+        "name": torch.cuda.get_device_name(),
+        "count": torch.cuda.device_count(),
+        "capability": f"{major}.{minor}",
+        "cuda": torch.version.cuda,
+        "free_gib": round(free / GIB, 1),
+        "total_gib": round(total / GIB, 1),
+        "has_bf16": torch.cuda.is_bf16_supported(including_emulation=False),
+    }
+
+
+def try_kernels(device: torch.device) -> dict[str, str]:
+    """Which attention kernels give the right answer here: two segments, grouped queries, against plain arithmetic.
+
+    Returns:
+        Name of the kernel -> "works", or why it does not.
+    """
+    # CUDA kernels for packed segments take half precision only.
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((48, 4, 64), (48, 2, 64), (48, 2, 64))
+    q, k, v = (torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes)
+    offsets = torch.tensor([0, 16, 48], dtype=torch.int32, device=device)
+    expected = _plain(q.float(), k.float(), v.float(), offsets)
+    found = {}
+    kernels: dict[str, Callable[..., Tensor]] = {
+        "sdpa": _sdpa,
+        "torch varlen_attn": _varlen,
+        "flash_attn": _flash,
+        "flex_attention": _flex,
+    }
+    for name, kernel in kernels.items():
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                error = (kernel(q, k, v, offsets).float() - expected).abs().max().item()
+            found[name] = "works" if error < 0.02 else f"wrong by {error:.2g}"
+        except ModuleNotFoundError as missing:
+            found[name] = f"not installed ({missing.name})"
+        except Exception as error:  # any failure of a kernel is an answer here
+            found[name] = "no: " + ((str(error).strip().splitlines() or [type(error).__name__])[0])[:90]
+    return found
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
+    parts = []
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        scores = torch.einsum("ihe,jhe->hij", q[start:end], k[start:end]) / q.shape[-1] ** 0.5
+        parts.append(torch.einsum("hij,jhe->ihe", scores.softmax(-1), v[start:end]))
+    return torch.cat(parts)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
+    parts = []
+    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        queries, keys, values = (x[start:end].transpose(0, 1)[None] for x in (q, k, v))
+        out = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, enable_gqa=True)
+        parts.append(out[0].transpose(0, 1))
+    return torch.cat(parts)
+
+
+def _varlen(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    longest = int(offsets.diff().max())
+    return varlen_attn(q, k, v, offsets, offsets, longest, longest)  # type: ignore[return-value]
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
+    from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
+
+    longest = int(offsets.diff().max())
+    return flash_attn_varlen_func(q, k, v, offsets, offsets, longest, longest)
+
+
+def _flex(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    n = q.shape[0]
+    segment = torch.searchsorted(offsets[1:].contiguous(), torch.arange(n, device=q.device), right=True)
+    same = create_block_mask(lambda b, h, i, j: segment[i] == segment[j], None, None, n, n, device=str(q.device))
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return flex_attention(q, k, v, block_mask=same, enable_gqa=True)[0].transpose(0, 1)  # type: ignore[index]
+
+
+def would_use(device: torch.device, kernels: dict[str, str]) -> dict[str, Any]:
+    """What the default settings come to on this machine; see `training.machine` for the rules."""
+    from illada_lab.training.machine import best_precision, can_compile, matmul_rate
+
+    rates = {}
+    if device.type != "mps":
+        rates = {name: round(matmul_rate(device, name) / 1e9) for name in ("float32", "bf16")}
+    return {
+        "device": str(device),
+        "precision": best_precision(device),
+        "matmul_gflops": rates,
+        "can_compile": can_compile(device),
+        "attention": "sdpa" if kernels["sdpa"] == "works" else f"none: sdpa {kernels['sdpa']}",
+    }
+
+
+def training_state(n_parameters: int, found: dict[str, Any]) -> dict[str, Any]:
+    """Memory of weights, gradients and AdamW's two moments in float32, against what is free; activations come on top."""
+    needed = 16 * n_parameters / GIB
+    free = (found["gpu"] or found["memory"])["free_gib"]
+    return {
+        "parameters": n_parameters,
+        "state_gib": round(needed, 2),
+        "free_gib": free,
+        "fits": bool(needed < free) if free else None,
+    }
