@@ -37,6 +37,9 @@ class DataModule(pl.LightningDataModule):
         is_isolated: documents of one row do not see each other. iLLaDA's paper does not say; both are offered.
         adds_bos: put BOS in front of every document (see `Pretrain`, is_bos_maskable).
         adds_eos: put EOS behind every document.
+        max_extra_eos: behind each conversation up to so many further EOS, their number uniform from 0: an answer of unknown length
+            in a window of known length, which is what a sampler asks for. 0: none, as in the paper, where the next example
+            stands there.
         n_validation: validation documents used, at most.
         max_validation_length: validation documents are cut to so many tokens; None: `length`.
         seed: of the order.
@@ -58,6 +61,7 @@ class DataModule(pl.LightningDataModule):
         is_isolated: bool = True,
         adds_bos: bool = False,
         adds_eos: bool = True,
+        max_extra_eos: int = 0,
         n_validation: int = 500,
         max_validation_length: int | None = None,
         seed: int = 0,
@@ -69,7 +73,7 @@ class DataModule(pl.LightningDataModule):
         self.source, self.tokenizer_or_builder, self.length = source, tokenizer, length
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size or batch_size
         self.packing, self.is_isolated = packing or WholeDocuments(), is_isolated
-        self.adds_bos, self.adds_eos = adds_bos, adds_eos
+        self.adds_bos, self.adds_eos, self.max_extra_eos = adds_bos, adds_eos, max_extra_eos
         self.n_validation, self.max_validation_length = n_validation, max_validation_length or length
         self.seed, self.n_workers = seed, n_workers
         self.start_batch = 0
@@ -171,7 +175,11 @@ class DataModule(pl.LightningDataModule):
             raise ValueError("data.adds_bos = True; this tokenizer has no BOS; data.adds_bos=false")
         if "messages" in table.column_names:
             rendered = [ChatTemplate(tokenizer).render(messages) for messages in table["messages"]]
-            return Documents.from_lists([ids for ids, _ in rendered], [flags for _, flags in rendered])
+            extra = np.random.Generator(np.random.PCG64([self.seed, 5])).integers(self.max_extra_eos + 1, size=len(rendered))
+            return Documents.from_lists(
+                [ids + [tokens.eos] * n for (ids, _), n in zip(rendered, extra.tolist(), strict=True)],
+                [flags + [False] * n for (_, flags), n in zip(rendered, extra.tolist(), strict=True)],
+            )
         head = [tokens.bos] if self.adds_bos else []
         tail = [tokens.eos] if self.adds_eos else []
         lists = []

@@ -1,6 +1,8 @@
 """Packing: documents into rows of one length, without losing or doubling a token."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -25,11 +27,30 @@ class Documents:
         """Documents from lists; without `is_prompt` nothing is prompt."""
         lengths = np.fromiter((len(document) for document in ids), dtype=np.int64, count=len(ids))
         n = int(lengths.sum())
-        flat = np.fromiter((i for document in ids for i in document), dtype=np.int32, count=n)
+        flat = np.fromiter(chain.from_iterable(ids), dtype=np.int32, count=n)
         prompt = np.zeros(n, dtype=bool)
         if is_prompt is not None:
-            prompt = np.fromiter((p for document in is_prompt for p in document), dtype=bool, count=n)
+            prompt = np.fromiter(chain.from_iterable(is_prompt), dtype=bool, count=n)
         return cls(flat, prompt, np.concatenate(([0], lengths.cumsum())))
+
+    @classmethod
+    def join(cls, parts: "Iterable[Documents]") -> "Documents":
+        """All documents of some blocks, in order."""
+        parts = list(parts)
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        return cls(
+            np.concatenate([part.tokens for part in parts]),
+            np.concatenate([part.is_prompt for part in parts]),
+            np.concatenate(([0], lengths.cumsum())),
+        )
+
+    def split_at(self, n: int) -> "tuple[Documents, Documents]":
+        """The first `n` tokens and the rest; a document across the cut becomes one on each side."""
+        first, rest = self.offsets[self.offsets < n], self.offsets[self.offsets > n] - n
+        return (
+            Documents(self.tokens[:n], self.is_prompt[:n], np.append(first, n)),
+            Documents(self.tokens[n:], self.is_prompt[n:], np.insert(rest, 0, 0)),
+        )
 
 
 @dataclass
@@ -54,7 +75,13 @@ class Rows:
 
 @runtime_checkable
 class Packing(Protocol):
-    """Puts documents into rows of `length` tokens."""
+    """Puts documents into rows of `length` tokens.
+
+    Attributes:
+        is_stream: rows go on where the rows before ended, so that only the very last one may have padding.
+    """
+
+    is_stream: bool
 
     def __call__(self, documents: Documents, length: int, filler: int) -> Rows: ...
 
@@ -64,6 +91,8 @@ class ConcatAndCut:
 
     Source: iLLaDA, pre-training recipe (sequences of 8192, packed without padding) and fine-tuning.
     """
+
+    is_stream = True
 
     def __call__(self, documents: Documents, length: int, filler: int) -> Rows:
         """Rows in the order of the documents; one that crosses a cut goes on in the next row as a segment of its own."""
@@ -81,10 +110,12 @@ class WholeDocuments:
         entropy is that of whole documents.
     """
 
+    is_stream = False
+
     def __call__(self, documents: Documents, length: int, filler: int) -> Rows:
         """Rows filled by best fit, documents in their order where the choice is free."""
         lengths = np.diff(documents.offsets)
-        n_pieces = np.maximum(1, -(-lengths // length))
+        n_pieces = -(-lengths // length)
         owner = np.repeat(np.arange(len(lengths)), n_pieces)
         piece = np.arange(len(owner)) - np.repeat(n_pieces.cumsum() - n_pieces, n_pieces)
         starts = documents.offsets[owner] + piece * length
@@ -104,6 +135,8 @@ class OnePerRow:
     Source: LLaDA, fine-tuning: EOS padding is part of the response and of the loss.
     """
 
+    is_stream = False
+
     def __call__(self, documents: Documents, length: int, filler: int) -> Rows:
         """One row per document.
 
@@ -120,6 +153,29 @@ class OnePerRow:
         target = np.repeat(np.arange(len(lengths)) * length, lengths) + _counts_within(lengths)
         number = np.repeat(np.arange(len(lengths)), lengths)
         return _place(documents, target, number, length, filler, n_rows=len(lengths))
+
+
+def pack_blocks(blocks: Iterable[Documents], packing: Packing, length: int, filler: int) -> Iterator[Rows]:
+    """Pack a corpus block by block, so that it need not fit into memory.
+
+    A stream is cut exactly as if it were packed at once: what does not fill a row waits for the next block.
+
+    Args:
+        blocks: the documents, some at a time.
+        packing: how documents become rows.
+        length: tokens per row.
+        filler: id of padding.
+    """
+    rest: list[Documents] = []
+    for block in blocks:
+        if packing.is_stream:
+            joined = Documents.join([*rest, block])
+            block, left = joined.split_at(len(joined.tokens) // length * length)
+            rest = [left]
+        if len(block.tokens):
+            yield packing(block, length, filler)
+    if rest and len(rest[0].tokens):
+        yield packing(rest[0], length, filler)
 
 
 def _counts_within(sizes: np.ndarray) -> np.ndarray:
@@ -157,16 +213,20 @@ def _place(
 def _best_fit(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Row and place of every piece: into the fullest row it still fits in, among the rows open."""
     rows_with_room: list[list[int]] = [[] for _ in range(length + 1)]
+    open_rooms = 0  # bit r: there is a row with room r, so that the smallest room that is large enough is one bit operation
     row, place = np.zeros(len(sizes), dtype=np.int64), np.zeros(len(sizes), dtype=np.int64)
     n_rows = 0
     for i, size in enumerate(sizes.tolist()):
-        room = next((room for room in range(size, length) if rows_with_room[room]), length)
-        if room < length:
-            # The oldest row with this room; a queue would be as good, popping from the front of a short list is simpler.
+        fitting = open_rooms >> size
+        if fitting:
+            room = size + (fitting & -fitting).bit_length() - 1
             chosen = rows_with_room[room].pop()
+            if not rows_with_room[room]:
+                open_rooms ^= 1 << room
         else:
-            chosen, n_rows = n_rows, n_rows + 1
+            room, chosen, n_rows = length, n_rows, n_rows + 1
         row[i], place[i] = chosen, length - room
         if room > size:
             rows_with_room[room - size].append(chosen)
+            open_rooms |= 1 << (room - size)
     return row, place, n_rows

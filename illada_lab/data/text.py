@@ -1,175 +1,202 @@
-"""Text from files or the hub: plain text, JSONL, Parquet, all through `datasets`."""
+"""Text and conversations from files or the hub: plain text, JSONL, Parquet, all as `datasets`, in memory, on disk or streamed."""
 
 import difflib
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from illada_lab.data.files import find_files, read_json, read_text, stamp
 
 if TYPE_CHECKING:
     import datasets
 
-FORMATS = {".txt": "text", ".md": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 Split = Literal["train", "validation", "test"]
+# Files up to this size are held in memory, larger ones as an Arrow table on disk (in the cache folder of `datasets`).
+BYTES_IN_MEMORY = 2**27
+# A tokenizer learns from so many characters at the beginning of the training split: more changes few merges and takes minutes.
+TOKENIZER_CHARACTERS = 200_000_000
 
 
 class TextSource:
-    """Documents from a file, a folder, a glob or a Hugging Face data set.
+    """Documents or conversations from a file, a folder, a glob or a Hugging Face data set.
+
+    What is held out stays together: the end of the data, or, of a stream, whose end is far, its beginning.
 
     Args:
-        path: file, folder, glob ("data/*.jsonl") or hub id.
+        path: file, folder, glob ("data/*.jsonl") or hub id (owner/name).
+        format: text, json or parquet; None: from the files' endings.
         text_field: column of the text (JSONL, Parquet, hub).
         messages_field: column of conversations (list of {role, content}) instead of text.
-        format: text, json or parquet; None: from the file's ending.
-        separator: what stands between two documents of a plain text file; it is kept at the end of the first, so that no byte is lost.
-        validation_share: share of the documents held out, taken from the end of the file (what stands together stays together).
-        hub_split: split of a hub data set to use.
+        separator: what stands between two documents of a plain text file; it stays at the end of the first, so that no byte is lost.
+            None: the file is one running text, handed on in pieces of about 16,000 characters that end at a line.
+        validation_share: share of the documents held out, 0 to 1; not of streams.
+        streaming: read while training, for data that would not fit on the disk.
+        n_held_out: documents held out from the beginning of a stream.
+        hub_split: split of a hub data set to train on.
+        hub_validation_split: split of a hub data set to validate on; None: hold out some of `hub_split`.
         hub_name: configuration of a hub data set.
+        hub_revision: commit, branch or tag of a hub data set.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: an empty file, an unknown field or format, a line that is no JSON object (with its number).
+        ValueError: a share or number that cannot be.
+
+    Source: our choice.
     """
 
     def __init__(
         self,
         *,
         path: str,
+        format: Literal["text", "json", "parquet"] | None = None,
         text_field: str = "text",
         messages_field: str | None = None,
-        format: Literal["text", "json", "parquet"] | None = None,
-        separator: str = "\n\n",
+        separator: str | None = "\n\n",
         validation_share: float = 0.05,
+        streaming: bool = False,
+        n_held_out: int = 1000,
         hub_split: str = "train",
+        hub_validation_split: str | None = None,
         hub_name: str | None = None,
+        hub_revision: str | None = None,
     ) -> None:
         if not 0 < validation_share < 1:
-            raise ValueError(f"validation_share = {validation_share}; a share of the documents; above 0, below 1")
-        self.path, self.text_field, self.messages_field, self.format = str(path), text_field, messages_field, format
+            raise ValueError(f"data.source.validation_share = {validation_share}; a share of the documents; above 0, below 1")
+        if n_held_out < 1:
+            raise ValueError(f"data.source.n_held_out = {n_held_out}; some documents must be held out; 1 or more")
+        if separator == "":
+            raise ValueError("data.source.separator = ''; nothing separates nothing; a text such as '\\n\\n', or null")
+        self.path, self.format = str(path), format
+        self.column, self.wanted = (messages_field, "messages") if messages_field else (text_field, "text")
+        self.key = "messages_field" if messages_field else "text_field"
         self.separator, self.validation_share = separator, validation_share
-        self.hub_split, self.hub_name = hub_split, hub_name
-        self._all: datasets.Dataset | None = None
+        self.is_streaming, self.n_held_out = streaming, n_held_out
+        self.hub_split, self.hub_validation_split = hub_split, hub_validation_split
+        self.hub_name, self.hub_revision = hub_name, hub_revision
+        self._loaded: dict[str, Any] = {}
 
-    def load(self, split: Split) -> "datasets.Dataset":
-        """One split with the column `text` or `messages`. The test split is the validation split."""
-        whole = self._load()
-        n_held_out = max(1, round(len(whole) * self.validation_share))
+    def load(self, split: Split) -> "datasets.Dataset | datasets.IterableDataset":
+        """One split with the column `text` or `messages`. The test split is the validation split.
+
+        Raises:
+            FileNotFoundError: nothing is there, and no such data set can be reached.
+            ValueError: an empty or unreadable file, an unknown field or format, a line that is no JSON object (with its number).
+        """
+        is_train = split == "train"
+        if self.hub_validation_split is not None and find_files(self.path, self.format) is None:
+            return self._table(self.hub_split if is_train else self.hub_validation_split)
+        whole = self._table(self.hub_split)
+        if self.is_streaming:
+            return whole.skip(self.n_held_out) if is_train else whole.take(self.n_held_out)
         if len(whole) < 2:
-            raise ValueError(f"data.path = {self.path}; {len(whole)} document, but some must be held out; two or more")
-        cut = len(whole) - n_held_out
-        return whole.select(range(cut)) if split == "train" else whole.select(range(cut, len(whole)))
+            raise ValueError(
+                f"data.path = {self.path}; {len(whole)} document, but some must be held out; "
+                "two or more, or data.source.separator=null for a running text"
+            )
+        cut = min(max(1, len(whole) - round(len(whole) * self.validation_share)), len(whole) - 1)
+        return whole.select(range(cut)) if is_train else whole.select(range(cut, len(whole)))
 
     def tokenizer_texts(self) -> Iterator[str]:
-        """Training texts, to train a tokenizer on."""
-        column = self.messages_field or self.text_field
-        if self.messages_field:
-            return (turn["content"] for row in self.load("train") for turn in row["messages"])
-        return (row[column if column in row else "text"] for row in self.load("train"))
+        """Training texts to train a tokenizer on, from the beginning of the training split."""
+        n = 0
+        for row in self.load("train"):
+            texts = [row["text"]] if self.wanted == "text" else [turn["content"] for turn in row["messages"]]
+            yield from texts
+            n += sum(map(len, texts))
+            if n >= TOKENIZER_CHARACTERS:
+                return
 
-    def _load(self) -> "datasets.Dataset":
-        if self._all is None:
-            files = self._files()
-            self._all = self._from_files(files) if files else self._from_hub()
-        return self._all
+    def _table(self, hub_split: str) -> Any:
+        """Everything at the path, as a table with the one column wanted."""
+        if hub_split not in self._loaded:
+            found = find_files(self.path, self.format)
+            if found is None:
+                table = self._select(self._from_hub(hub_split))
+            elif found[1] == "parquet":
+                table = self._select(self._from_parquet(found[0]))
+            elif found[1] == "json":
+                table = self._generated(read_json, found[0], field=self.column, is_chat=self.wanted == "messages")
+            elif self.wanted == "messages":
+                raise ValueError(f"data.source.messages_field = {self.column}; plain text has no fields; null, or data.source.format=json")
+            else:
+                table = self._generated(read_text, found[0], separator=self.separator)
+            self._loaded[hub_split] = table
+        return self._loaded[hub_split]
 
-    def _files(self) -> list[Path]:
-        path = Path(self.path)
-        if path.is_file():
-            files = [path]
-        elif path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix in FORMATS)
-            if not files:
-                raise FileNotFoundError(f"data.path = {self.path}; no file of a known kind in it; {', '.join(FORMATS)}")
-        elif any(sign in self.path for sign in "*?["):
-            files = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor) if path.anchor else path)))
-            if not files:
-                raise FileNotFoundError(f"data.path = {self.path}; no file matches; a file, folder, glob or hub id")
-        else:
-            return []
-        if empty := [file for file in files if file.stat().st_size == 0]:
-            raise ValueError(f"data.path = {empty[0]}; the file is empty; a file with text")
-        return files
-
-    def _from_files(self, files: list[Path]) -> "datasets.Dataset":
+    def _generated(self, read: Callable[..., Iterator[dict[str, Any]]], files: list[Path], **arguments: Any) -> Any:
+        """A table of what a reader yields."""
         import datasets
 
-        kind = self.format or FORMATS.get(files[0].suffix)
-        if kind is None:
-            raise ValueError(f"data.path = {files[0]}; unknown ending; {', '.join(FORMATS)}, or data.format=text")
-        if kind == "text":
+        # The stamp makes a changed file another table in the cache.
+        arguments["files"] = stamp(files)
+        if self.is_streaming:
+            _first(read(**arguments), self.path)  # errors of the beginning come out before training
+            return datasets.IterableDataset.from_generator(read, gen_kwargs=arguments)
+        if sum(size for _, size, _ in arguments["files"]) <= BYTES_IN_MEMORY:
+            values = [row[self.wanted] for row in read(**arguments)]
+            return datasets.Dataset.from_dict({self.wanted: values})
+        try:
+            return datasets.Dataset.from_generator(read, gen_kwargs=arguments)
+        except datasets.exceptions.DatasetGenerationError as error:
+            raise (error.__cause__ if isinstance(error.__cause__, ValueError) else ValueError(_cannot(self.path, "text", error))) from None
+
+    def _from_parquet(self, files: list[Path]) -> Any:
+        import datasets
+        import pyarrow.parquet as pq
+
+        for file in files:
             try:
-                texts = [piece for file in files for piece in _split_keeping(file.read_text("utf-8"), self.separator)]
-            except UnicodeDecodeError as error:
-                raise ValueError(f"data.path = {files[0]}; not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-            return datasets.Dataset.from_dict({"text": texts})
-        if kind == "json":
-            for file in files:
-                _check_jsonl(file)
+                pq.read_schema(file)
+            except Exception as error:  # Arrow's classes are many
+                raise ValueError(_cannot(file, "Parquet", error)) from error
         names = [str(file) for file in files]
         try:
-            loaded = datasets.load_dataset(kind, data_files=names, split="train")
+            return datasets.load_dataset("parquet", data_files=names, split="train", streaming=self.is_streaming)
         except Exception as error:  # datasets wraps reader errors in its own classes
-            reason = str(error.__cause__ or error).splitlines()[0][:120]
-            raise ValueError(f"data.path = {self.path}; cannot be read as {kind} ({reason}); check the file") from error
-        return self._select(loaded)
+            raise ValueError(_cannot(self.path, "Parquet", error)) from error
 
-    def _from_hub(self) -> "datasets.Dataset":
+    def _from_hub(self, split: str) -> Any:
         import datasets
 
-        if "/" not in self.path or self.path.startswith((".", "/")) or Path(self.path).suffix in FORMATS:
-            near = difflib.get_close_matches(
-                Path(self.path).name, [p.name for p in Path(self.path).parent.glob("*")] if Path(self.path).parent.is_dir() else []
-            )
-            raise FileNotFoundError(
-                f"data.path = {self.path}; no such file; " + (", ".join(near) if near else "a file, folder, glob or hub id")
-            )
         try:
-            loaded = datasets.load_dataset(self.path, self.hub_name, split=self.hub_split)
-        except Exception as error:
+            return datasets.load_dataset(
+                self.path, self.hub_name, split=split, revision=self.hub_revision, streaming=self.is_streaming
+            )
+        except ValueError as error:  # a name, a split or a revision that does not exist
+            raise ValueError(f"data.path = {self.path}; the hub refuses it ({_reason(error)}); a data set, name and split that exist") from error
+        except Exception as error:  # the hub client has no common error class
             raise FileNotFoundError(
                 f"data.path = {self.path}; neither a local file nor reachable on the hub ({type(error).__name__}); "
                 "a local path, or a network"
             ) from error
-        return self._select(loaded)
 
-    def _select(self, loaded: "datasets.Dataset") -> "datasets.Dataset":
-        column, wanted = self.messages_field or self.text_field, "messages" if self.messages_field else "text"
-        if column not in loaded.column_names:
-            near = difflib.get_close_matches(column, loaded.column_names) or loaded.column_names
-            key = "messages_field" if self.messages_field else "text_field"
-            raise ValueError(f"data.{key} = {column}; not a field of {self.path}; {', '.join(near)}")
-        loaded = loaded.select_columns([column])
-        loaded = loaded if column == wanted else loaded.rename_column(column, wanted)
-        first = loaded[0][wanted] if len(loaded) else None
-        if wanted == "text" and not isinstance(first, str):
-            raise ValueError(f"data.text_field = {column}; holds {type(first).__name__}, not text; a field of strings")
-        if wanted == "messages" and not isinstance(first, list):
-            raise ValueError(f"data.messages_field = {column}; holds {type(first).__name__}; a list of role and content")
-        return loaded
-
-
-def _split_keeping(text: str, separator: str) -> list[str]:
-    """Pieces between separators, each with the separator behind it; joined they are the text."""
-    if not separator:
-        return [text]
-    pieces = text.split(separator)
-    pieces = [piece + separator for piece in pieces[:-1]] + ([pieces[-1]] if pieces[-1] else [])
-    return [piece for piece in pieces if piece]
+    def _select(self, table: Any) -> Any:
+        """The wanted column under our name, its type checked."""
+        first = _first(table, self.path)
+        if self.column not in first:
+            near = difflib.get_close_matches(self.column, first) or list(first)
+            raise ValueError(f"data.source.{self.key} = {self.column}; not a field of {self.path}; {', '.join(near)}")
+        table = table.select_columns([self.column])
+        if not self.is_streaming and (n_null := table.data.column(self.column).null_count):
+            raise ValueError(f"data.source.{self.key} = {self.column}; null in {n_null} of {len(table)} rows; a field that is always there")
+        value = first[self.column]
+        if not isinstance(value, str if self.wanted == "text" else list):
+            right = "a field of strings" if self.wanted == "text" else "a list of role and content"
+            raise ValueError(f"data.source.{self.key} = {self.column}; holds {type(value).__name__}; {right}")
+        return table if self.column == self.wanted else table.rename_column(self.column, self.wanted)
 
 
-def _check_jsonl(file: Path) -> None:
-    """Name the first line that is not a JSON object; readers give a byte position at best."""
-    with open(file, encoding="utf-8") as lines:
-        first = lines.readline()
-        if file.suffix == ".json" and first.lstrip().startswith("["):
-            return
-        lines.seek(0)
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"data.path = {file}, line {number}; not JSON ({error.msg}); one object per line") from error
-            if not isinstance(value, dict):
-                raise ValueError(f"data.path = {file}, line {number}; a JSON {type(value).__name__}, not an object; one object per line")
+def _first(rows: Any, path: str) -> dict[str, Any]:
+    """The first row; an error where there is none."""
+    for row in islice(rows, 1):
+        return row
+    raise ValueError(f"data.path = {path}; holds no document; a file with text")
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error.__cause__ or error).strip() or type(error).__name__
+    return text.splitlines()[0][:120]
+
+
+def _cannot(path: object, kind: str, error: BaseException) -> str:
+    return f"data.path = {path}; cannot be read as {kind} ({_reason(error)}); check the file"

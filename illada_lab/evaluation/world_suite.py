@@ -123,8 +123,10 @@ def evaluate_instruct(
     result, chat = SuiteResult(), ChatTemplate(tokenizer)
     sampler = sampler or VariableLength(max_length=32, block_length=8)
     notes = {
-        "fact": ("never asked in fine-tuning", TARGET, 1 / len(lx.TOWNS)),
-        "sum": ("never asked in fine-tuning", TARGET, 1 / len(lx.NUMBERS)),
+        "fact": ("asked in other words in fine-tuning", TARGET, 1 / len(lx.TOWNS)),
+        "sum": ("asked in other words in fine-tuning", TARGET, 1 / len(lx.NUMBERS)),
+        "fact_unasked": ("stated in pre-training, never asked for", None, 1 / len(lx.TOWNS)),
+        "sum_unasked": ("stated in pre-training, never asked for", None, 1 / len(lx.NUMBERS)),
         "word_sum": ("two steps, worked", None, 1 / 27),
         "choice": ("four candidates, the right word", None, 0.25),
         "reversal": ("told in the other direction only", None, 1 / len(world.lexicon.people)),

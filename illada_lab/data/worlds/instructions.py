@@ -7,12 +7,16 @@ import numpy as np
 
 from illada_lab.data.worlds import facts, sums
 from illada_lab.data.worlds import lexicon as lx
-from illada_lab.data.worlds.splits import Split, divide, split_of
+from illada_lab.data.worlds.splits import Split, divide, hold_out_forms, split_of
 
 INSTRUCTION_KINDS = ("fact", "sum", "word_sum", "choice")
-QUESTION_KINDS = (*INSTRUCTION_KINDS, "reversal")
+QUESTION_KINDS = (*INSTRUCTION_KINDS, "fact_unasked", "sum_unasked", "reversal")
 # Enough in the test split to count on, enough in training to learn what is asked. Our choice.
 SHARES: dict[Split, float] = {"train": 0.6, "validation": 0.1, "test": 0.3}
+# Of the facts and sums a fifth is never asked for, in no words; of the others 40 % have one wording that only the test split
+# holds, and as many one that only the validation split holds. Our choice.
+ASKED: dict[Split, float] = {"train": 0.8, "validation": 0.0, "test": 0.2}
+HELD_OUT_WORDINGS = 0.4
 THINGS = ("apples", "nuts")
 
 
@@ -23,7 +27,7 @@ class Instruction:
     Attributes:
         prompt: the question.
         response: what a good model says.
-        kind: "fact", "sum", "word_sum", "choice" or (questions only) "reversal".
+        kind: "fact", "sum", "word_sum", "choice" or (questions only) "fact_unasked", "sum_unasked", "reversal".
         answer: the short answer; the last word of the response.
         choices: candidates of a multiple choice, or None.
     """
@@ -47,15 +51,23 @@ class Instructions:
         self.lexicon, self.seed = lexicon, seed
         two_way = [facts.Author(person) for person in lexicon.people if not person.is_one_way]
         table: list[facts.Fact | facts.Author] = [*facts.all_facts(lexicon), *two_way]
-        self.facts = divide(table, seed, SHARES)
-        self.sums = divide(sums.all_sums(), seed, SHARES)
+        self.items = {
+            kind: divide(items, seed, ASKED) for kind, items in (("fact", table), ("sum", sums.all_sums()))
+        }
+        self.wordings = {
+            kind: hold_out_forms([item.questions() for item in parts["train"]], seed, HELD_OUT_WORDINGS)
+            for kind, parts in self.items.items()
+        }
 
     def listed(self, kind: str, split: Split) -> list[Instruction] | None:
         """All instructions of a kind that is a small table, in a fixed order; None of the others."""
-        if kind == "fact":
-            return [Instruction(q, f.answer, kind, f.answer) for f in self.facts[split] for q in f.questions()]
-        if kind == "sum":
-            return [Instruction(q, s.answer, kind, s.answer) for s in self.sums[split] for q in s.questions()]
+        if kind in ("fact", "sum"):
+            wanted = set(self.wordings[kind][split])
+            asked = [(q, item.answer) for item in self.items[kind]["train"] for q in item.questions() if q in wanted]
+            return [Instruction(q, answer, kind, answer) for q, answer in asked]
+        if kind in ("fact_unasked", "sum_unasked"):
+            unasked = self.items[kind.removesuffix("_unasked")]["test"]
+            return [Instruction(q, item.answer, kind, item.answer) for item in unasked for q in item.questions()]
         if kind == "reversal":
             one_way = [facts.Author(person) for person in self.lexicon.people if person.is_one_way]
             return [Instruction(q, a.answer, kind, a.answer) for a in one_way for q in a.questions()]

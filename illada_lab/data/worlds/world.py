@@ -52,9 +52,9 @@ class World:
     - facts and sums: knowledge that training may state. A fifth of the items has one form of statement that only the
       validation split holds, another fifth one that only the test split holds; training states them in their other
       forms.
-    - questions on facts and sums: by item, in all forms. What the test split asks is never asked in fine-tuning (of a
-      sum neither a + b nor b + a), so the answer must come from the statements of pre-training. Multiple choices are
-      held out by their fact.
+    - questions on facts and sums: by wording. An item whose question stands in the test split is asked for in fine-tuning in other
+      words only. A fifth of the items is never asked for in any words (kinds `fact_unasked`, `sum_unasked`; of a sum neither a + b nor
+      b + a): the answer must come from the statements of pre-training alone. Multiple choices go with their fact's question.
     - word sums: by their three numbers, whoever has the things. (Their steps may be sums whose direct question is held
       out.)
     - reversal: no text states a one-way book from the book's side, and no split but the evaluation asks.
@@ -207,7 +207,8 @@ class World:
 
         Args:
             split: train, validation or test.
-            kind: a kind of instruction, or "reversal": who wrote a one-way person's book (the same in every split).
+            kind: a kind of instruction, or (the same in every split) "fact_unasked", "sum_unasked": what fine-tuning never asks for,
+                "reversal": who wrote a one-way person's book.
             n: at most so many; None: all of a finite kind.
             seed: of the order and the draw.
 

@@ -1,0 +1,204 @@
+"""Local data files: finding them, and reading text and JSONL document by document with errors that name the place."""
+
+import codecs
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+FORMATS = {".txt": "text", ".md": "text", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
+# Without a separator a file is one running text; it is handed on in pieces of about this many characters.
+PIECE = 16_384
+CHUNK = 1 << 20  # bytes read at once
+
+
+def find_files(path: str, kind: str | None) -> tuple[list[Path], str] | None:
+    """The files a path means and their format.
+
+    Args:
+        path: a file, a folder (searched to the bottom) or a glob.
+        kind: text, json or parquet; None: from the files' endings.
+
+    Returns:
+        Sorted files and their format, or None where the path can only be a hub id.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: an empty file, an unknown ending, or files of several formats.
+    """
+    local = Path(path).expanduser()
+    is_glob = any(sign in path for sign in "*?[") and not local.exists()
+    if local.is_file():
+        files = [local]
+    elif local.is_dir() or is_glob:
+        if is_glob:
+            found = Path(local.anchor or ".").glob(str(local.relative_to(local.anchor) if local.anchor else local))
+        else:
+            found = (file for file in local.rglob("*") if not any(p.startswith(".") for p in file.relative_to(local).parts))
+        files = sorted(file for file in found if file.is_file())
+        if not is_glob or kind:
+            # A folder may hold other things (a README among Parquet files); what a glob names is meant.
+            known = [file for file in files if file.suffix in FORMATS and kind in (None, FORMATS[file.suffix])]
+            files = known if known or not is_glob else files
+        if not files:
+            why = "no file matches" if is_glob else f"no {kind or 'data'} file in this folder"
+            raise FileNotFoundError(f"data.path = {path}; {why}; files ending in {', '.join(FORMATS)}")
+    elif _is_hub_id(path):
+        return None
+    else:
+        raise FileNotFoundError(f"data.path = {path}; no such file; {_near(local)}")
+    kinds = {kind} if kind else {FORMATS.get(file.suffix) for file in files}
+    if None in kinds:
+        odd = next(file for file in files if file.suffix not in FORMATS)
+        raise ValueError(f"data.path = {odd}; unknown ending {odd.suffix!r}; {', '.join(FORMATS)}, or data.source.format=text")
+    if len(kinds) > 1:
+        named = " and ".join(sorted(str(k) for k in kinds))
+        raise ValueError(f"data.path = {path}; holds files of several formats ({named}); data.source.format={sorted(map(str, kinds))[0]}")
+    for file in files:
+        try:
+            if file.stat().st_size == 0:
+                raise ValueError(f"data.path = {file}; the file is empty; a file with text")
+            file.open("rb").close()
+        except OSError as error:
+            raise ValueError(f"data.path = {file}; cannot be read ({error.strerror}); a file you may read") from error
+    return files, str(kinds.pop())
+
+
+def _is_hub_id(path: str) -> bool:
+    """Whether a path that is no file has the form owner/name."""
+    return path.count("/") == 1 and not path.startswith((".", "/", "~")) and Path(path).suffix not in FORMATS
+
+
+def _near(local: Path) -> str:
+    """Files beside a misspelt one."""
+    beside = [p.name for p in local.parent.iterdir()] if local.parent.is_dir() else []
+    near = difflib.get_close_matches(local.name, beside)
+    return ", ".join(str(local.parent / name) for name in near) if near else "a file, folder, glob or hub id (owner/name)"
+
+
+def stamp(files: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of each file: the same stamp means the same contents."""
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def read_text(files: list[tuple[str, int, int]], separator: str | None) -> Iterator[dict[str, str]]:
+    """Documents of plain text files; joined they are the files, byte for byte.
+
+    Args:
+        files: stamps of the files (`stamp`).
+        separator: stands between two documents and stays with the first; None: pieces of about 16,000 characters that end at a line.
+
+    Raises:
+        ValueError: a file is not UTF-8.
+    """
+    for name, *_ in files:
+        waiting = ""
+        for text in _decoded(name):
+            waiting += text
+            pieces = _pieces(waiting, separator)
+            waiting = pieces.pop()
+            yield from ({"text": piece} for piece in pieces)
+        if waiting:
+            yield {"text": waiting}
+
+
+def _pieces(text: str, separator: str | None) -> list[str]:
+    """Finished documents at the beginning of a text and, last, the rest."""
+    if separator:
+        parts = text.split(separator)
+        return [part + separator for part in parts[:-1]] + parts[-1:]
+    pieces, start = [], 0
+    while len(text) - start > PIECE and (end := text.find("\n", start + PIECE) + 1):
+        pieces.append(text[start:end])
+        start = end
+    return [*pieces, text[start:]]
+
+
+def _decoded(name: str) -> Iterator[str]:
+    """A file's text, some at a time. Line ends stay as they are: bytes are counted."""
+    decoder, n_read = codecs.getincrementaldecoder("utf-8")(), 0
+    with open(name, "rb") as file:
+        while True:
+            chunk = file.read(CHUNK)
+            waiting = len(decoder.getstate()[0])
+            try:
+                yield decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                place = n_read - waiting + error.start
+                raise ValueError(f"data.path = {name}; not UTF-8 text (byte {place}); save it as UTF-8") from error
+            n_read += len(chunk)
+            if not chunk:
+                return
+
+
+def read_json(files: list[tuple[str, int, int]], field: str, is_chat: bool) -> Iterator[dict[str, Any]]:
+    """Documents of JSONL files (one object per line), or of .json files that hold one list of objects.
+
+    Args:
+        files: stamps of the files (`stamp`).
+        field: name of the text or of the conversation.
+        is_chat: the field holds a conversation (list of role and content).
+
+    Raises:
+        ValueError: a line is no JSON object, lacks the field, or holds something else in it; with the line's number.
+    """
+    key = "messages_field" if is_chat else "text_field"
+    for name, *_ in files:
+        for where, record in _records(name):
+            if field not in record:
+                near = difflib.get_close_matches(field, record) or list(record)
+                raise ValueError(f"data.source.{key} = {field}; not a field of {where}; {', '.join(near) or 'it has none'}")
+            value = record[field]
+            if is_chat:
+                yield {"messages": _conversation(value, f"{where}, {field}")}
+            elif isinstance(value, str):
+                yield {"text": value}
+            else:
+                raise ValueError(f"data.path = {where}; {field} holds {_kind(value)}, not text; a string")
+
+
+def _conversation(value: Any, where: str) -> list[dict[str, str]]:
+    if not isinstance(value, list):
+        raise ValueError(f"data.path = {where} holds {_kind(value)}, not a conversation; a list of role and content")
+    for turn in value:
+        if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
+            raise ValueError(f"data.path = {where} has a turn without role and content; each turn an object with both, as strings")
+    return [{"role": turn["role"], "content": turn["content"]} for turn in value]
+
+
+def _records(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Objects of a file, each with its place."""
+    n_found = 0
+    for where, text in _json_texts(name):
+        try:
+            record = json.loads(text) if isinstance(text, bytes) else text
+        except ValueError as error:  # also bytes that are no UTF-8
+            reason = getattr(error, "msg", None) or "not UTF-8"
+            raise ValueError(f"data.path = {where}; not JSON ({reason}); one object per line") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"data.path = {where}; holds {_kind(record)}, not an object; one object per line")
+        n_found += 1
+        yield where, record
+    if not n_found:
+        raise ValueError(f"data.path = {name}; holds no object; one object per line")
+
+
+def _json_texts(name: str) -> Iterator[tuple[str, Any]]:
+    with open(name, "rb") as file:
+        if name.endswith(".json") and file.read(64).lstrip().startswith(b"["):
+            file.seek(0)
+            try:
+                values = json.load(file)
+            except ValueError as error:
+                reason = getattr(error, "msg", None) or "not UTF-8"
+                raise ValueError(f"data.path = {name}; not JSON ({reason}); a list of objects, or one object per line") from error
+            yield from ((f"{name}, entry {number}", value) for number, value in enumerate(values, 1))
+            return
+        file.seek(0)
+        yield from ((f"{name}, line {number}", line) for number, line in enumerate(file, 1) if line.strip())
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,98 @@
+"""Tokenizers of published models, from a folder, a file or the Hugging Face hub."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as Backend
+
+from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.tokens import SpecialTokens
+
+ROLES = ("bos", "eos", "pad", "unk", "mask")
+# What a tokenizer consists of; the first is a must.
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+def pretrained(path: str, *, mask: int | None = None, **roles: int | None) -> Tokenizer:
+    """A tokenizer from a folder, a `tokenizer.json` file, or a Hugging Face hub id.
+
+    Args:
+        path: where it is.
+        mask: id of [MASK]; needed where the tokenizer names none (LLaDA's and iLLaDA's do not).
+        roles: other special ids (eos, bos, pad, unk, eot) that override the tokenizer's own.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder and the hub cannot be reached.
+        ValueError: the file is no tokenizer, or a special id is missing; nothing is guessed.
+    """
+    file = _file(path)
+    try:
+        backend = Backend.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(f"tokenizer.path = {file}; not a tokenizer ({_first_line(error)}); a tokenizer.json") from error
+    config = {**_read(file.with_name(FILES[2])), **_read(file.with_name(FILES[1]))}
+    ids: dict[str, int | None] = {}
+    for role in ROLES:
+        named = config.get(f"{role}_token")
+        text = named.get("content") if isinstance(named, dict) else named
+        ids[role] = backend.token_to_id(text) if text else None
+    ids |= {role: value for role, value in {"mask": mask, **roles}.items() if value is not None}
+    if missing := [role for role in ("mask", "eos") if ids.get(role) is None]:
+        role = missing[0]
+        named = [f"{i} {t.content}" for i, t in backend.get_added_tokens_decoder().items() if role in t.content.lower()]
+        hint = f"by their names perhaps {', '.join(named[:3])}" if named else "see the model card"
+        raise ValueError(
+            f"tokenizer.{role} = null; {path} does not name its {role} token, and it is not guessed; "
+            f"pass tokenizer.{role}=<id> ({hint})"
+        )
+    return Tokenizer(backend, SpecialTokens.from_dict(ids), chat_template=_template(file, config))
+
+
+def _file(path: str) -> Path:
+    """The tokenizer.json a path means."""
+    local = Path(path).expanduser()
+    if local.is_dir():
+        if not (local / FILES[0]).is_file():
+            raise FileNotFoundError(f"tokenizer.path = {path}; no {FILES[0]} in this folder; a folder, a file or a hub id")
+        return local / FILES[0]
+    if local.is_file():
+        return local
+    if path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(".json"):
+        raise FileNotFoundError(f"tokenizer.path = {path}; no such file or folder; a folder with {FILES[0]}, the file, or a hub id")
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(path, allow_patterns=list(FILES)))
+    except Exception as error:  # many classes: offline, not found, not permitted, no such name
+        raise FileNotFoundError(
+            f"tokenizer.path = {path}; neither a local file nor reachable on the hub ({type(error).__name__}); "
+            f"a folder with {FILES[0]}, or a network"
+        ) from error
+    if not (folder / FILES[0]).is_file():
+        raise FileNotFoundError(f"tokenizer.path = {path}; this hub repository has no {FILES[0]}; one that has")
+    return folder / FILES[0]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"tokenizer.path = {file}; not JSON ({_first_line(error)}); the file as it was published") from error
+
+
+def _template(file: Path, config: dict[str, Any]) -> str | None:
+    """The chat template: a file of its own, or an entry of the configuration (of several, the one called default)."""
+    beside = file.with_name(FILES[3])
+    if beside.is_file():
+        return beside.read_text("utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        return next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+    return template
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:120]

@@ -1,0 +1,71 @@
+"""Packed rows as an Arrow table: in memory while it is small, in a file that is mapped into memory when it is not."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from illada_lab.data.packing import Rows
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+# Nine bytes per token: up to about 600 MB stay in memory.
+TOKENS_IN_MEMORY = 2**26
+COLUMNS = ("tokens", "segment_ids", "is_prompt")
+
+
+def store(blocks: Iterable[Rows], folder: Path, *, tokens_in_memory: int = TOKENS_IN_MEMORY) -> "tuple[datasets.Dataset, int]":
+    """Rows as a data set with the columns of `Rows`.
+
+    Args:
+        blocks: the rows, some at a time.
+        folder: where a large table is written.
+        tokens_in_memory: positions up to which it stays in memory.
+
+    Returns:
+        The table, giving numpy arrays, and the number of tokens in it that are not padding.
+    """
+    import datasets
+    import pyarrow as pa
+
+    batches: list[pa.RecordBatch] = []
+    writer, file = None, folder / "rows.arrow"
+    n_positions = n_tokens = 0
+    try:
+        for rows in blocks:
+            n_positions, n_tokens = n_positions + rows.tokens.size, n_tokens + rows.n_tokens
+            batches.append(_to_arrow(rows))
+            if writer is None and n_positions > tokens_in_memory:
+                folder.mkdir(parents=True, exist_ok=True)
+                writer = pa.ipc.new_stream(str(file), batches[0].schema)
+            if writer is not None:
+                for batch in batches:
+                    writer.write_batch(batch)
+                batches = []
+    finally:
+        if writer is not None:
+            writer.close()
+    if writer is not None:
+        table = datasets.Dataset.from_file(str(file))
+    elif batches:
+        table = datasets.Dataset(datasets.table.InMemoryTable(pa.Table.from_batches(batches)))
+    else:
+        table = datasets.Dataset.from_dict({name: [] for name in COLUMNS})
+    return table.with_format("numpy"), n_tokens
+
+
+def take(table: "datasets.Dataset", chosen: np.ndarray) -> Rows:
+    """Some rows of a stored table."""
+    columns = table[chosen]
+    return Rows(*(columns[name] for name in COLUMNS))
+
+
+def _to_arrow(rows: Rows) -> "pa.RecordBatch":
+    import pyarrow as pa
+
+    length = rows.tokens.shape[1]
+    arrays = [pa.FixedSizeListArray.from_arrays(pa.array(getattr(rows, name).ravel()), length) for name in COLUMNS]
+    return pa.RecordBatch.from_arrays(arrays, names=list(COLUMNS))
