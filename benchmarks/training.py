@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,9 @@ from illada_lab.training.machine import best_precision, can_compile, matmul_rate
 from illada_lab.training.optim import adamw
 
 # The shape of the issue: 16.9M parameters, untied, vocabulary 8192.
-SIZES = dict(vocab_size=8192, d_model=384, n_layers=6, n_heads=6, n_kv_heads=6, d_ffn=1024, max_length=512, is_tied=False)
+SIZES: dict[str, Any] = dict(
+    vocab_size=8192, d_model=384, n_layers=6, n_heads=6, n_kv_heads=6, d_ffn=1024, max_length=512, is_tied=False
+)
 LENGTH, N_ROWS, LR, MAX_NORM = 512, 8, 3e-4, 1.0
 
 
@@ -126,7 +129,7 @@ def measure(variants: list[Variant], rounds: int, steps_per_round: int) -> None:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Throughput of a training step against a plain loop")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=6)
@@ -181,7 +184,9 @@ def main() -> None:
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / f"training_{device}.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{spec.n_parameters:,} parameters, {N_ROWS} x {LENGTH} tokens, {device}, {arguments.threads} threads, {result['processor']}")
+    print(
+        f"{spec.n_parameters:,} parameters, {N_ROWS} x {LENGTH} tokens, {device}, {arguments.threads} threads, {result['processor']}"
+    )
     print(f"{'variant':34}{'ms/step':>9}{'tokens/s':>10}{'ratio':>7}  {'(min-max)':13}{'last loss':>9}")
     for row in table:
         spread = f"({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"

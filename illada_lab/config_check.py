@@ -245,11 +245,9 @@ def _across(tree: DictConfig) -> list[str]:
     if all(isinstance(n, int) and n > 0 for n in (rows, micro or rows, devices)):
         per_pass = (micro or rows) * devices
         if rows % per_pass:
-            legal = [n for n in range(1, rows + 1) if rows % (n * devices) == 0]
-            near = sorted(sorted(legal, key=lambda n: abs(n - (micro or rows)))[:3])
+            nearest = max(1, round(rows / per_pass)) * per_pass
             problems.append(
-                f"data.micro_batch_size = {shown(micro)}; times {devices} devices must divide batch_size = {rows}; "
-                + (f"nearest: {near}" if near else f"a batch_size that is a multiple of {devices}")
+                f"data.batch_size = {rows}; must be a multiple of micro_batch_size * devices = {per_pass}; nearest: {nearest}"
             )
     rows_of_embedding, n_tokens = value_at(tree, "model.vocab_size"), value_at(tree, "tokenizer.vocab_size")
     if isinstance(rows_of_embedding, int) and isinstance(n_tokens, int) and rows_of_embedding < n_tokens:

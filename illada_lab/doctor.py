@@ -223,7 +223,7 @@ def would_use(device: torch.device, kernels: dict[str, str]) -> dict[str, Any]:
 
 
 def training_state(n_parameters: int, found: dict[str, Any]) -> dict[str, Any]:
-    """Memory of weights, gradients and AdamW's two moments in float32, against what is free; activations come on top."""
+    """Memory of weights, gradients and AdamW's two moments in float32 against what is free; activations come on top."""
     needed = 16 * n_parameters / GIB
     free = (found["gpu"] or found["memory"])["free_gib"]
     return {

@@ -79,10 +79,17 @@ def processor_name() -> str:
 def commit() -> str | None:
     """Commit of the checkout this package runs from, with "+changes" where files differ; None outside of one."""
     folder = Path(__file__).resolve().parent
+
+    def run(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        ).stdout
+
     try:
-        run = lambda *a: subprocess.run(["git", *a], cwd=folder, capture_output=True, text=True, timeout=10, check=True).stdout  # noqa: E731
         if "illada_lab/__init__.py" not in run("ls-files", "--full-name", "__init__.py"):
             return None
-        return run("rev-parse", "--short=12", "HEAD").strip() + ("+changes" if run("status", "--porcelain", "-uno").strip() else "")
+        return run("rev-parse", "--short=12", "HEAD").strip() + (
+            "+changes" if run("status", "--porcelain", "-uno").strip() else ""
+        )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -15,7 +15,9 @@ class Scripted:
         order: positions from surest to least sure; None: left to right.
     """
 
-    def __init__(self, text: list[int], order: list[int] | None = None, vocab_size: int = 24, tokens: SpecialTokens = ILLADA):
+    def __init__(
+        self, text: list[int], order: list[int] | None = None, vocab_size: int = 24, tokens: SpecialTokens = ILLADA
+    ):
         self.text, self.tokens, self.vocab_size = torch.tensor(text), tokens, vocab_size
         rank = {position: i for i, position in enumerate(order or range(len(text)))}
         self.sureness = torch.tensor([8.0 - 0.1 * rank.get(i, len(text)) for i in range(len(text))])
@@ -26,5 +28,7 @@ class Scripted:
         self.n_masks_seen.append(int((x == self.tokens.mask).sum()))
         logits = torch.zeros(*x.shape, self.vocab_size)
         length = x.shape[1]
-        logits.scatter_(2, self.text[:length].expand(len(x), -1)[..., None], self.sureness[:length].expand(len(x), -1)[..., None])
+        logits.scatter_(
+            2, self.text[:length].expand(len(x), -1)[..., None], self.sureness[:length].expand(len(x), -1)[..., None]
+        )
         return logits

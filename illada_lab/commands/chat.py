@@ -14,7 +14,9 @@ def run(config: DictConfig) -> int:
 
     loaded = load(config)
     if not is_chat(loaded.config):
-        raise ValueError(f"checkpoint = {config.checkpoint}; a base model, which does not answer; one of experiment=sft")
+        raise ValueError(
+            f"checkpoint = {config.checkpoint}; a base model, which does not answer; one of experiment=sft"
+        )
     chat = ChatTemplate(loaded.tokenizer)
     # Answers end where they end: fixed-length sampling would need their length.
     sampler = VariableLength(max_length=32, block_length=8, temperature=config.sampler.temperature)

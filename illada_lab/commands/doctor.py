@@ -31,8 +31,8 @@ def run(config: DictConfig, is_json: bool = False) -> int:
         console.print(table)
     verdict = {True: "fits", False: "does not fit", None: "free memory not known"}[state["fits"]]
     console.print(
-        f"scale={config.scale.name}: {state['parameters']:,} parameters, {state['state_gib']} GiB of weights, gradients "
-        f"and AdamW in float32 ({state['free_gib']} GiB free: {verdict}; activations come on top)"
+        f"scale={config.scale.name}: {state['parameters']:,} parameters, {state['state_gib']} GiB of weights, "
+        f"gradients and AdamW in float32 ({state['free_gib']} GiB free: {verdict}; activations come on top)"
     )
     return 0
 

@@ -36,6 +36,8 @@ def run(config: DictConfig) -> int:
     print_rows(result.rows)
     path = loaded.path.parent.parent / "evaluation.json"
     about = manifest(seed=config.seed, scale=loaded.config["scale"]["name"])
-    path.write_text(json.dumps({"manifest": about, "rows": result.rows, "health": result.health, "items": result.items}, indent=1))
+    path.write_text(
+        json.dumps({"manifest": about, "rows": result.rows, "health": result.health, "items": result.items}, indent=1)
+    )
     print(f"written: {path}")
     return 0

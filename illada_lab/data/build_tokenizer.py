@@ -1,4 +1,4 @@
-"""Our own tokenizers (byte, word, byte-level BPE trained here), and all tokenizers as configurations name them: functions of the data source."""
+"""Our own tokenizers (byte, word, byte-level BPE trained here), and all tokenizers as functions of the data source."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -34,7 +34,9 @@ def word_tokenizer(words: Sequence[str]) -> Tokenizer:
     """
     words = list(words)
     if len(set(words)) != len(words) or not words:
-        raise ValueError(f"words = {len(words)} entries, {len(set(words))} of them different; a vocabulary lists each once")
+        raise ValueError(
+            f"words = {len(words)} entries, {len(set(words))} of them different; a vocabulary lists each once"
+        )
     if broken := [word for word in words if word.split() != [word]]:
         raise ValueError(f"words = {broken[0]!r}; white space separates words, so no text can reach it; one word")
     vocabulary = {word: i for i, word in enumerate([*_RESERVED, *words])}
@@ -104,7 +106,9 @@ def bpe(source: Any, *, vocab_size: int) -> Tokenizer:
         ValueError: the source has no texts to train on, or `vocab_size` is too small.
     """
     if not hasattr(source, "tokenizer_texts"):
-        raise ValueError("tokenizer = bpe; this data has no texts to train it on; tokenizer=byte or tokenizer=pretrained")
+        raise ValueError(
+            "tokenizer = bpe; this data has no texts to train it on; tokenizer=byte or tokenizer=pretrained"
+        )
     return train_bpe(source.tokenizer_texts(), vocab_size)
 
 

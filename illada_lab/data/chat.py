@@ -70,13 +70,17 @@ class ChatTemplate:
                 role: Any = message.get("role") if isinstance(message, Mapping) else message
                 raise ValueError(f"messages[{i}].role = {role!r}; not a role; {', '.join(ROLES)}")
             if not isinstance(message.get("content"), str) or not message["content"].strip():
-                raise ValueError(f"messages[{i}].content = {message.get('content')!r}; a turn needs text; a non-empty string")
+                raise ValueError(
+                    f"messages[{i}].content = {message.get('content')!r}; a turn needs text; a non-empty string"
+                )
         turns = [dict(message) for message in messages]
         spoken = turns[1:] if turns and turns[0]["role"] == "system" else turns
         expected = ["user", "assistant"] * len(spoken)
         if not spoken or any(turn["role"] != role for turn, role in zip(spoken, expected, strict=False)):
             roles = [turn["role"] for turn in turns]
-            raise ValueError(f"messages.role = {roles}; turns alternate and the user begins; user, assistant, user, ...")
+            raise ValueError(
+                f"messages.role = {roles}; turns alternate and the user begins; user, assistant, user, ..."
+            )
         if spoken is not turns and not (self.jinja and self.jinja.has_system_role):
             spoken[0]["content"] = f"{turns[0]['content']}\n\n{spoken[0]['content']}"
             return spoken

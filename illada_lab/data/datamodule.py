@@ -1,18 +1,26 @@
 """From a source of documents to batches: the LightningDataModule."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from illada_lab.data.batch import Batch
-from illada_lab.data.chat import ChatTemplate
+from illada_lab.data.collate import Collate, CollateDraws
+from illada_lab.data.encode import Encoder
+from illada_lab.data.held_out import held_out_documents, held_out_rows
 from illada_lab.data.order import Draw, StreamOrder
-from illada_lab.data.packing import Documents, OnePerRow, Packing, Rows, WholeDocuments
+from illada_lab.data.packing import OnePerRow, Packing, Rows, WholeDocuments, pack_blocks
+from illada_lab.data.rows import store
+from illada_lab.data.stream import StreamBatches
 from illada_lab.data.tokenizer import Tokenizer
+
+# Tokens packed at once: best fit is as good as over everything, and memory stays small. Streams want their first batch soon.
+BLOCK, STREAM_BLOCK = 2**22, 2**18
 
 
 @runtime_checkable
@@ -20,7 +28,7 @@ class Source(Protocol):
     """Where documents come from."""
 
     def load(self, split: str) -> Any:
-        """A `datasets.Dataset` with the column `text` or `messages`, and perhaps `kind` and `log_prob`."""
+        """A `datasets.Dataset` (or `IterableDataset`) with the column `text` or `messages`, and perhaps `kind` and `log_prob`."""
         ...
 
 
@@ -40,10 +48,12 @@ class DataModule(pl.LightningDataModule):
         max_extra_eos: behind each conversation up to so many further EOS, their number uniform from 0: an answer of unknown length
             in a window of known length, which is what a sampler asks for. 0: none, as in the paper, where the next example
             stands there.
-        n_validation: validation documents used, at most.
-        max_validation_length: validation documents are cut to so many tokens; None: `length`.
+        validates_rows: validate on rows packed as in training instead of on single documents.
+        n_validation: validation documents (or rows) used, at most.
+        max_validation_length: longer validation documents are validated in parts of at most so many tokens; None: `length`.
         seed: of the order.
-        n_workers: processes that build batches; 0: the training process.
+        n_buffer: rows a stream is shuffled in; other data is shuffled as a whole.
+        n_workers: processes that build batches; 0: the training process. A stream has one at most.
 
     Raises:
         ValueError: see the source, the packing and `StreamOrder`.
@@ -62,26 +72,35 @@ class DataModule(pl.LightningDataModule):
         adds_bos: bool = False,
         adds_eos: bool = True,
         max_extra_eos: int = 0,
+        validates_rows: bool = False,
         n_validation: int = 500,
         max_validation_length: int | None = None,
         seed: int = 0,
+        n_buffer: int = 10_000,
         n_workers: int = 0,
     ) -> None:
         super().__init__()
         if batch_size < 1 or length < 2:
-            raise ValueError(f"batch_size = {batch_size}, length = {length}; a batch needs rows of tokens; 1 and 2 or more")
+            raise ValueError(
+                f"batch_size = {batch_size}, length = {length}; a batch needs rows of tokens; 1 and 2 or more"
+            )
         self.source, self.tokenizer_or_builder, self.length = source, tokenizer, length
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size or batch_size
         self.packing, self.is_isolated = packing or WholeDocuments(), is_isolated
         self.adds_bos, self.adds_eos, self.max_extra_eos = adds_bos, adds_eos, max_extra_eos
+        self.validates_rows = validates_rows
         self.n_validation, self.max_validation_length = n_validation, max_validation_length or length
-        self.seed, self.n_workers = seed, n_workers
+        self.seed, self.n_buffer, self.n_workers = seed, n_buffer, n_workers
         self.start_batch = 0
+        self.is_streaming = bool(getattr(source, "is_streaming", False))
+        if self.is_streaming and n_workers > 1:
+            raise ValueError(f"data.n_workers = {n_workers}; a stream has one reader, two would read it twice; 0 or 1")
         self.tokenizer: Tokenizer | None = None
-        self.rows: Rows | None = None
+        self.train_rows: Any = None
+        self._n_tokens: int | None = None
 
     def prepare(self, tokenizer: Tokenizer | None = None) -> None:
-        """Read, tokenise and pack everything; all data errors come out here, before a model exists.
+        """Read, tokenise and pack everything (of a stream: the beginning); data errors come out here, before a model exists.
 
         Args:
             tokenizer: use this one (a checkpoint's) instead of building one.
@@ -91,105 +110,81 @@ class DataModule(pl.LightningDataModule):
         datasets.disable_progress_bars()
         given = self.tokenizer_or_builder
         self.tokenizer = tokenizer or (given if isinstance(given, Tokenizer) else given(self.source))
-        self.train_documents = self._encode(self.source.load("train"))
-        self.rows = self.packing(self.train_documents, self.length, self.tokenizer.tokens.filler)
+        self.encoder = Encoder(
+            tokenizer=self.tokenizer,
+            adds_bos=self.adds_bos,
+            adds_eos=self.adds_eos,
+            max_extra_eos=self.max_extra_eos,
+            seed=self.seed,
+        )
+        if self.is_streaming:
+            if next(self._blocks(STREAM_BLOCK), None) is None:
+                raise ValueError(
+                    "data = 0 rows; nothing is left of the stream to train on; fewer held-out documents (n_held_out)"
+                )
+            return
+        # Only large data goes there; the folder is deleted with this object.
+        self._folder = tempfile.TemporaryDirectory(prefix="illada_lab_", ignore_cleanup_errors=True)
+        self.train_rows, self._n_tokens = store(self._blocks(BLOCK), Path(self._folder.name))
+
+    def _blocks(self, n_tokens: int) -> Iterator[Rows]:
+        """The packed training rows, block by block."""
+        assert self.tokenizer is not None, "prepare() comes first"
+        documents = self.encoder.blocks(self.source.load("train"), n_tokens)
+        return pack_blocks(documents, self.packing, self.length, self.tokenizer.tokens.filler)
 
     @property
-    def n_tokens(self) -> int:
-        """Tokens of the training documents."""
-        assert self.rows is not None, "prepare() comes first"
-        return self.rows.n_tokens
+    def n_tokens(self) -> int | None:
+        """Tokens of the training documents; None for a stream."""
+        return self._n_tokens
 
     @property
-    def n_rows(self) -> int:
-        """Rows of an epoch."""
-        assert self.rows is not None, "prepare() comes first"
-        return len(self.rows.tokens)
+    def n_rows(self) -> int | None:
+        """Rows of an epoch; None for a stream."""
+        return None if self.train_rows is None else len(self.train_rows)
 
     @property
-    def steps_per_epoch(self) -> float:
-        """Optimiser steps in which every row is seen once."""
-        return self.n_rows / self.batch_size
+    def steps_per_epoch(self) -> float | None:
+        """Optimiser steps in which every row is seen once; None for a stream."""
+        return None if self.n_rows is None else self.n_rows / self.batch_size
 
     def train_dataloader(self) -> DataLoader:
         """Endless batches from `start_batch` (micro-batches) on."""
-        assert self.rows is not None, "prepare() comes first"
+        assert self.tokenizer is not None, "prepare() comes first"
+        # LLaDA's fine-tuning: EOS up to the longest of the batch, visible and part of the response.
+        pad_with = self.tokenizer.tokens.eos if isinstance(self.packing, OnePerRow) else None
+        collate = Collate(pad_with=pad_with, is_isolated=self.is_isolated)
         trainer = self.trainer
-        world_size = trainer.world_size if trainer is not None else 1
-        order = StreamOrder(
-            n_rows=self.n_rows,
-            batch_size=self.micro_batch_size * world_size,
-            seed=self.seed,
-            start_batch=self.start_batch,
-            rank=trainer.global_rank if trainer is not None else 0,
-            world_size=world_size,
-        )
-        return DataLoader(
-            _Numbered(), batch_sampler=order, collate_fn=self.collate, num_workers=self.n_workers, persistent_workers=self.n_workers > 0
-        )
-
-    def collate(self, draws: list[Draw]) -> Batch:
-        """Rows of the drawn numbers as a batch."""
-        assert self.rows is not None and self.tokenizer is not None, "prepare() comes first"
-        positions, chosen = (np.array(column) for column in zip(*draws, strict=True))
-        tokens = torch.from_numpy(self.rows.tokens[chosen]).long()
-        segment_ids = torch.from_numpy(self.rows.segment_ids[chosen]).long()
-        is_prompt = torch.from_numpy(self.rows.is_prompt[chosen])
-        if isinstance(self.packing, OnePerRow):
-            # EOS up to the longest of the batch, visible and part of the response (LLaDA).
-            longest = int((segment_ids > 0).sum(1).max())
-            tokens, is_prompt = tokens[:, :longest], is_prompt[:, :longest]
-            tokens = torch.where(segment_ids[:, :longest] > 0, tokens, self.tokenizer.tokens.eos)
-            segment_ids = torch.ones_like(tokens)
-        elif not self.is_isolated:
-            segment_ids = (segment_ids > 0).long()
-        return Batch(tokens=tokens, segment_ids=segment_ids, is_prompt=is_prompt, index=torch.from_numpy(positions))
+        world_size = 1 if trainer is None else trainer.world_size
+        place: dict[str, int] = {
+            "batch_size": self.micro_batch_size * world_size,
+            "seed": self.seed,
+            "start_batch": self.start_batch,
+            "rank": 0 if trainer is None else trainer.global_rank,
+            "world_size": world_size,
+        }
+        workers: dict[str, Any] = {"num_workers": self.n_workers, "persistent_workers": self.n_workers > 0}
+        if self.n_rows is None:
+            blocks = partial(self._blocks, STREAM_BLOCK)
+            return DataLoader(
+                StreamBatches(blocks=blocks, collate=collate, n_buffer=self.n_buffer, **place),
+                batch_size=None,
+                **workers,
+            )
+        order = StreamOrder(n_rows=self.n_rows, **place)
+        draws = CollateDraws(table=self.train_rows, collate=collate)
+        return DataLoader(_Numbered(), batch_sampler=order, collate_fn=draws, **workers)
 
     def validation_documents(self) -> list[dict[str, Any]]:
-        """Held-out documents, each for itself: ids, kind, log_prob and n_bytes where known, is_prompt."""
-        assert self.tokenizer is not None, "prepare() comes first"
+        """What to validate on: ids, is_prompt and n_bytes of each, and kind and log_prob where known."""
         table = self.source.load("validation")
-        table = table.select(range(min(self.n_validation, len(table))))
-        encoded = self._encode(table)
-        found = []
-        for i, (start, end) in enumerate(zip(encoded.offsets[:-1], encoded.offsets[1:], strict=True)):
-            ids = encoded.tokens[start:end][: self.max_validation_length].tolist()
-            row = table[i]
-            is_whole = len(ids) == end - start
-            found.append(
-                {
-                    "ids": ids,
-                    "is_prompt": encoded.is_prompt[start:end][: self.max_validation_length].tolist(),
-                    "kind": row.get("kind"),
-                    "log_prob": row.get("log_prob") if is_whole else None,
-                    "n_bytes": self.tokenizer.n_bytes(ids),
-                }
-            )
-        return found
-
-    def _encode(self, table: Any) -> Documents:
-        """Token ids of a table of texts or conversations."""
-        assert self.tokenizer is not None, "prepare() comes first"
-        tokenizer, tokens = self.tokenizer, self.tokenizer.tokens
-        if self.adds_bos and tokens.bos is None:
-            raise ValueError("data.adds_bos = True; this tokenizer has no BOS; data.adds_bos=false")
-        if "messages" in table.column_names:
-            rendered = [ChatTemplate(tokenizer).render(messages) for messages in table["messages"]]
-            extra = np.random.Generator(np.random.PCG64([self.seed, 5])).integers(self.max_extra_eos + 1, size=len(rendered))
-            return Documents.from_lists(
-                [ids + [tokens.eos] * n for (ids, _), n in zip(rendered, extra.tolist(), strict=True)],
-                [flags + [False] * n for (_, flags), n in zip(rendered, extra.tolist(), strict=True)],
-            )
-        head = [tokens.bos] if self.adds_bos else []
-        tail = [tokens.eos] if self.adds_eos else []
-        lists = []
-        for start in range(0, len(table), 4096):
-            lists += [[*head, *ids, *tail] for ids in tokenizer.encode_batch(table[start : start + 4096]["text"])]
-        return Documents.from_lists(lists)
+        if self.validates_rows:
+            return held_out_rows(table, self.encoder, n=self.n_validation, length=self.length, packing=self.packing)
+        return held_out_documents(table, self.encoder, n=self.n_validation, max_length=self.max_validation_length)
 
 
 class _Numbered(torch.utils.data.Dataset):
-    """Hands a draw through; rows are looked up for a whole batch at once, in `collate`."""
+    """Hands a draw through; rows are looked up for a whole batch at once, in `CollateDraws`."""
 
     def __getitem__(self, draw: Draw) -> Draw:
         return draw

@@ -1,8 +1,10 @@
 """Tables of texts or conversations to token ids, a block of documents at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from illada_lab.data.chat import ChatTemplate
 from illada_lab.data.packing import Documents
@@ -20,6 +22,8 @@ class Encoder:
         tokenizer: the tokenizer.
         adds_bos: put BOS in front of every text (conversations bring their own).
         adds_eos: put EOS behind every text.
+        max_extra_eos: behind each conversation up to so many further EOS, their number uniform from 0.
+        seed: of those numbers.
 
     Raises:
         ValueError: the tokenizer has no BOS to add.
@@ -28,48 +32,31 @@ class Encoder:
     tokenizer: Tokenizer
     adds_bos: bool = False
     adds_eos: bool = True
+    max_extra_eos: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.adds_bos and self.tokenizer.tokens.bos is None:
             raise ValueError("data.adds_bos = True; this tokenizer has no BOS; data.adds_bos=false")
 
-    def encode(self, columns: Mapping[str, Sequence[Any]], first: int = 0) -> Documents:
-        """Token ids of some documents.
+    def blocks(self, table: Any, n_tokens: int) -> Iterator[Documents]:
+        """All documents of a `datasets.Dataset` or `IterableDataset`, in blocks of `n_tokens` tokens or a little more.
 
         Args:
-            columns: `text` (strings) or `messages` (conversations).
-            first: number of the first of them in its table, for error messages.
+            table: with the column `text` (strings) or `messages` (conversations).
+            n_tokens: a block ends where it has so many.
 
         Raises:
             ValueError: names the document that is no text or no conversation.
         """
-        if "messages" in columns:
-            return self._conversations(columns["messages"], first)
-        texts = columns["text"]
-        for i, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise ValueError(f"document = {first + i}; holds {type(text).__name__}, not text; a string, or drop it")
-        tokens = self.tokenizer.tokens
-        head = [tokens.bos] if self.adds_bos else []
-        tail = [tokens.eos] if self.adds_eos else []
-        return Documents.from_lists([[*head, *ids, *tail] for ids in self.tokenizer.encode_batch(texts)])
-
-    def _conversations(self, conversations: Sequence[Any], first: int) -> Documents:
-        chat = ChatTemplate(self.tokenizer)
-        rendered = []
-        for i, messages in enumerate(conversations):
-            try:
-                rendered.append(chat.render(messages))
-            except ValueError as error:
-                raise ValueError(f"document = {first + i}, {error}") from error
-        return Documents.from_lists([ids for ids, _ in rendered], [flags for _, flags in rendered])
-
-    def blocks(self, table: Any, n_tokens: int) -> Iterator[Documents]:
-        """All documents of a `datasets.Dataset` or `IterableDataset`, in blocks of at least `n_tokens` tokens (the last: what is left)."""
+        random = np.random.Generator(np.random.PCG64([self.seed, 5]))
         parts: list[Documents] = []
         size, first = 0, 0
         for columns in table.iter(batch_size=TEXTS_PER_CALL):
-            part = self.encode(columns, first)
+            if "messages" in columns:
+                part = self._conversations(columns["messages"], first, random)
+            else:
+                part = self._texts(columns["text"], first)
             first += len(part.offsets) - 1
             size += len(part.tokens)
             parts.append(part)
@@ -78,3 +65,25 @@ class Encoder:
                 parts, size = [], 0
         if parts:
             yield Documents.join(parts)
+
+    def _texts(self, texts: Sequence[Any], first: int) -> Documents:
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ValueError(f"document = {first + i}; holds {type(text).__name__}, not text; a string, or drop it")
+        tokens = self.tokenizer.tokens
+        head = [tokens.bos] if self.adds_bos else []
+        tail = [tokens.eos] if self.adds_eos else []
+        return Documents.from_lists([[*head, *ids, *tail] for ids in self.tokenizer.encode_batch(texts)])
+
+    def _conversations(self, conversations: Sequence[Any], first: int, random: np.random.Generator) -> Documents:
+        chat = ChatTemplate(self.tokenizer)
+        all_ids, all_flags = [], []
+        extra = random.integers(self.max_extra_eos + 1, size=len(conversations)).tolist()
+        for i, (messages, n) in enumerate(zip(conversations, extra, strict=True)):
+            try:
+                ids, is_prompt = chat.render(messages)
+            except ValueError as error:
+                raise ValueError(f"document = {first + i}, {error}") from error
+            all_ids.append(ids + [self.tokenizer.tokens.eos] * n)
+            all_flags.append(is_prompt + [False] * n)
+        return Documents.from_lists(all_ids, all_flags)

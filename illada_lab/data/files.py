@@ -35,7 +35,9 @@ def find_files(path: str, kind: str | None) -> tuple[list[Path], str] | None:
         if is_glob:
             found = Path(local.anchor or ".").glob(str(local.relative_to(local.anchor) if local.anchor else local))
         else:
-            found = (file for file in local.rglob("*") if not any(p.startswith(".") for p in file.relative_to(local).parts))
+            found = (
+                file for file in local.rglob("*") if not any(p.startswith(".") for p in file.relative_to(local).parts)
+            )
         files = sorted(file for file in found if file.is_file())
         if not is_glob or kind:
             # A folder may hold other things (a README among Parquet files); what a glob names is meant.
@@ -51,10 +53,14 @@ def find_files(path: str, kind: str | None) -> tuple[list[Path], str] | None:
     kinds = {kind} if kind else {FORMATS.get(file.suffix) for file in files}
     if None in kinds:
         odd = next(file for file in files if file.suffix not in FORMATS)
-        raise ValueError(f"data.path = {odd}; unknown ending {odd.suffix!r}; {', '.join(FORMATS)}, or data.source.format=text")
+        raise ValueError(
+            f"data.path = {odd}; unknown ending {odd.suffix!r}; {', '.join(FORMATS)}, or data.source.format=text"
+        )
     if len(kinds) > 1:
         named = " and ".join(sorted(str(k) for k in kinds))
-        raise ValueError(f"data.path = {path}; holds files of several formats ({named}); data.source.format={sorted(map(str, kinds))[0]}")
+        raise ValueError(
+            f"data.path = {path}; holds files of several formats ({named}); data.source.format={sorted(map(str, kinds))[0]}"
+        )
     for file in files:
         try:
             if file.stat().st_size == 0:
@@ -74,7 +80,9 @@ def _near(local: Path) -> str:
     """Files beside a misspelt one."""
     beside = [p.name for p in local.parent.iterdir()] if local.parent.is_dir() else []
     near = difflib.get_close_matches(local.name, beside)
-    return ", ".join(str(local.parent / name) for name in near) if near else "a file, folder, glob or hub id (owner/name)"
+    return (
+        ", ".join(str(local.parent / name) for name in near) if near else "a file, folder, glob or hub id (owner/name)"
+    )
 
 
 def stamp(files: Sequence[Path]) -> list[tuple[str, int, int]]:
@@ -148,7 +156,9 @@ def read_json(files: list[tuple[str, int, int]], field: str, is_chat: bool) -> I
         for where, record in _records(name):
             if field not in record:
                 near = difflib.get_close_matches(field, record) or list(record)
-                raise ValueError(f"data.source.{key} = {field}; not a field of {where}; {', '.join(near) or 'it has none'}")
+                raise ValueError(
+                    f"data.source.{key} = {field}; not a field of {where}; {', '.join(near) or 'it has none'}"
+                )
             value = record[field]
             if is_chat:
                 yield {"messages": _conversation(value, f"{where}, {field}")}
@@ -163,7 +173,9 @@ def _conversation(value: Any, where: str) -> list[dict[str, str]]:
         raise ValueError(f"data.path = {where} holds {_kind(value)}, not a conversation; a list of role and content")
     for turn in value:
         if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
-            raise ValueError(f"data.path = {where} has a turn without role and content; each turn an object with both, as strings")
+            raise ValueError(
+                f"data.path = {where} has a turn without role and content; each turn an object with both, as strings"
+            )
     return [{"role": turn["role"], "content": turn["content"]} for turn in value]
 
 
@@ -192,7 +204,9 @@ def _json_texts(name: str) -> Iterator[tuple[str, Any]]:
                 values = json.load(file)
             except ValueError as error:
                 reason = getattr(error, "msg", None) or "not UTF-8"
-                raise ValueError(f"data.path = {name}; not JSON ({reason}); a list of objects, or one object per line") from error
+                raise ValueError(
+                    f"data.path = {name}; not JSON ({reason}); a list of objects, or one object per line"
+                ) from error
             yield from ((f"{name}, entry {number}", value) for number, value in enumerate(values, 1))
             return
         file.seek(0)

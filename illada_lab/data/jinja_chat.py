@@ -36,7 +36,9 @@ class JinjaChat:
         try:
             self.template = environment.from_string(str(tokenizer.chat_template))
         except jinja2.TemplateError as error:
-            raise ValueError(f"tokenizer.chat_template; cannot be read ({error}); the template as it was published") from error
+            raise ValueError(
+                f"tokenizer.chat_template; cannot be read ({error}); the template as it was published"
+            ) from error
         self.names: dict[str, Any] = {}
         for role in ("bos", "eos", "pad", "unk"):
             token = getattr(tokenizer.tokens, role)
@@ -62,12 +64,16 @@ class JinjaChat:
         for i, turn in enumerate(turns):
             # The template's own special tokens become ids below, the speakers' must not.
             if special := self.tokenizer.special_in(turn["content"]):
-                raise ValueError(f"messages[{i}].content = {special!r}; spells a special token of this tokenizer; leave it out")
+                raise ValueError(
+                    f"messages[{i}].content = {special!r}; spells a special token of this tokenizer; leave it out"
+                )
             if turn["role"] == "system":
                 continue
             whole = self._text(turns[: i + 1], is_open=turn["role"] == "user")
             if not whole.startswith(done):
-                raise ValueError(f"messages[{i}]; the chat template rewrites earlier turns when this one follows; one turn at a time")
+                raise ValueError(
+                    f"messages[{i}]; the chat template rewrites earlier turns when this one follows; one turn at a time"
+                )
             text, done = whole[len(done) :], whole
             if turn["role"] == "user":
                 yield self._encode(text), True

@@ -83,7 +83,9 @@ class Packing(Protocol):
 
     is_stream: bool
 
-    def __call__(self, documents: Documents, length: int, filler: int) -> Rows: ...
+    def __call__(self, documents: Documents, length: int, filler: int) -> Rows:
+        """Rows of `length` tokens; padding holds `filler`."""
+        ...
 
 
 class ConcatAndCut:
@@ -213,7 +215,9 @@ def _place(
 def _best_fit(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Row and place of every piece: into the fullest row it still fits in, among the rows open."""
     rows_with_room: list[list[int]] = [[] for _ in range(length + 1)]
-    open_rooms = 0  # bit r: there is a row with room r, so that the smallest room that is large enough is one bit operation
+    open_rooms = (
+        0  # bit r: there is a row with room r, so that the smallest room that is large enough is one bit operation
+    )
     row, place = np.zeros(len(sizes), dtype=np.int64), np.zeros(len(sizes), dtype=np.int64)
     n_rows = 0
     for i, size in enumerate(sizes.tolist()):

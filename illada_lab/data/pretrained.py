@@ -30,7 +30,9 @@ def pretrained(path: str, *, mask: int | None = None, **roles: int | None) -> To
     try:
         backend = Backend.from_file(str(file))
     except Exception as error:  # the library raises bare Exception
-        raise ValueError(f"tokenizer.path = {file}; not a tokenizer ({_first_line(error)}); a tokenizer.json") from error
+        raise ValueError(
+            f"tokenizer.path = {file}; not a tokenizer ({_first_line(error)}); a tokenizer.json"
+        ) from error
     config = {**_read(file.with_name(FILES[2])), **_read(file.with_name(FILES[1]))}
     ids: dict[str, int | None] = {}
     for role in ROLES:
@@ -54,12 +56,16 @@ def _file(path: str) -> Path:
     local = Path(path).expanduser()
     if local.is_dir():
         if not (local / FILES[0]).is_file():
-            raise FileNotFoundError(f"tokenizer.path = {path}; no {FILES[0]} in this folder; a folder, a file or a hub id")
+            raise FileNotFoundError(
+                f"tokenizer.path = {path}; no {FILES[0]} in this folder; a folder, a file or a hub id"
+            )
         return local / FILES[0]
     if local.is_file():
         return local
     if path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(".json"):
-        raise FileNotFoundError(f"tokenizer.path = {path}; no such file or folder; a folder with {FILES[0]}, the file, or a hub id")
+        raise FileNotFoundError(
+            f"tokenizer.path = {path}; no such file or folder; a folder with {FILES[0]}, the file, or a hub id"
+        )
     from huggingface_hub import snapshot_download
 
     try:
@@ -80,7 +86,9 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return json.loads(file.read_text("utf-8"))
     except ValueError as error:
-        raise ValueError(f"tokenizer.path = {file}; not JSON ({_first_line(error)}); the file as it was published") from error
+        raise ValueError(
+            f"tokenizer.path = {file}; not JSON ({_first_line(error)}); the file as it was published"
+        ) from error
 
 
 def _template(file: Path, config: dict[str, Any]) -> str | None:

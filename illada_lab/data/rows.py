@@ -17,7 +17,9 @@ TOKENS_IN_MEMORY = 2**26
 COLUMNS = ("tokens", "segment_ids", "is_prompt")
 
 
-def store(blocks: Iterable[Rows], folder: Path, *, tokens_in_memory: int = TOKENS_IN_MEMORY) -> "tuple[datasets.Dataset, int]":
+def store(
+    blocks: Iterable[Rows], folder: Path, *, tokens_in_memory: int = TOKENS_IN_MEMORY
+) -> "tuple[datasets.Dataset, int]":
     """Rows as a data set with the columns of `Rows`.
 
     Args:

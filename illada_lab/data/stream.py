@@ -61,7 +61,12 @@ class StreamBatches(IterableDataset):
                 continue
             waiting.append(row)
             if len(waiting) == share:
-                rows = Rows(*(np.stack([getattr(row, name) for row in waiting]) for name in ("tokens", "segment_ids", "is_prompt")))
+                rows = Rows(
+                    *(
+                        np.stack([getattr(row, name) for row in waiting])
+                        for name in ("tokens", "segment_ids", "is_prompt")
+                    )
+                )
                 waiting = []
                 yield self.collate(rows, np.arange(position + 1 - share, position + 1))
 

@@ -61,7 +61,9 @@ class TextSource:
         hub_revision: str | None = None,
     ) -> None:
         if not 0 < validation_share < 1:
-            raise ValueError(f"data.source.validation_share = {validation_share}; a share of the documents; above 0, below 1")
+            raise ValueError(
+                f"data.source.validation_share = {validation_share}; a share of the documents; above 0, below 1"
+            )
         if n_held_out < 1:
             raise ValueError(f"data.source.n_held_out = {n_held_out}; some documents must be held out; 1 or more")
         if separator == "":
@@ -117,7 +119,9 @@ class TextSource:
             elif found[1] == "json":
                 table = self._generated(read_json, found[0], field=self.column, is_chat=self.wanted == "messages")
             elif self.wanted == "messages":
-                raise ValueError(f"data.source.messages_field = {self.column}; plain text has no fields; null, or data.source.format=json")
+                raise ValueError(
+                    f"data.source.messages_field = {self.column}; plain text has no fields; null, or data.source.format=json"
+                )
             else:
                 table = self._generated(read_text, found[0], separator=self.separator)
             self._loaded[hub_split] = table
@@ -138,7 +142,11 @@ class TextSource:
         try:
             return datasets.Dataset.from_generator(read, gen_kwargs=arguments)
         except datasets.exceptions.DatasetGenerationError as error:
-            raise (error.__cause__ if isinstance(error.__cause__, ValueError) else ValueError(_cannot(self.path, "text", error))) from None
+            raise (
+                error.__cause__
+                if isinstance(error.__cause__, ValueError)
+                else ValueError(_cannot(self.path, "text", error))
+            ) from None
 
     def _from_parquet(self, files: list[Path]) -> Any:
         import datasets
@@ -163,7 +171,9 @@ class TextSource:
                 self.path, self.hub_name, split=split, revision=self.hub_revision, streaming=self.is_streaming
             )
         except ValueError as error:  # a name, a split or a revision that does not exist
-            raise ValueError(f"data.path = {self.path}; the hub refuses it ({_reason(error)}); a data set, name and split that exist") from error
+            raise ValueError(
+                f"data.path = {self.path}; the hub refuses it ({_reason(error)}); a data set, name and split that exist"
+            ) from error
         except Exception as error:  # the hub client has no common error class
             raise FileNotFoundError(
                 f"data.path = {self.path}; neither a local file nor reachable on the hub ({type(error).__name__}); "
@@ -178,7 +188,9 @@ class TextSource:
             raise ValueError(f"data.source.{self.key} = {self.column}; not a field of {self.path}; {', '.join(near)}")
         table = table.select_columns([self.column])
         if not self.is_streaming and (n_null := table.data.column(self.column).null_count):
-            raise ValueError(f"data.source.{self.key} = {self.column}; null in {n_null} of {len(table)} rows; a field that is always there")
+            raise ValueError(
+                f"data.source.{self.key} = {self.column}; null in {n_null} of {len(table)} rows; a field that is always there"
+            )
         value = first[self.column]
         if not isinstance(value, str if self.wanted == "text" else list):
             right = "a field of strings" if self.wanted == "text" else "a list of role and content"

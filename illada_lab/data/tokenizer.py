@@ -86,7 +86,9 @@ class Tokenizer:
         """
         mask = self.literal_mask
         if mask and mask in text:
-            raise ValueError(f"prompt = {_shorten(text, mask)!r}; spells the mask token {mask}; leave it out, the sampler adds the masks")
+            raise ValueError(
+                f"prompt = {_shorten(text, mask)!r}; spells the mask token {mask}; leave it out, the sampler adds the masks"
+            )
         return self.encode_known(text)
 
     @property

@@ -42,7 +42,9 @@ class LinearSchedule:
 
     def __init__(self, *, min_probability: float = 0.0) -> None:
         if not 0 <= min_probability < 1:
-            raise ValueError(f"min_probability = {min_probability}; a probability below 1; 0 or more, for example 0.001")
+            raise ValueError(
+                f"min_probability = {min_probability}; a probability below 1; 0 or more, for example 0.001"
+            )
         self.min_probability = min_probability
 
     def mask_probability(self, t: Tensor) -> Tensor:

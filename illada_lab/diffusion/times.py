@@ -16,7 +16,9 @@ GOLDEN = 0.6180339887498949
 class Times(Protocol):
     """Draws one time in (0, 1] for each segment of each row; every single one is uniform."""
 
-    def __call__(self, random: RowRandom, n_segments: int) -> Float[Tensor, "B n_segments"]: ...
+    def __call__(self, random: RowRandom, n_segments: int) -> Float[Tensor, "B n_segments"]:
+        """Times of all rows and segments."""
+        ...
 
 
 class UniformTimes:

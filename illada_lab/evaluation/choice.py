@@ -12,7 +12,6 @@ from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.guidance import Guided
 
 
-
 @dataclass(frozen=True)
 class ChoiceItem:
     """A question with candidates.
@@ -29,7 +28,10 @@ class ChoiceItem:
 
 
 def confidence_score(
-    predictor: Predictor, prompt: Int[Tensor, " P"], response: Int[Tensor, " R"], append: Int[Tensor, " A"] | None = None
+    predictor: Predictor,
+    prompt: Int[Tensor, " P"],
+    response: Int[Tensor, " R"],
+    append: Int[Tensor, " A"] | None = None,
 ) -> tuple[float, list[int]]:
     """Deterministic score of a response: reveal the true token the model is surest of, sum the log-probabilities.
 
@@ -49,7 +51,9 @@ def confidence_score(
 
     Source: iLLaDA, confidence-based scoring of multiple choice.
     """
-    scores, orders = confidence_scores(predictor, [(prompt.tolist(), response.tolist())], None if append is None else append.tolist())
+    scores, orders = confidence_scores(
+        predictor, [(prompt.tolist(), response.tolist())], None if append is None else append.tolist()
+    )
     return scores[0], orders[0]
 
 

@@ -116,7 +116,9 @@ def _masked_sums(
         logits = Guided(predictor, guidance_scale, torch.zeros_like(rows)).logits_at(x, wanted, None, is_prompt, rows)
         goal = clean.expand_as(x)[wanted]
         log_p = logits.double().log_softmax(-1).gather(1, goal[:, None])[:, 0]
-        sums.append(torch.zeros(len(part), dtype=torch.float64, device=x.device).index_add(0, wanted.nonzero()[:, 0], log_p))
+        sums.append(
+            torch.zeros(len(part), dtype=torch.float64, device=x.device).index_add(0, wanted.nonzero()[:, 0], log_p)
+        )
     return torch.cat(sums).cpu()
 
 

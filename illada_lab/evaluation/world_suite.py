@@ -43,7 +43,14 @@ class SuiteResult:
     health: list[dict[str, Any]] = field(default_factory=list)
 
     def add(
-        self, task: str, metric: str, is_correct: Sequence[bool], *, chance: float, target: float | None = None, note: str = ""
+        self,
+        task: str,
+        metric: str,
+        is_correct: Sequence[bool],
+        *,
+        chance: float,
+        target: float | None = None,
+        note: str = "",
     ) -> None:
         """One row, with Wilson's 95 % interval."""
         low, high = wilson(sum(is_correct), len(is_correct))
@@ -91,11 +98,17 @@ def evaluate_base(
 
     generator = torch.Generator().manual_seed(seed)
     for task, items in (
-        ("facts, four candidates", [_fact_choice(t, a, world, draw, encode, bos, eos) for t, a in statements["facts"]][:n_questions]),
+        (
+            "facts, four candidates",
+            [_fact_choice(t, a, world, draw, encode, bos, eos) for t, a in statements["facts"]][:n_questions],
+        ),
         ("story endings, four candidates", _ending_choices(world, n_questions, draw, encode, bos, eos)),
     ):
         right = [item.answer for item in items]
-        for rule, metric in (("monte_carlo", f"Monte-Carlo likelihood, {n_mc_samples} samples"), ("confidence", "confidence score")):
+        for rule, metric in (
+            ("monte_carlo", f"Monte-Carlo likelihood, {n_mc_samples} samples"),
+            ("confidence", "confidence score"),
+        ):
             got = choose(predictor, items, rule, n_samples=n_mc_samples, generator=generator)
             result.add(task, metric, [a == b for a, b in zip(got, right, strict=True)], chance=0.25)
     return result
@@ -151,7 +164,9 @@ def _item(task: str, prompt: str, answer: str, generated: Generated, is_correct:
             "stop_reason": generated.stop_reason, "nfe": generated.nfe, "trace": generated.trace}  # fmt: skip
 
 
-def _fact_choice(text: str, answer: str, world: World, draw: random.Random, encode: Any, bos: int, eos: int) -> ChoiceItem:
+def _fact_choice(
+    text: str, answer: str, world: World, draw: random.Random, encode: Any, bos: int, eos: int
+) -> ChoiceItem:
     """A statement with four endings of the same type."""
     books = tuple(person.book for person in world.lexicon.people)
     pool = next(words for words in (lx.TOWNS, lx.JOBS, books) if answer in words)

@@ -36,7 +36,11 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
         The results (see `report.results` for the schema) and the path of the report.
     """
     begin = time.perf_counter()
-    folder = Path(config.run_dir if config.name != f"pretrain-{config.scale.name}" else f"runs/reproduce-{config.scale.name}-seed{config.seed}")
+    folder = Path(
+        config.run_dir
+        if config.name != f"pretrain-{config.scale.name}"
+        else f"runs/reproduce-{config.scale.name}-seed{config.seed}"
+    )
     pretrained = _stage(config, folder / "pretrain", "pretrain")
     tuned = _stage(config, folder / "sft", "sft", init_from=folder / "pretrain")
 
@@ -45,7 +49,12 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
     world = World(seed=source.world_seed, n_people=source.n_people)
     n = config.evaluation.n_questions
     base_result = evaluate_base(
-        base.predictor, base.tokenizer, world, n_questions=n, n_mc_samples=config.evaluation.n_mc_samples, seed=config.seed
+        base.predictor,
+        base.tokenizer,
+        world,
+        n_questions=n,
+        n_mc_samples=config.evaluation.n_mc_samples,
+        seed=config.seed,
     )
     instruct_result = evaluate_instruct(instruct.predictor, instruct.tokenizer, world, n_questions=n, seed=config.seed)
     stories, _ = _stories(base, n=6, seed=config.seed)
@@ -105,7 +114,9 @@ def _stage_results(name: str, run: TrainedRun) -> dict[str, Any]:
         "tokens_per_second": history["tokens_per_second"],
         "train_curve": [{"step": r["step"], "loss": r["loss"], "lr": r["lr"]} for r in history["train"]],
         "validation_curve": curve,
-        "entropy_per_token": {k: row["entropy_per_token"] for k, row in last["kinds"].items() if "entropy_per_token" in row},
+        "entropy_per_token": {
+            k: row["entropy_per_token"] for k, row in last["kinds"].items() if "entropy_per_token" in row
+        },
         "over_entropy": {k: row["over_entropy"] for k, row in last["kinds"].items() if "over_entropy" in row},
         "t_bins": last["bins"],
     }
@@ -114,6 +125,7 @@ def _stage_results(name: str, run: TrainedRun) -> dict[str, Any]:
 def _stories(run: LoadedRun, n: int, seed: int) -> tuple[list[Generated], float]:
     """Stories from nothing but BOS, one token per step, at temperature 1: ancestral sampling of the model's own language."""
     bos = run.predictor.tokens.bos
+    assert bos is not None, "our own tokenizers have a BOS"
     sampler = FixedLength(response_length=STORY_TOKENS, n_steps=STORY_STEPS, remasking="random", temperature=1.0)
     generator = torch.Generator().manual_seed(seed)
     return generate(run.predictor, run.tokenizer, [[bos]] * n, sampler, generator=generator)
@@ -139,14 +151,18 @@ def _samples(world: World, stories: list[Generated], base: SuiteResult, instruct
     return found
 
 
-def _traces(base: LoadedRun, instruct: LoadedRun, stories: list[Generated], result: SuiteResult) -> list[dict[str, Any]]:
+def _traces(
+    base: LoadedRun, instruct: LoadedRun, stories: list[Generated], result: SuiteResult
+) -> list[dict[str, Any]]:
     """Generations to step through: two stories and one answer of each kind."""
     found = [
         _trace(base, f"story {i + 1}", "base", [OWN_SPECIAL_TEXT[0]], g.trace, None) for i, g in enumerate(stories[:2])
     ]
     for task in dict.fromkeys(item["task"] for item in result.items):
         item = next(item for item in result.items if item["task"] == task)
-        found.append(_trace(instruct, f"{task}: {item['prompt']}", "instruct", item["prompt"].split(), item["trace"], 8))
+        found.append(
+            _trace(instruct, f"{task}: {item['prompt']}", "instruct", item["prompt"].split(), item["trace"], 8)
+        )
     return found
 
 

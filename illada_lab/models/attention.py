@@ -102,7 +102,7 @@ class Attention(nn.Module):
         )
         q, k = rotate(self.q_norm(q), *table), rotate(self.k_norm(k), *table)
         if isinstance(visible, PackedSegments):
-            out = attend_packed(*(x.transpose(-3, -2) for x in (q, k, v)), visible, self.is_causal)
+            out = attend_packed(*(x.transpose(-3, -2) for x in (q, k, v)), segments=visible, is_causal=self.is_causal)
         else:
             out = attend(q, k, v, visible, self.is_causal).transpose(-3, -2)
         return self.o_proj(out.flatten(-2))

@@ -145,7 +145,9 @@ class MaskPredictor(nn.Module):
         """
         self._check_length(segments.max_length)
         if int(segments.offsets[-1]) != x.shape[0]:
-            raise ValueError(f"cu_seqlens[-1] = {int(segments.offsets[-1])}; must be the number of tokens; {x.shape[0]}")
+            raise ValueError(
+                f"cu_seqlens[-1] = {int(segments.offsets[-1])}; must be the number of tokens; {x.shape[0]}"
+            )
         return self._layers(x, segments.positions, segments)
 
     def forward_packed(self, x: Int[Tensor, " N"], cu_seqlens: Int[Tensor, " S_plus_1"]) -> Float[Tensor, "N V"]:

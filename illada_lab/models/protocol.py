@@ -22,7 +22,10 @@ class Predictor(Protocol):
 class HiddenPredictor(Predictor, Protocol):
     """A predictor that lets the head be applied at chosen positions only; objectives need it."""
 
-    head_weight: Tensor
+    @property
+    def head_weight(self) -> Tensor:
+        """Weight of the head, [V, D]."""
+        ...
 
     def hidden(self, x: Tensor, is_valid: Tensor | None = None, segment_ids: Tensor | None = None) -> Tensor:
         """Tokens [B, L] -> hidden states [B, L, D]; the logits are their product with `head_weight` [V, D]."""

@@ -38,7 +38,9 @@ class Loss:
 class Objective(Protocol):
     """A training objective: rows of clean tokens in, one loss out."""
 
-    def __call__(self, predictor: HiddenPredictor, batch: Batch, random: RowRandom) -> Loss: ...
+    def __call__(self, predictor: HiddenPredictor, batch: Batch, random: RowRandom) -> Loss:
+        """The loss of one batch."""
+        ...
 
 
 def cross_entropy_at(

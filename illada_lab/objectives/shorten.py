@@ -12,7 +12,9 @@ from illada_lab.shapes import Segments
 class Shorten(Protocol):
     """Turns some rows into shorter sequences by changing their segments; shapes stay."""
 
-    def __call__(self, segment_ids: Segments, random: RowRandom) -> Segments: ...
+    def __call__(self, segment_ids: Segments, random: RowRandom) -> Segments:
+        """Segment ids of the shortened rows."""
+        ...
 
 
 def _check(probability: float) -> None:

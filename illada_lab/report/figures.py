@@ -19,6 +19,7 @@ def loss_curve(stage: dict[str, Any]) -> str:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, axes = plt.subplots(figsize=(7.4, 3.6), layout="constrained")
     train = stage["train_curve"]
@@ -30,7 +31,15 @@ def loss_curve(stage: dict[str, Any]) -> str:
         colour = COLOURS.get(kind) or next(spare)
         points = [r for r in stage["validation_curve"] if r["kind"] == kind]
         steps, values = [r["step"] for r in points], [r["nelbo_per_token"] for r in points]
-        axes.plot(steps, values, color=colour, marker="o", ms=3, lw=1.6, label=f"{kind.replace('_', ' ')}, bound on held-out text")
+        axes.plot(
+            steps,
+            values,
+            color=colour,
+            marker="o",
+            ms=3,
+            lw=1.6,
+            label=f"{kind.replace('_', ' ')}, bound on held-out text",
+        )
         entropy = stage["entropy_per_token"].get(kind)
         if entropy:
             axes.axhline(entropy, color=colour, ls="--", lw=1)
@@ -41,13 +50,13 @@ def loss_curve(stage: dict[str, Any]) -> str:
     lowest = [e for e in stage["entropy_per_token"].values() if e > 0]
     axes.set_yscale("log")
     axes.set_ylim(0.8 * min([*lowest, *positive]), 1.1 * max(positive))
-    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
     axes.set(xlabel="optimiser step", ylabel="nats per token")
-    bits = axes.secondary_yaxis("right", functions=(lambda v: v / LN2, lambda v: v * LN2))
+    bits = axes.secondary_yaxis("right", functions=(_to_bits, _to_nats))
     bits.set_ylabel("bits per token")
-    bits.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    bits.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     bits.yaxis.set_major_formatter("{x:g}")
     bits.yaxis.set_minor_formatter("")
     axes.legend(fontsize=7.5, frameon=False, loc="upper right")
@@ -81,3 +90,11 @@ def _svg(figure: Any) -> str:
     plt.close(figure)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+def _to_bits(nats: Any) -> Any:
+    return nats / LN2
+
+
+def _to_nats(bits: Any) -> Any:
+    return bits * LN2

@@ -13,7 +13,9 @@ class Confidence(Protocol):
 
     def __call__(
         self, logits: Float[Tensor, "M V"], tokens: Int[Tensor, " M"], generator: torch.Generator | None
-    ) -> Float[Tensor, " M"]: ...
+    ) -> Float[Tensor, " M"]:
+        """Confidence of every prediction."""
+        ...
 
 
 def low_confidence(

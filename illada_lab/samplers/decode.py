@@ -85,12 +85,18 @@ class Canvas:
         """
         mask = predictor.tokens.mask
         if prompt.ndim != 2 or prompt.shape[1] == 0:
-            raise ValueError(f"prompt = shape {list(prompt.shape)}; needs at least one token per row; [B, P], for example BOS alone")
+            raise ValueError(
+                f"prompt = shape {list(prompt.shape)}; needs at least one token per row; [B, P], for example BOS alone"
+            )
         if bool((prompt == mask).any()):
             where = (prompt == mask).nonzero()[0].tolist()
-            raise ValueError(f"prompt[{where[0]}, {where[1]}] = {mask}; the id of [MASK] in a prompt would be filled in; remove it")
+            raise ValueError(
+                f"prompt[{where[0]}, {where[1]}] = {mask}; the id of [MASK] in a prompt would be filled in; remove it"
+            )
         if is_valid is not None and bool((is_valid[:, :-1] & ~is_valid[:, 1:]).any() | ~is_valid[:, -1].all()):
-            raise ValueError("is_valid; a prompt's padding stands on its left, so that the response follows the prompt; left-pad")
+            raise ValueError(
+                "is_valid; a prompt's padding stands on its left, so that the response follows the prompt; left-pad"
+            )
         limit = getattr(getattr(predictor, "spec", None), "max_length", None)
         if limit is not None and prompt.shape[1] + n_response > limit:
             raise ValueError(
@@ -163,7 +169,13 @@ def fill_window(
 
 
 def _record(
-    canvas: Canvas, guided: Guided, due: Tensor, is_transferred: Tensor, is_masked: Tensor, logits: Tensor, drawn: Tensor
+    canvas: Canvas,
+    guided: Guided,
+    due: Tensor,
+    is_transferred: Tensor,
+    is_masked: Tensor,
+    logits: Tensor,
+    drawn: Tensor,
 ) -> None:
     """Append a record for every token revealed at this step."""
     chosen = is_transferred[is_masked]  # of the M predictions, those that are kept

@@ -41,7 +41,9 @@ class FixedLength:
         if response_length < 1 or block_length < 1 or response_length % block_length:
             legal = [n for n in range(1, response_length + 1) if response_length % n == 0]
             nearest = sorted(legal, key=lambda n: abs(n - block_length))[:3]
-            raise ValueError(f"block_length = {block_length}; must divide response_length = {response_length}; nearest: {nearest}")
+            raise ValueError(
+                f"block_length = {block_length}; must divide response_length = {response_length}; nearest: {nearest}"
+            )
         n_blocks = response_length // block_length
         if n_steps < n_blocks or n_steps % n_blocks or n_steps > response_length:
             per_block = min(max(1, round(n_steps / n_blocks)), block_length)
@@ -49,7 +51,11 @@ class FixedLength:
                 f"n_steps = {n_steps}; each of {n_blocks} blocks needs the same number of steps, 1 to {block_length}; "
                 f"nearest: {per_block * n_blocks}"
             )
-        self.response_length, self.block_length, self.steps_per_block = response_length, block_length, n_steps // n_blocks
+        self.response_length, self.block_length, self.steps_per_block = (
+            response_length,
+            block_length,
+            n_steps // n_blocks,
+        )
         self.rules = Rules(
             remasking=remasking,
             guidance_scale=guidance_scale,

@@ -64,6 +64,5 @@ class Guided:
 
 def _ask(predictor: Predictor, x: Tensor, is_wanted: Tensor, is_valid: Tensor | None) -> Tensor:
     """The head at the wanted positions only, where the predictor offers it."""
-    if hasattr(predictor, "logits_at"):
-        return predictor.logits_at(x, is_wanted, is_valid)
-    return predictor(x, is_valid)[is_wanted]
+    at = getattr(predictor, "logits_at", None)
+    return predictor(x, is_valid)[is_wanted] if at is None else at(x, is_wanted, is_valid)

@@ -27,5 +27,7 @@ def most_confident(confidence: Float[Tensor, "B L"], counts: Int[Tensor, " B"]) 
         counts: how many per row, never more than are eligible.
     """
     order = confidence.argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
     return (rank < counts[:, None]) & (confidence > -torch.inf)

@@ -42,7 +42,9 @@ class VariableLength:
         has_trace: bool = True,
     ) -> None:
         if block_length < 1 or max_length < block_length:
-            raise ValueError(f"max_length = {max_length}; less than one block of {block_length}; {max(1, block_length)} or more")
+            raise ValueError(
+                f"max_length = {max_length}; less than one block of {block_length}; {max(1, block_length)} or more"
+            )
         steps = block_length if steps_per_block is None else steps_per_block
         if not 1 <= steps <= block_length:
             raise ValueError(f"steps_per_block = {steps}; one to as many as a block has tokens; 1 to {block_length}")

@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from illada_lab.training.checkpoint import LAST, save_atomically
 from illada_lab.training.machine import matmul_rate
@@ -197,9 +198,13 @@ class LossGuard(StepCallback):
         """Look at the gradient before it reaches the weights; clipping has seen its norm by the next hook only."""
         for name, parameter in pl_module.named_parameters():
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-                self._stop(trainer, f"the gradient of {name} is not finite", trainer.global_step + 1, {"gradient_of": name})
+                self._stop(
+                    trainer, f"the gradient of {name} is not finite", trainer.global_step + 1, {"gradient_of": name}
+                )
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Remember the samples of the batch."""
         self._index = batch.index.tolist()
 
@@ -213,7 +218,9 @@ class LossGuard(StepCallback):
         if is_full and loss > self.factor * median:
             self.spikes += 1
             if self.spikes >= self.n_spikes:
-                self._stop(trainer, f"the loss is {loss:.3g}, {loss / median:.1f} times its median", step, {"loss": loss})
+                self._stop(
+                    trainer, f"the loss is {loss:.3g}, {loss / median:.1f} times its median", step, {"loss": loss}
+                )
         else:
             self.spikes = 0
             self.losses.append(loss)
@@ -269,7 +276,7 @@ class Throughput(StepCallback):
         self._since = None
 
 
-class AtomicCheckpointIO(pl.plugins.TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, written aside and renamed, the one before kept."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:

@@ -83,7 +83,9 @@ def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, An
             f"{PREVIOUS} beside it is the one saved before, if it is there"
         ) from error
     if not isinstance(payload, dict) or "illada_lab" not in payload:
-        raise ValueError(f"checkpoint = {file}; not written by illada_lab; the file last.ckpt of a run's checkpoints folder")
+        raise ValueError(
+            f"checkpoint = {file}; not written by illada_lab; the file last.ckpt of a run's checkpoints folder"
+        )
     if payload["illada_lab"]["format"] > FORMAT:
         raise ValueError(
             f"checkpoint = {file}; written by illada_lab {payload['illada_lab']['version']}, newer than this one; "
@@ -124,7 +126,9 @@ def find_resumable(run_dir: str | Path) -> Path | None:
 def predictor_state(payload: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Weights of the predictor inside a checkpoint, named as the predictor names them."""
     prefix = "predictor."
-    return {name.removeprefix(prefix): value for name, value in payload["state_dict"].items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value for name, value in payload["state_dict"].items() if name.startswith(prefix)
+    }
 
 
 def load_predictor(path: str | Path, tokens: SpecialTokens | None = None) -> MaskPredictor:

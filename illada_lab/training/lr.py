@@ -47,7 +47,9 @@ class WarmupConstantDecay(LRScheduler, ABC):
         n_decay_steps: int | None = None,
     ) -> None:
         if not 0 <= n_warmup_steps < n_steps:
-            raise ValueError(f"n_warmup_steps = {n_warmup_steps}; must be less than n_steps = {n_steps}; 0 to {n_steps - 1}")
+            raise ValueError(
+                f"n_warmup_steps = {n_warmup_steps}; must be less than n_steps = {n_steps}; 0 to {n_steps - 1}"
+            )
         if decay_start != "plateau" and not (isinstance(decay_start, int | float) and 0 <= decay_start <= 1):
             raise ValueError(f"decay_start = {decay_start!r}; a share of the run; 0 to 1, or plateau")
         if not 0 <= min_ratio <= 1:
@@ -80,7 +82,7 @@ class WarmupConstantDecay(LRScheduler, ABC):
 
     def get_lr(self) -> list[float]:
         """Learning rates of the groups for the coming step."""
-        return [peak * self.factor(self.last_epoch) for peak in self.base_lrs]
+        return [float(peak) * self.factor(self.last_epoch) for peak in self.base_lrs]
 
     def observe(self, loss: float) -> None:
         """Tell a validation loss; after `patience` of them without progress the decay starts at the coming step."""
@@ -120,7 +122,9 @@ class ConstantLinear(WarmupConstantDecay):
 class Cosine(ConstantCosine):
     """Warmup, then cosine decay at once: the schedule the paper's constant phase is compared with."""
 
-    def __init__(self, optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int = 0, min_ratio: float = 0.025) -> None:
+    def __init__(
+        self, optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int = 0, min_ratio: float = 0.025
+    ) -> None:
         super().__init__(
             optimizer, n_steps=n_steps, n_warmup_steps=n_warmup_steps, decay_start=0.0, min_ratio=min_ratio
         )

@@ -25,7 +25,9 @@ def adamw(
     Source: iLLaDA, pre-training recipe: AdamW, weight decay 0.1. Betas and "matrices only" are our choice: the field's usual
         ones, the paper gives none.
     """
-    return AdamW(_decayed(predictor.named_parameters(), weight_decay), lr=lr, betas=tuple(betas), eps=eps, fused=True)
+    return AdamW(
+        _decayed(predictor.named_parameters(), weight_decay), lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True
+    )
 
 
 def muon(
@@ -58,7 +60,7 @@ def muon(
         (hidden if is_hidden else rest).append((name, parameter))
     return MuonAdamW(
         torch.optim.Muon([p for _, p in hidden], lr=lr, momentum=momentum, weight_decay=weight_decay),
-        AdamW(_decayed(rest, weight_decay), lr=adamw_lr, betas=tuple(betas), eps=eps, fused=True),
+        AdamW(_decayed(rest, weight_decay), lr=adamw_lr, betas=(betas[0], betas[1]), eps=eps, fused=True),
     )
 
 

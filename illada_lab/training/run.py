@@ -130,9 +130,11 @@ def train(config: DictConfig) -> TrainedRun:
         )
     predictor = build(config.model, **sizes)
     if data.length > predictor.spec.max_length:
-        raise ValueError(f"data.length = {data.length}; longer than model.max_length; at most {predictor.spec.max_length}")
+        raise ValueError(
+            f"data.length = {data.length}; longer than model.max_length; at most {predictor.spec.max_length}"
+        )
     if started_from is not None:
-        load_weights(predictor, started_from, find_checkpoint(config.init_from))
+        load_weights(predictor, started_from, Path(str(config.init_from)))
 
     # 3. Trainer.
     settings: TrainerSettings = build(config.trainer)
@@ -184,7 +186,9 @@ def train(config: DictConfig) -> TrainedRun:
         callbacks.insert(0, EMAWeightAveraging(decay=settings.ema_decay))
     with warnings.catch_warnings():
         # Hints for other uses of Lightning: our loader is endless by design, its workers are a setting, its folder may exist.
-        warnings.filterwarnings("ignore", message=".*(does not have many workers|exists and is not empty|LeafSpec|max_epochs).*")
+        warnings.filterwarnings(
+            "ignore", message=".*(does not have many workers|exists and is not empty|LeafSpec|max_epochs).*"
+        )
         trainer = pl.Trainer(
             max_steps=settings.max_steps,
             accelerator=settings.accelerator,

@@ -32,7 +32,8 @@ class FrozenMasks:
     likelihood form), at a small part of its variance; l / L stands in for t in the bins.
 
     Args:
-        documents: dicts with `ids` (token ids; a BOS in front is visible and not counted) and, where known, `kind`, `log_prob` (nats, exact) and `n_bytes`.
+        documents: dicts with `ids` (token ids; a BOS in front is visible and not counted) and, where known, `kind`, `log_prob`
+            (nats, exact) and `n_bytes`.
         bos: id of BOS, or None.
         n_draws: mask sets per document.
         seed: of the masks; kept apart from the run's seed, so that runs with different seeds validate on the same set.
@@ -76,10 +77,8 @@ class FrozenMasks:
         """Bound of every row (of the autoregressive twin: the exact -log p of every document), in nats."""
         device = predictor.head_weight.device
         is_causal = bool(getattr(getattr(predictor, "spec", None), "is_causal", False))
-        if is_causal:
-            rows = [FrozenRow(i, positions) for i, positions in enumerate(self.maskable)]
-        else:
-            rows = self.rows
+        whole = [FrozenRow(i, positions) for i, positions in enumerate(self.maskable)]
+        rows = whole if is_causal else self.rows
         length = np.array([len(self.documents[row.document]["ids"]) for row in rows])
         n_maskable = np.array([len(self.maskable[row.document]) for row in rows])
         total = torch.zeros(len(rows))
@@ -179,7 +178,14 @@ class ValidationResult:
             half = float(1.96 * chosen.std(ddof=1) / np.sqrt(len(chosen)))
             mean = float(chosen.mean())
             table.append(
-                {"t_low": low, "t_high": high, "loss": mean, "ci_low": mean - half, "ci_high": mean + half, "n": len(chosen)}
+                {
+                    "t_low": low,
+                    "t_high": high,
+                    "loss": mean,
+                    "ci_low": mean - half,
+                    "ci_high": mean + half,
+                    "n": len(chosen),
+                }
             )
         return table
 

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from illada_lab.data.batch import Batch
-from illada_lab.diffusion import CosineSchedule, LinearSchedule, RowRandom, UniformTimes, bits_per_byte, mask_tokens, nelbo
+from illada_lab.diffusion import (
+    CosineSchedule,
+    LinearSchedule,
+    RowRandom,
+    UniformTimes,
+    bits_per_byte,
+    mask_tokens,
+    nelbo,
+)
 from illada_lab.objectives import Pretrain
 from tests.small import UniformPredictor, small_predictor
 
@@ -106,7 +114,9 @@ def test_uniform_predictor_gives_log_vocabulary():
         is_prompt=torch.zeros(3, 10, dtype=torch.bool),
         index=torch.arange(3),
     )
-    loss = Pretrain(times=lambda random, n: torch.ones(3, n, dtype=torch.float64))(predictor, batch, RowRandom(0, batch.index))
+    loss = Pretrain(times=lambda random, n: torch.ones(3, n, dtype=torch.float64))(
+        predictor, batch, RowRandom(0, batch.index)
+    )
     assert float(loss.value) == pytest.approx(math.log(24), rel=1e-6)
 
 

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from illada_lab.diffusion import AntitheticTimes, CosineSchedule, LinearSchedule, RowRandom, StratifiedTimes, UniformTimes
+from illada_lab.diffusion import (
+    AntitheticTimes,
+    CosineSchedule,
+    LinearSchedule,
+    RowRandom,
+    StratifiedTimes,
+    UniformTimes,
+)
 
 
 @pytest.mark.parametrize("schedule", [LinearSchedule(), LinearSchedule(min_probability=1e-3), CosineSchedule()])

@@ -58,7 +58,9 @@ def test_guidance_changes_the_likelihood_and_follows_the_convention():
     x, blind = torch.tensor([[0, 8, 5]]), torch.tensor([[5, 5, 5]])
     cond, uncond = predictor(x)[0, -1].double(), predictor(blind)[0, -1].double()
     expected = (uncond + 3 * (cond - uncond)).log_softmax(0)[9]
-    assert exact_log_likelihood(predictor, prompt, response, guidance_scale=2.0) == pytest.approx(float(expected), abs=1e-5)
+    assert exact_log_likelihood(predictor, prompt, response, guidance_scale=2.0) == pytest.approx(
+        float(expected), abs=1e-5
+    )
 
 
 @torch.no_grad()

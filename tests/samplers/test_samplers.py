@@ -25,9 +25,13 @@ def test_fixed_length_says_what_the_predictor_wants_at_the_expected_cost():
 
 def test_reveals_the_surest_first_but_stays_inside_the_block():
     order = [8, 7, 6, 5, 4, 3]  # surest at the end of the canvas
-    out = FixedLength(response_length=6, n_steps=6, block_length=3).sample(Scripted([0, 9, 10, 11, 12, 13, 14, 15, 16], order), PROMPT)
+    out = FixedLength(response_length=6, n_steps=6, block_length=3).sample(
+        Scripted([0, 9, 10, 11, 12, 13, 14, 15, 16], order), PROMPT
+    )
     assert [record["position"] for record in out.trace] == [2, 1, 0, 5, 4, 3]
-    one_block = FixedLength(response_length=6, n_steps=6).sample(Scripted([0, 9, 10, 11, 12, 13, 14, 15, 16], order), PROMPT)
+    one_block = FixedLength(response_length=6, n_steps=6).sample(
+        Scripted([0, 9, 10, 11, 12, 13, 14, 15, 16], order), PROMPT
+    )
     assert [record["position"] for record in one_block.trace] == [5, 4, 3, 2, 1, 0]
 
 
@@ -57,7 +61,9 @@ def test_variable_length_rounds_the_budget_down_and_reports_length():
 
 
 def test_variable_length_stops_at_a_sequence():
-    out = VariableLength(max_length=8, block_length=4, stop_sequences=[[12, 13]]).sample(Scripted([0, 9, 10, *range(11, 22)]), PROMPT)
+    out = VariableLength(max_length=8, block_length=4, stop_sequences=[[12, 13]]).sample(
+        Scripted([0, 9, 10, *range(11, 22)]), PROMPT
+    )
     assert out.responses == [[11]] and out.nfe.tolist() == [4]
 
 
@@ -154,7 +160,8 @@ def test_temperature_draws_follow_the_distribution():
 def test_seeds_make_draws_repeatable():
     sampler = FixedLength(response_length=8, n_steps=8, remasking="random", temperature=1.0)
     one, two, other = (
-        sampler.sample(small_predictor(), PROMPT, generator=torch.Generator().manual_seed(seed)).tokens for seed in (1, 1, 2)
+        sampler.sample(small_predictor(), PROMPT, generator=torch.Generator().manual_seed(seed)).tokens
+        for seed in (1, 1, 2)
     )
     assert torch.equal(one, two) and not torch.equal(one, other)
 
@@ -165,7 +172,10 @@ def test_trace_tells_every_token_once():
         mine = {r["position"]: r for r in out.trace if r["row"] == row}
         assert sorted(mine) == list(range(6))
         assert [mine[i]["token"] for i in range(6)] == out.tokens[row, 2:].tolist()
-        assert all(0 < r["runner_up_confidence"] <= r["confidence"] <= 1 and r["runner_up"] != r["token"] for r in mine.values())
+        assert all(
+            0 < r["runner_up_confidence"] <= r["confidence"] <= 1 and r["runner_up"] != r["token"]
+            for r in mine.values()
+        )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +184,10 @@ def test_trace_tells_every_token_once():
         (lambda: FixedLength(response_length=8, n_steps=8, block_length=3), r"block_length = 3.*nearest: \[2, 4"),
         (lambda: FixedLength(response_length=8, n_steps=3, block_length=4), "n_steps = 3.*nearest: 4"),
         (lambda: FixedLength(response_length=8, n_steps=16), "n_steps = 16.*nearest: 8"),
-        (lambda: FixedLength(response_length=8, n_steps=8, remasking="low_confidense"), "'low_confidense'.*low_confidence"),
+        (
+            lambda: FixedLength(response_length=8, n_steps=8, remasking="low_confidense"),
+            "'low_confidense'.*low_confidence",
+        ),
         (lambda: FixedLength(response_length=8, n_steps=8, temperature=-1.0), "temperature = -1.0"),
         (lambda: VariableLength(max_length=3, block_length=4), "max_length = 3.*4 or more"),
         (lambda: VariableLength(max_length=8, block_length=4, steps_per_block=5), "steps_per_block = 5.*1 to 4"),

@@ -38,7 +38,10 @@ def test_smoke_run_learns_and_leaves_everything_behind(tmp_path):
     assert {"story", "fact", "sum", "all"} == set(kinds)
     assert kinds["story"]["nelbo_per_token"] > kinds["story"]["entropy_per_token"] > 0
     manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
-    assert manifest["config"]["seed"] == 0 and manifest["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert (
+        manifest["config"]["seed"] == 0
+        and manifest["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    )
     loaded = load_run(tmp_path / "a")
     assert loaded.step == 120 and loaded.tokenizer.encode("ada lives in rome .")
     metrics = (tmp_path / "a" / "metrics.csv").read_text()
@@ -120,7 +123,9 @@ def test_other_objectives_train(tmp_path, experiment):
     if experiment.startswith("sft"):
         run(tmp_path / "base", "scale.n_steps=3")
         overrides = [f"init_from={tmp_path / 'base'}"]
-    done = run(tmp_path / "run", f"experiment={experiment}", "trainer.max_steps=30", "scale.n_warmup_steps=2", *overrides)
+    done = run(
+        tmp_path / "run", f"experiment={experiment}", "trainer.max_steps=30", "scale.n_warmup_steps=2", *overrides
+    )
     losses = [r["loss"] for r in done.history["train"]]
     assert losses[-1] < losses[0]
 

@@ -12,7 +12,12 @@ from tests.small import UniformPredictor, small_predictor
 def documents(n: int = 40, seed: int = 0) -> list[dict]:
     random = np.random.default_rng(seed)
     return [
-        {"ids": [0, *random.integers(7, 24, size=random.integers(3, 9)).tolist()], "kind": "ab"[i % 2], "log_prob": -5.0, "n_bytes": 10}
+        {
+            "ids": [0, *random.integers(7, 24, size=random.integers(3, 9)).tolist()],
+            "kind": "ab"[i % 2],
+            "log_prob": -5.0,
+            "n_bytes": 10,
+        }
         for i in range(n)
     ]
 
@@ -31,7 +36,9 @@ def test_uniform_predictor_gives_log_vocabulary_per_token():
 
 def test_rows_are_the_same_every_time_and_bos_is_never_masked():
     one, two = (FrozenMasks(documents(), bos=0) for _ in range(2))
-    assert all(a.document == b.document and np.array_equal(a.masked, b.masked) for a, b in zip(one.rows, two.rows, strict=True))
+    assert all(
+        a.document == b.document and np.array_equal(a.masked, b.masked) for a, b in zip(one.rows, two.rows, strict=True)
+    )
     assert all(0 not in row.masked and len(row.masked) for row in one.rows)
 
 
@@ -65,7 +72,9 @@ def test_the_twin_is_exact():
     result = FrozenMasks(docs, bos=0).evaluate(twin)
     for document, value in zip(docs, result.nelbo, strict=True):
         x = torch.tensor(document["ids"])
-        inputs = torch.cat((x[:1], x[:-1]))  # the twin's input: BOS in front of everything, also of the document's own BOS
+        inputs = torch.cat(
+            (x[:1], x[:-1])
+        )  # the twin's input: BOS in front of everything, also of the document's own BOS
         log_p = twin(inputs[None])[0].log_softmax(-1)[1:].gather(1, x[1:, None]).sum()
         assert value == pytest.approx(-float(log_p), rel=1e-4)
     assert result.is_exact and result.bins() == []

@@ -51,9 +51,7 @@ class Instructions:
         self.lexicon, self.seed = lexicon, seed
         two_way = [facts.Author(person) for person in lexicon.people if not person.is_one_way]
         table: list[facts.Fact | facts.Author] = [*facts.all_facts(lexicon), *two_way]
-        self.items = {
-            kind: divide(items, seed, ASKED) for kind, items in (("fact", table), ("sum", sums.all_sums()))
-        }
+        self.items = {kind: divide(items, seed, ASKED) for kind, items in (("fact", table), ("sum", sums.all_sums()))}
         self.wordings = {
             kind: hold_out_forms([item.questions() for item in parts["train"]], seed, HELD_OUT_WORDINGS)
             for kind, parts in self.items.items()

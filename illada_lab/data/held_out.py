@@ -1,0 +1,71 @@
+"""Held-out documents in the form in which frozen-mask validation takes them."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from illada_lab.data.encode import Encoder
+from illada_lab.data.packing import Documents, Packing, pack_blocks
+
+# Documents encoded at once; a data set may hold far more than validation wants.
+BLOCK = 2**16
+
+
+def held_out_documents(table: Any, encoder: Encoder, *, n: int, max_length: int) -> list[dict[str, Any]]:
+    """Documents of a table, each for itself; one longer than `max_length` is several, in equal parts.
+
+    Args:
+        table: `datasets.Dataset` or `IterableDataset` with `text` or `messages`, and perhaps `kind` and `log_prob`.
+        encoder: encodes them.
+        n: at most so many.
+        max_length: tokens.
+
+    Returns:
+        For each: ids, is_prompt, kind, log_prob (nats; None for a part) and n_bytes.
+    """
+    found = []
+    rows = iter(table)
+    for documents in encoder.blocks(table, BLOCK):
+        for (ids, is_prompt), row in zip(_each(documents), rows, strict=False):
+            n_parts = -(-len(ids) // max_length)
+            for part, flags in zip(
+                np.array_split(ids, max(1, n_parts)), np.array_split(is_prompt, max(1, n_parts)), strict=True
+            ):
+                log_prob = row.get("log_prob") if n_parts == 1 else None
+                found.append(_document(part, flags, encoder, kind=row.get("kind"), log_prob=log_prob))
+        if len(found) >= n:
+            break
+    return [document for document in found if document["n_bytes"]][:n]
+
+
+def held_out_rows(table: Any, encoder: Encoder, *, n: int, length: int, packing: Packing) -> list[dict[str, Any]]:
+    """Rows of the held-out documents, packed as for training: what a model sees whose documents run on in a row.
+
+    Args:
+        table, encoder, n: as above.
+        length: tokens per row.
+        packing: how documents become rows.
+
+    Returns:
+        As `held_out_documents`, without kind and log_prob.
+    """
+    found: list[dict[str, Any]] = []
+    for rows in pack_blocks(encoder.blocks(table, BLOCK), packing, length, encoder.tokenizer.tokens.filler):
+        is_valid = rows.segment_ids > 0
+        for ids, flags, valid in islice(zip(rows.tokens, rows.is_prompt, is_valid, strict=True), n - len(found)):
+            found.append(_document(ids[valid], flags[valid], encoder, kind=None, log_prob=None))
+        if len(found) >= n:
+            break
+    return [document for document in found if document["n_bytes"]]
+
+
+def _each(documents: Documents) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start, end in zip(documents.offsets[:-1], documents.offsets[1:], strict=True):
+        yield documents.tokens[start:end], documents.is_prompt[start:end]
+
+
+def _document(ids: np.ndarray, is_prompt: np.ndarray, encoder: Encoder, **known: Any) -> dict[str, Any]:
+    listed = ids.tolist()
+    return {"ids": listed, "is_prompt": is_prompt.tolist(), **known, "n_bytes": encoder.tokenizer.n_bytes(listed)}

@@ -1,0 +1,1 @@
+"""Training: the LightningModule, optimisers, schedules, validation, checkpoints."""
