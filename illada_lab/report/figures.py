@@ -1,95 +1,181 @@
-"""Figures of the report: matplotlib, as SVG text."""
+"""Figures of the report: matplotlib, as SVG that takes its colours from the page (light, dark, print)."""
 
 import io
+import itertools
+import re
+from collections.abc import Sequence
 from typing import Any
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-COLOURS = {"story": "#0072B2", "fact": "#D55E00", "sum": "#009E73", "all": "#444444"}
-OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 LN2 = 0.6931471805599453
 
+# Stand-ins: matplotlib draws in these, `_svg` writes the page's colours in their place. The page's series are close to
+# Okabe and Ito's, which colour-blind readers can tell apart; markers differ too.
+INK, SOFT, LINE, LIMIT = "#010101", "#010102", "#010103", "#010104"
+SERIES = ("#010111", "#010112", "#010113", "#010114", "#010115")
+MARKERS = ("o", "s", "D", "^", "v")
+ON_PAGE = {INK: "--ink", SOFT: "--soft", LINE: "--line", LIMIT: "--limit"} | {
+    c: f"--series-{i}" for i, c in enumerate(SERIES, 1)
+}
 
-def loss_curve(stage: dict[str, Any]) -> str:
-    """Training loss, validation bounds and, as horizontal lines, the true entropy: the limit no model can pass.
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "illada_lab",
+    "text.parse_math": False,
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "text.color": INK,
+    "axes.labelcolor": SOFT,
+    "axes.edgecolor": SOFT,
+    "axes.linewidth": 0.7,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+    "axes.spines.top": False,
+}
+
+# A training loss has a point every few steps, more than a figure of this width can show.
+MAX_POINTS = 240
+
+
+def binned(points: Sequence[tuple[Any, Any]], n: int = MAX_POINTS) -> tuple[list[tuple[float, float]], int]:
+    """Means of equally many points in a row, so that at most `n` are left.
+
+    Args:
+        points: (step, loss), in order.
+        n: at most so many.
+
+    Returns:
+        (mean step, mean loss) of each group, and how many points a group has.
+    """
+    size = max(1, -(-len(points) // n))
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups], size
+
+
+def loss_figure(stage: dict[str, Any], kind: str | None, limits: tuple[float, float]) -> str:
+    """Loss of one kind of text over a stage, with the true entropy: the limit that no model can pass.
 
     Args:
         stage: an entry of `stages` of the results.
+        kind: of the validation curve; None: training loss alone. The training loss is of all kinds together, so
+            it stands with "all" or by itself.
+        limits: of the loss axis, nats per token, the same for all figures of a stage.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator
-
-    figure, axes = plt.subplots(figsize=(7.4, 3.6), layout="constrained")
-    train = stage["train_curve"]
-    axes.plot([r["step"] for r in train], [r["loss"] for r in train], color="#bbbbbb", lw=0.8, label="training loss")
-    kinds = list(dict.fromkeys(r["kind"] for r in stage["validation_curve"]))
-    shown = [k for k in kinds if k != "all" or len(kinds) <= 2]
-    spare = iter(OTHER_COLOURS * 3)
-    for kind in shown:
-        colour = COLOURS.get(kind) or next(spare)
-        points = [r for r in stage["validation_curve"] if r["kind"] == kind]
-        steps, values = [r["step"] for r in points], [r["nelbo_per_token"] for r in points]
-        axes.plot(
-            steps,
-            values,
-            color=colour,
-            marker="o",
-            ms=3,
-            lw=1.6,
-            label=f"{kind.replace('_', ' ')}, bound on held-out text",
-        )
-        entropy = stage["entropy_per_token"].get(kind)
+    figure, axes = _canvas(4.5, 3.0)
+    with _style():
+        axes.set_yscale("log")
+        axes.set_ylim(*limits)
+        if kind in (None, "all"):
+            train, size = binned(
+                [(r["step"], r["loss"]) for r in stage.get("train_curve") or () if r.get("loss") is not None]
+            )
+            if train:
+                label = "training loss" + (f" (mean of {size} values)" if size > 1 else "")
+                axes.plot(*zip(*train, strict=True), color=SOFT, lw=0.8, alpha=0.75, label=label)
+        points = [
+            r for r in stage.get("validation_curve") or () if r["kind"] == kind and r.get("nelbo_per_token") is not None
+        ]
+        if points:
+            steps, values = [r["step"] for r in points], [r["nelbo_per_token"] for r in points]
+            around = [1.96 * (r.get("stderr") or 0) for r in points]
+            low = [max(v - a, limits[0] / 2) for v, a in zip(values, around, strict=True)]
+            high = [v + a for v, a in zip(values, around, strict=True)]
+            axes.fill_between(steps, low, high, color=SERIES[0], alpha=0.18, lw=0)
+            axes.plot(steps, values, color=SERIES[0], marker="o", ms=3, label="bound on held-out text")
+        entropy = (stage.get("entropy_per_token") or {}).get(kind or "all")
         if entropy:
-            axes.axhline(entropy, color=colour, ls="--", lw=1)
-            axes.annotate(f"{kind}: true entropy {entropy:.3f}", (0.995, entropy), xycoords=("axes fraction", "data"),
-                          ha="right", va="top", fontsize=7.5, color=colour)  # fmt: skip
-    every = [r["nelbo_per_token"] for r in stage["validation_curve"]] + [r["loss"] for r in train[1:]]
-    positive = [v for v in every if v > 0] or [1.0]
-    lowest = [e for e in stage["entropy_per_token"].values() if e > 0]
-    axes.set_yscale("log")
-    axes.set_ylim(0.8 * min([*lowest, *positive]), 1.1 * max(positive))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("")
-    axes.set(xlabel="optimiser step", ylabel="nats per token")
-    bits = axes.secondary_yaxis("right", functions=(_to_bits, _to_nats))
-    bits.set_ylabel("bits per token")
-    bits.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    bits.yaxis.set_major_formatter("{x:g}")
-    bits.yaxis.set_minor_formatter("")
-    axes.legend(fontsize=7.5, frameon=False, loc="upper right")
-    return _svg(figure)
+            axes.axhspan(limits[0], entropy, color=LIMIT, alpha=0.07, lw=0)
+            axes.axhline(entropy, color=LIMIT, lw=1.2, ls=(0, (5, 2)))
+            text = f"true entropy: the physical limit, {entropy:.3f}"
+            axes.annotate(
+                text,
+                (0.015, entropy),
+                (0, -3),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                ha="left",
+                va="top",
+                fontsize=8.5,
+                color=LIMIT,
+            )
+        axes.set(xlabel="optimiser step", ylabel="nats per token")
+        axes.set_xlim(left=0)
+        bits = axes.secondary_yaxis("right", functions=(_to_bits, _to_nats))
+        bits.set_ylabel("bits per token")
+        for axis in (axes.yaxis, bits.yaxis):
+            _plain_numbers(axis)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="upper right", borderaxespad=0.2, handlelength=1.6)
+        name = f"{stage['name']}, {kind or 'training'}: loss by step, against the true entropy"
+        return _svg(figure, name)
 
 
-def time_bins(bins: list[dict[str, float]]) -> str:
-    """Bound per token by masked share, with 95 % intervals: where in t the loss sits."""
-    import matplotlib
+def loss_limits(stage: dict[str, Any]) -> tuple[float, float]:
+    """Loss axis of a stage, from well below the lowest entropy, so that its label has room, to above the first loss.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    Args:
+        stage: an entry of `stages` of the results.
 
-    figure, axes = plt.subplots(figsize=(7.4, 2.6), layout="constrained")
-    middle = [(b["t_low"] + b["t_high"]) / 2 for b in bins]
-    values = [b["loss"] for b in bins]
-    errors = [[b["loss"] - b["ci_low"] for b in bins], [b["ci_high"] - b["loss"] for b in bins]]
-    axes.bar(middle, values, width=0.09, color="#0072B2", alpha=0.75, yerr=errors, ecolor="#222222", capsize=2)
-    axes.set(xlabel="masked share t", ylabel="bound, nats per token", xlim=(0, 1))
-    return _svg(figure)
+    Returns:
+        Both ends in nats per token.
+    """
+    train = [r["loss"] for r in stage.get("train_curve") or () if (r.get("loss") or 0) > 0]
+    bounds = [r["nelbo_per_token"] for r in stage.get("validation_curve") or () if (r.get("nelbo_per_token") or 0) > 0]
+    entropies = [e for e in (stage.get("entropy_per_token") or {}).values() if e and e > 0]
+    # One training value in a hundred is an outlier of a small t: not what the axis is for.
+    usual = sorted(train)[len(train) // 100 :]
+    everything = [*usual, *bounds, *entropies] or [1.0]
+    return 0.62 * min(everything), 1.15 * max(everything)
 
 
-def _svg(figure: Any) -> str:
-    import matplotlib.pyplot as plt
+def time_figure(bins: list[dict[str, Any]], name: str) -> str:
+    """Bound per token by masked share t, with 95 % intervals: where in t the loss sits.
 
-    for axes in figure.axes:
-        axes.spines[["top"]].set_visible(False)
-    buffer = io.StringIO()
-    with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "illada_lab"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    plt.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    Args:
+        bins: `t_bins` of a stage.
+        name: what the figure is called for a reader who does not see it.
+    """
+    figure, axes = _canvas(6.6, 2.7)
+    kinds = list(dict.fromkeys(b.get("kind") for b in bins))
+    with _style():
+        look = itertools.cycle(zip(SERIES, MARKERS, strict=True))
+        for place, (kind, (colour, marker)) in enumerate(zip(kinds, look, strict=False)):
+            chosen = [b for b in bins if b.get("kind") == kind and b.get("loss") is not None]
+            width = min([b["t_high"] - b["t_low"] for b in chosen], default=0.1)
+            # Kinds stand side by side inside their bin.
+            shift = width * 0.6 * ((place + 1) / (len(kinds) + 1) - 0.5)
+            middle = [(b["t_low"] + b["t_high"]) / 2 + shift for b in chosen]
+            loss = [b["loss"] for b in chosen]
+            below = [max(0.0, b["loss"] - (b["ci_low"] if b.get("ci_low") is not None else b["loss"])) for b in chosen]
+            above = [
+                max(0.0, (b["ci_high"] if b.get("ci_high") is not None else b["loss"]) - b["loss"]) for b in chosen
+            ]
+            axes.errorbar(
+                middle,
+                loss,
+                yerr=[below, above],
+                color=colour,
+                marker=marker,
+                ms=4,
+                lw=1,
+                elinewidth=1.2,
+                capsize=2.5,
+                label=kind,
+            )
+        if len(kinds) > 1:
+            axes.legend(loc="upper left", ncols=len(kinds), borderaxespad=0.2)
+        axes.set(xlabel="masked share t", ylabel="bound, nats per token", xlim=(0, 1))
+        axes.set_ylim(bottom=0)
+        axes.spines["right"].set_visible(False)
+        return _svg(figure, name)
 
 
 def _to_bits(nats: Any) -> Any:
@@ -98,3 +184,55 @@ def _to_bits(nats: Any) -> Any:
 
 def _to_nats(bits: Any) -> Any:
     return bits * LN2
+
+
+def _style() -> Any:
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
+
+
+def _canvas(width: float, height: float) -> tuple[Any, Any]:
+    """A figure in inches, without pyplot: a notebook's own backend and open figures stay as they are."""
+    from matplotlib.figure import Figure
+
+    with _style():
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.add_subplot()
+
+
+def _plain_numbers(axis: Any) -> None:
+    """0.5, 1, 2 instead of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _svg(figure: Any, name: str) -> str:
+    """SVG for inside a page: no metadata, no style of its own, no id twice on it, the page's fonts and colours."""
+    from xml.sax.saxutils import quoteattr
+
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    text = buffer.getvalue()
+    text = re.sub(
+        r"<metadata>.*?</metadata>|<style.*?</style>|<defs>\s*</defs>", "", text[text.index("<svg") :], flags=re.S
+    )
+    text = re.sub(r"\s*font-family:[^;\"]*;?|(?<=style=\")font: [^;\"]*px[^;\"]*;?", "", text)
+    text = text.replace("xlink:href", "href").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
+    prefix = re.sub(r"\W+", "-", name) + "-"
+    text = re.sub(r'(\bid="|href="#|url\(#)', lambda found: found[0] + prefix, text)
+    for stand_in, variable in ON_PAGE.items():
+        text = text.replace(stand_in, f"var({variable})")
+    # matplotlib leaves out what is black by default, and breaks paths into lines.
+    text = re.sub(r"\n(?=[LMCQ\"z])", "", text)
+    text = re.sub(r' (d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(?<=\d\.\d\d)\d+", "", found[0]), text)
+    return re.sub(
+        r'<svg [^>]*viewBox="([^"]*)"[^>]*>',
+        lambda m: f'<svg viewBox="{m[1]}" role="img" aria-label={quoteattr(name)}>',
+        text,
+        count=1,
+    )

@@ -1,11 +1,11 @@
 """The report: one HTML file that needs nothing but a browser."""
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
-from illada_lab.report.results import check_results
+from illada_lab.report import player, tables, views
+from illada_lab.report.results import write_text
+from illada_lab.report.schema import checked
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -14,50 +14,72 @@ def render(results: dict[str, Any]) -> str:
     """Results as a self-contained HTML page.
 
     Args:
-        results: see `illada_lab.report.results`.
+        results: see `illada_lab.report.schema`.
 
     Raises:
-        ValueError: a part of the schema is missing.
+        ValueError: the results do not follow the schema.
     """
-    check_results(results)
+    results = checked(results)
     import jinja2
     from markupsafe import Markup
-    from omegaconf import OmegaConf
-
-    from illada_lab.report.figures import loss_curve, time_bins
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
-    environment.filters["thousands"] = lambda number: f"{number:,.0f}"
-    stages = [
-        {
-            **stage,
-            "curve": Markup(loss_curve(stage)),  # noqa: S704 - our own SVG; its labels are escaped by matplotlib
-            "bins": Markup(time_bins(stage["t_bins"])) if stage["t_bins"] else None,  # noqa: S704
-        }
-        for stage in results["stages"]
-    ]
-    # "</" would end the script element, whatever the string it stands in.
-    traces = json.dumps(results["traces"], ensure_ascii=False).replace("</", "<\\/").replace("<!--", "<\\!--")
-    return environment.get_template("report.html").render(
-        **{key: results[key] for key in ("manifest", "parameters", "tables", "samples", "health")},
-        stages=stages,
-        config={name: OmegaConf.to_yaml(OmegaConf.create(tree)) for name, tree in results["config"].items()},
-        traces=Markup(traces),  # noqa: S704 - escaped above
-        n_traces=len(results["traces"]),
-        style=Markup((TEMPLATES / "report.css").read_text("utf-8")),  # noqa: S704
-        script=Markup((TEMPLATES / "player.js").read_text("utf-8")),  # noqa: S704
+    environment.filters.update(
+        thousands=lambda value: tables.ABSENT if value is None else f"{value:,.0f}",
+        duration=tables.duration,
+        plain=_plain,
+    )
+    traces = results.get("traces") or []
+    return environment.get_template("page.html").render(
+        manifest=views.with_absent(
+            results["manifest"], ("command", "commit", "scale", "seed", "seconds", "date", "precision", "is_compiled")
+        ),
+        machine=views.words(results["manifest"].get("machine") or {}),
+        versions=results["manifest"].get("versions") or {},
+        parameters=results.get("parameters"),
+        config={name: _yaml(tree) for name, tree in (results.get("config") or {}).items()},
+        glance=views.glance(results),
+        stages=[views.stage_view(stage) for stage in results.get("stages") or []],
+        tables=[
+            {**table, "rows": [tables.row_view(row) for row in table["rows"]]} for table in results.get("tables") or []
+        ],
+        samples=views.by_model(results.get("samples") or []),
+        health=[views.with_absent(row, ("value", "note", "is_warning")) for row in results.get("health") or []],
+        claims=[views.claim_view(claim) for claim in results.get("claims") or []],
+        traces=traces,
+        # Our own files, and JSON that player.payload has made safe.
+        player_data=Markup(player.payload(traces)),  # noqa: S704
+        scale=player.SCALE,
+        style=Markup((TEMPLATES / "page.css").read_text("utf-8")),  # noqa: S704
+        script=Markup((TEMPLATES / "denoiser.js").read_text("utf-8")),  # noqa: S704
     )
 
 
 def write_report(path: str | Path, results: dict[str, Any]) -> Path:
-    """Render and write, aside and renamed; returns the path."""
-    path = Path(path)
-    text = render(results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
-    return path
+    """Render and write, aside and renamed.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: the results do not follow the schema.
+    """
+    return write_text(path, render(results))
+
+
+def _plain(value: Any) -> str:
+    """A number or text of a small table."""
+    return tables.ABSENT if value is None else f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def _yaml(tree: Any) -> str:
+    """A configuration as a person would write it."""
+    import yaml
+
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100).rstrip()

@@ -1,42 +1,29 @@
-"""The results file of the main job: plain data, one schema, written whole or not at all.
-
-Schema 1 is a dictionary of
-
-- `manifest`: command, commit, scale, seed, date, seconds, versions, machine;
-- `config`: stage -> resolved configuration;
-- `parameters`: total, non_embedding;
-- `stages`: list of name, seconds, tokens, tokens_per_second, train_curve [step, loss, lr], validation_curve [step, kind,
-  nelbo_per_token, stderr], entropy_per_token {kind: nats/token}, over_entropy {kind: bound / entropy - 1}, t_bins [t_low, t_high,
-  loss, ci_low, ci_high, n];
-- `tables`: list of title, model, rows [task, metric, value, ci_low, ci_high, n, chance, target, note];
-- `samples`: list of model, kind, prompt, text, answer, is_correct;
-- `health`: list of name, value, note, is_warning;
-- `traces`: list of title, model, prompt_tokens, tokens, mask, block_length, records [step, position, token, confidence, runner_up,
-  runner_up_confidence, nfe].
-"""
+"""The results file of the main job (`illada_lab.report.schema`): written whole or not at all."""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
-REQUIRED = ("manifest", "config", "parameters", "stages", "tables", "samples", "health", "traces")
+from illada_lab.report.schema import check_results, checked
+
+__all__ = ["check_results", "read_results", "write_results", "write_text"]
 
 
 def write_results(path: str | Path, results: dict[str, Any]) -> Path:
     """Write results aside and rename: a reader never sees half a file.
 
+    Args:
+        path: of the JSON file; its folder is made.
+        results: see `illada_lab.report.schema`.
+
+    Returns:
+        The path.
+
     Raises:
-        ValueError: a part of the schema is missing.
+        ValueError: the results do not follow the schema.
     """
-    check_results(results)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, path)
-    return path
+    return write_text(path, json.dumps(checked(results), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_results(path: str | Path) -> dict[str, Any]:
@@ -53,14 +40,20 @@ def read_results(path: str | Path) -> dict[str, Any]:
         results = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"results = {path}; not JSON (line {error.lineno}: {error.msg}); run the job again") from error
-    check_results(results)
-    return results
+    except UnicodeDecodeError as error:
+        raise ValueError(f"results = {path}; not UTF-8 text (byte {error.start}); run the job again") from error
+    return checked(results)
 
 
-def check_results(results: Any) -> None:
-    """Raise ValueError where a part of the schema is missing."""
-    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        found = results.get("schema") if isinstance(results, dict) else type(results).__name__
-        raise ValueError(f"results.schema = {found}; this version reads another; {SCHEMA}")
-    if missing := [key for key in REQUIRED if key not in results]:
-        raise ValueError(f"results.{missing[0]}; missing; a results file has {', '.join(REQUIRED)}")
+def write_text(path: str | Path, text: str) -> Path:
+    """Write text aside and rename it into place; returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process in the name: two jobs with one folder must not write into each other's file.
+    aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return path

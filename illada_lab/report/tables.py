@@ -1,22 +1,91 @@
-"""Tables for the terminal."""
+"""Evaluation rows for the terminal and for the page: one way of writing numbers for both."""
 
 from collections.abc import Sequence
 from typing import Any
 
+ABSENT = "–"
+Number = int | float  # JSON writes 1.0 and 1 alike
+
+
+def quantity(value: Number | None, unit: str | None = None) -> str:
+    """A share as percent; with a unit, the number and the unit.
+
+    >>> quantity(0.973), quantity(1.2345, "nats/token"), quantity(None)
+    ('97.3 %', '1.234 nats/token', '–')
+    """
+    if value is None:
+        return ABSENT
+    return f"{100 * value:.1f} %" if unit is None else f"{value:.4g} {unit}"
+
+
+def interval(low: Number | None, high: Number | None, unit: str | None = None) -> str:
+    """Both ends of an interval; the unit once."""
+    if low is None or high is None:
+        return ABSENT
+    return f"{100 * low:.1f} to {100 * high:.1f} %" if unit is None else f"{low:.4g} to {high:.4g} {unit}"
+
+
+def duration(seconds: Number | None) -> str:
+    """Seconds as a person says them.
+
+    >>> duration(7.25), duration(551.6), duration(7300)
+    ('7.2 s', '9 min 12 s', '2 h 2 min')
+    """
+    if seconds is None:
+        return ABSENT
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """A row against its target.
+
+    Returns:
+        "reached", "missed", "open" where the target is missed but inside the interval, "" without a target.
+    """
+    value, target = row.get("value"), row.get("target")
+    if value is None or target is None:
+        return ""
+    if value >= target:
+        return "reached"
+    return "open" if (row.get("ci_high") or value) >= target else "missed"
+
+
+def row_view(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as text, with the places of its marks on a scale from 0 to 100 where it is a share."""
+    unit = row.get("unit")
+    marks = {key: row.get(key) for key in ("value", "ci_low", "ci_high", "chance", "target")}
+    has_scale = unit is None and marks["value"] is not None
+    return {
+        "task": row["task"],
+        "metric": row["metric"],
+        "value": quantity(row.get("value"), unit),
+        "interval": interval(row.get("ci_low"), row.get("ci_high"), unit),
+        "n": ABSENT if row.get("n") is None else f"{row['n']:,}",
+        "chance": quantity(row.get("chance"), unit),
+        "target": "" if row.get("target") is None else f"≥ {quantity(row['target'], unit)}",
+        "verdict": verdict(row),
+        "note": row.get("note") or "",
+        "marks": {k: None if v is None else min(100.0, max(0.0, 100 * v)) for k, v in marks.items()}
+        if has_scale
+        else None,
+    }
+
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
-    """Print evaluation rows: share, 95 % interval, chance, target."""
+    """Print evaluation rows: value, 95 % interval, chance, target."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for name, side in (("task", "left"), ("metric", "left"), ("share", "right"), ("95 % interval", "right"), ("n", "right"),
-                       ("chance", "right"), ("target", "right")):  # fmt: skip
-        table.add_column(name, justify=side)  # type: ignore[arg-type]
-    for row in rows:
-        target = "" if row["target"] is None else f">= {row['target']:.0%}"
-        table.add_row(
-            row["task"], row["metric"], f"{row['value']:.1%}", f"{row['ci_low']:.1%} to {row['ci_high']:.1%}", str(row["n"]),
-            f"{row['chance']:.1%}", target,
-        )  # fmt: skip
+    for name in ("task", "metric"):
+        table.add_column(name)
+    for name in ("value", "95 % interval", "n", "chance", "target"):
+        table.add_column(name, justify="right")
+    for view in map(row_view, rows):
+        # As Text: a task named "[x]" is no markup of rich.
+        table.add_row(*(Text(view[key]) for key in ("task", "metric", "value", "interval", "n", "chance", "target")))
     Console(width=110, highlight=False).print(table)

@@ -1,0 +1,106 @@
+import pytest
+
+from illada_lab.report.figures import binned, loss_limits, time_figure
+from illada_lab.report.tables import duration, interval, print_rows, quantity, row_view, verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(0.973, None, "97.3 %"), (1, None, "100.0 %"), (None, None, "–"), (1.2345, "nats/token", "1.234 nats/token")],
+)
+def test_quantity(value, unit, text):
+    assert quantity(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (7.25, "7.2 s"),
+        (59.99, "60.0 s"),
+        (551.6, "9 min 12 s"),
+        (3599.6, "1 h 0 min"),
+        (7300, "2 h 1 min"),
+    ],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_interval():
+    assert interval(0.1, 0.25) == "10.0 to 25.0 %"
+    assert interval(0.1, None) == "–"
+
+
+@pytest.mark.parametrize(
+    ("value", "ci_high", "target", "wanted"),
+    [
+        (0.96, 0.99, 0.95, "reached"),
+        (0.95, 0.99, 0.95, "reached"),
+        (0.94, 0.97, 0.95, "open"),
+        (0.9, 0.93, 0.95, "missed"),
+        (0.9, None, 0.95, "missed"),
+        (None, None, 0.95, ""),
+        (0.9, 0.95, None, ""),
+    ],
+)
+def test_verdict(value, ci_high, target, wanted):
+    assert verdict({"value": value, "ci_high": ci_high, "target": target}) == wanted
+
+
+def test_marks_stand_on_a_scale_of_shares_only():
+    row = {"task": "a", "metric": "m", "value": 0.5, "ci_low": -0.01, "ci_high": 1.2, "chance": None}
+    assert row_view(row)["marks"] == {"value": 50.0, "ci_low": 0.0, "ci_high": 100.0, "chance": None, "target": None}
+    assert row_view({**row, "unit": "nats"})["marks"] is None
+
+
+def test_rows_are_printed_with_what_they_have(capsys):
+    print_rows(
+        [
+            {
+                "task": "[bold]x",
+                "metric": "exact match",
+                "value": 0.5,
+                "ci_low": 0.4,
+                "ci_high": 0.6,
+                "n": 10,
+                "chance": 0.1,
+                "target": 0.95,
+            },
+            {"task": "y", "metric": "bound", "value": 1.5, "unit": "nats"},
+        ]
+    )
+    printed = capsys.readouterr().out
+    for wanted in ("[bold]x", "50.0 %", "40.0 to 60.0 %", "≥ 95.0 %", "1.5 nats"):
+        assert wanted in printed
+
+
+def test_binned_keeps_the_mean_and_at_most_n_points():
+    points = [(step, float(step % 7)) for step in range(1000)]
+    found, size = binned(points, 240)
+    assert len(found) == 200 and size == 5
+    assert sum(y for _, y in found) / len(found) == pytest.approx(sum(y for _, y in points) / 1000)
+    assert binned(points[:3], 240) == ([(0.0, 0.0), (1.0, 1.0), (2.0, 2.0)], 1)
+    assert binned([], 240) == ([], 1)
+
+
+def test_limits_hold_bounds_and_entropies():
+    low, high = loss_limits(
+        {
+            "train_curve": [{"loss": 5.0}],
+            "validation_curve": [{"nelbo_per_token": 6.0}],
+            "entropy_per_token": {"story": 0.4, "none": 0.0},
+        }
+    )
+    assert low < 0.4 and high > 6.0
+    assert loss_limits({}) == pytest.approx((0.62, 1.15))
+
+
+def test_kinds_of_bins_are_told_apart():
+    bins = [
+        {"t_low": 0.0, "t_high": 0.5, "loss": 1, "kind": "a$b"},
+        {"t_low": 0.0, "t_high": 0.5, "loss": 2.0, "ci_low": 1, "ci_high": 3, "kind": "c"},
+    ]
+    svg = time_figure(bins, "bins")
+    assert "a$b" in svg and "var(--series-1)" in svg and "var(--series-2)" in svg
+    assert 'aria-label="bins"' in svg and "#0101" not in svg
