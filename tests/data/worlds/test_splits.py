@@ -61,22 +61,32 @@ def test_no_question_in_two_splits(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_held_out_questions_are_new_items_not_new_words(seed: int) -> None:
+def test_what_is_never_asked_for_is_asked_for_in_no_words(seed: int) -> None:
     world = World(seed=seed)
-    numbers = {
-        split: {tuple(sorted(w for w in q.prompt.split() if w.isdigit())) for q in world.questions(split, "sum")}
-        for split in SPLITS
-    }
-    facts = {split: {(fact.person.name, fact.answer) for fact in world.asked.facts[split]} for split in SPLITS}
+    for kind in ("fact", "sum"):
+        unasked = {item.prompt for item in world.questions("test", f"{kind}_unasked")}
+        everything = {item.prompt for split in SPLITS for item in world.questions(split, kind)}
+        assert unasked and not unasked & everything
+        trained = {item.prompt for item in world.instructions("train", 4000, kinds=[kind])}
+        # Other wordings of what the test split asks are trained on; of what is unasked none is.
+        numbers = {tuple(sorted(w for w in q.split() if w.isdigit())) for q in trained}
+        for item in world.questions("test", f"{kind}_unasked"):
+            if kind == "sum":
+                assert tuple(sorted(w for w in item.prompt.split() if w.isdigit())) not in numbers
+    unasked = {(item.person.name, item.answer) for item in world.asked.items["fact"]["test"]}
+    asked = {(item.person.name, item.answer) for item in world.asked.items["fact"]["train"]}
+    assert not unasked & asked
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_word_sums_are_held_out_by_their_numbers_and_choices_by_their_question(seed: int) -> None:
+    world = World(seed=seed)
     triples = {
         split: {tuple(w for w in q.prompt.split() if w.isdigit()) for q in world.questions(split, "word_sum", 600)}
         for split in SPLITS
     }
     for one, other in combinations(SPLITS, 2):
-        assert not numbers[one] & numbers[other]
-        assert not facts[one] & facts[other]
         assert not triples[one] & triples[other]
-    # A choice question asks for a fact of its own split.
     for split in SPLITS:
         plain = {question.prompt for question in world.questions(split, "fact")}
         assert all(q.prompt[: q.prompt.index("?") + 1] in plain for q in world.questions(split, "choice", 100))
