@@ -52,12 +52,14 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "config") -> Di
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
+    # Hydra cannot choose nothing, though config.yaml says so by `experiment: null`: leave such a choice out.
+    overrides = [o for o in overrides if o not in _choices_of_nothing(config_name)]
     if GlobalHydra.instance().is_initialized():
         GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
             return hydra_compose(config_name, overrides=list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             # Hydra stops at the first problem. So each override alone on top of those that work; choices of groups
             # first, since they decide which keys there are.
             problems: dict[str, str] = {}
@@ -66,7 +68,7 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "config") -> Di
                 try:
                     hydra_compose(config_name, overrides=[*good, override])
                     good.append(override)
-                except (HydraException, OmegaConfBaseException) as single:
+                except (HydraException, OmegaConfBaseException, ValueError) as single:
                     problems[override] = _explain(override, single, hydra_compose(config_name, overrides=good))
             lines = [problems[override] for override in overrides if override in problems]
             usable = hydra_compose(config_name, overrides=good)
@@ -105,6 +107,12 @@ def groups() -> dict[str, list[str]]:
     }
 
 
+def _choices_of_nothing(config_name: str) -> set[str]:
+    """Overrides that say what the root file says already: no choice in this group."""
+    defaults = OmegaConf.load(conf_dir() / f"{config_name}.yaml")["defaults"]  # type: ignore[index]
+    return {f"{key}=null" for entry in defaults if not isinstance(entry, str) for key in entry if entry[key] is None}
+
+
 def _is_choice(override: str) -> bool:
     return override.lstrip("+~").partition("=")[0].partition("@")[0] in groups()
 
@@ -121,7 +129,12 @@ def _explain(override: str, error: Exception, tree: DictConfig) -> str:
     message = str(error)
     if "Could not override" in message or "not in struct" in message or "Could not delete" in message:
         return f"{key} = {value}; there is no such key; {near_key(key, tree)}"
-    if "mismatched input" in message or "token recognition" in message or "extraneous input" in message:
+    if (
+        "mismatched input" in message
+        or "token recognition" in message
+        or "extraneous input" in message
+        or "no viable" in message
+    ):
         return f"{override}; the value cannot be read; put quotes around text with special signs: {key}=\"'...'\""
     return f"{override}; {first_line(error)}; illada-lab config shows all keys"
 

@@ -247,7 +247,8 @@ def _across(tree: DictConfig) -> list[str]:
         if rows % per_pass:
             nearest = max(1, round(rows / per_pass)) * per_pass
             problems.append(
-                f"data.batch_size = {rows}; must be a multiple of micro_batch_size * devices = {per_pass}; nearest: {nearest}"
+                f"data.batch_size = {rows}; must be a multiple of micro_batch_size * devices = {per_pass}; "
+                f"nearest: {nearest}"
             )
     rows_of_embedding, n_tokens = value_at(tree, "model.vocab_size"), value_at(tree, "tokenizer.vocab_size")
     if isinstance(rows_of_embedding, int) and isinstance(n_tokens, int) and rows_of_embedding < n_tokens:

@@ -1,0 +1,204 @@
+"""Compose, check, build: precedence, and the table of bad input with the message each gets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from omegaconf import OmegaConf
+
+from illada_lab.config import ConfigError, build, check, compose, compose_and_check, to_plain
+from illada_lab.config_types import fits, name_of
+
+# Override -> what the message must say. Each line stands for a mistake users make.
+MISTAKES = {
+    "scale=toyy": "scale = toyy; no such file in conf/scale; did you mean toy?",
+    "experiment=stf": "did you mean sft?",
+    "model=7b": "model = 7b; no such file in conf/model",
+    "model=null": "model = null; no such file in conf/model; one of",
+    "modle=toy": "modle = toy; there is no such key; did you mean model?",
+    "model.n_layer=3": "model.n_layer = 3; there is no such key; did you mean model.n_layers?",
+    "trainer.lr=3": "trainer.lr = 3; there is no such key; did you mean",
+    "+model.n_layer=3": "model.n_layer = 3; MaskPredictor has no such argument; did you mean model.n_layers?",
+    "~model.n_layers": "model.n_layers = (not given); MaskPredictor needs it",
+    "model.n_layers=two": "model.n_layers = 'two'; text is not what MaskPredictor takes; a whole number",
+    "model.n_layers=1.5": "model.n_layers = 1.5; a number is not what MaskPredictor takes; a whole number",
+    "model.d_model=1e2": "model.d_model = 100.0; a number is not what MaskPredictor takes; 100",
+    "model.is_tied=1": "model.is_tied = 1; a whole number is not what MaskPredictor takes; true or false",
+    "model.n_layers=null": "model.n_layers = null; null is not what MaskPredictor takes",
+    "model.d_model=100": "model.n_heads = 4; d_model = 100 must split into heads of one even size",
+    "model.n_kv_heads=3": "model.n_kv_heads = 3; must divide n_heads = 4; one of [1, 2, 4]",
+    "model._target_=illada_lab.models.MaskPredicter": "illada_lab.models has no MaskPredicter, but MaskPredictor",
+    "model._target_=illada_lab.modles.MaskPredictor": "No module named 'illada_lab.modles'",
+    "data=text": "data.path = ???; must be given; pass data.path=...",
+    "data.packing=whole": "data.packing = 'whole'; text is not what DataModule takes; Packing or null",
+    "data.length=512": "data.length = 512; longer than model.max_length; at most 256",
+    "data.micro_batch_size=3": "must be a multiple of micro_batch_size * devices = 3; nearest: 33",
+    "trainer.precision=fp8": "trainer.precision = 'fp8'; text is not what TrainerSettings takes; auto or 32-true or bf16",
+    "trainer.max_steps=0": "trainer.max_steps = 0; counts from 1",
+    "optim.betas=0.9": "optim.betas = 0.9; a number is not what muon takes",
+    "sampler.block_length=5": "sampler.block_length = 5; must divide response_length = 32; nearest",
+    "objective.schedule.min_probability=2.0": "objective.schedule.min_probability = 2.0; ",
+    "run_dir=${nam}": "run_dir = ${nam}; there is no key nam; did you mean name?",
+    "seed=x": "seed = 'x'; text is not what it takes; a whole number",
+    "scale.n_steps=abc": "scale.n_steps = 'abc'; text is not what",
+    "foo": "foo; not a setting; of the form key=value",
+    "name=[": "name=[; the value cannot be read",
+}
+
+
+@pytest.mark.parametrize(("mistake", "message"), MISTAKES.items(), ids=MISTAKES.keys())
+def test_one_mistake_gives_one_line_that_says_what_would_be_right(mistake, message):
+    with pytest.raises(ConfigError) as error:
+        compose_and_check([mistake])
+    assert len(error.value.problems) == 1, error.value.problems
+    assert message in str(error.value)
+
+
+def test_all_problems_come_at_once_from_both_stages_and_in_a_fixed_order():
+    mistakes = ["scale=toyy", "model.n_layer=3", "model.n_heads=3", "seed=x", "run_dir=${nam}", "optim.lr=fast"]
+    with pytest.raises(ConfigError) as error:
+        compose_and_check(mistakes)
+    keys = [line.partition(" = ")[0] for line in error.value.problems]
+    assert set(keys) == {"scale", "model.n_layer", "model.n_heads", "model.n_kv_heads", "seed", "run_dir", "optim.lr"}
+    assert keys[:2] == ["scale", "model.n_layer"]
+
+
+def test_nothing_is_built_by_the_check(monkeypatch):
+    import illada_lab.models
+
+    monkeypatch.setattr(
+        illada_lab.models.MaskPredictor, "__init__", _refuse_to_be_built(illada_lab.models.MaskPredictor)
+    )
+    check(compose())
+
+
+def _refuse_to_be_built(called):
+    import functools
+
+    @functools.wraps(called.__init__)
+    def init(self, **_):
+        raise AssertionError("built")
+
+    return init
+
+
+def test_what_is_said_on_the_command_line_wins_over_the_scale():
+    tree = compose_and_check(["scale=smoke", "model=toy", "optim=adamw", "trainer.max_steps=7"])
+    assert tree.scale.name == "smoke" and tree.model.d_model == 128 and tree.trainer.max_steps == 7
+    assert tree.optim._target_.endswith("adamw") and tree.data.length == tree.scale.length
+    assert compose(["model=toy", "scale=smoke"]) == compose(["scale=smoke", "model=toy"])
+
+
+def test_text_data_takes_its_path_from_one_key():
+    tree = compose_and_check(["data=text", "data.path=notes.txt", "scale=smoke"])
+    assert tree.data.source.path == "notes.txt"
+
+
+def test_experiments_are_deltas_that_the_command_line_can_still_change():
+    tree = compose_and_check(["experiment=sft", "scale=smoke", "lr=cosine", "name=mine"])
+    assert tree.lr._target_.endswith("Cosine") and tree.run_dir == "runs/mine" and "world" in tree.data.source._target_
+
+
+def test_composing_twice_gives_the_same_and_leaves_hydra_usable():
+    assert compose(["scale=smoke"]) == compose(["scale=smoke"])
+    with pytest.raises(ConfigError):
+        compose(["scale=nope"])
+    assert compose().scale.name == "toy"
+
+
+# Targets for build and check.
+
+
+class Thing:
+    runtime_arguments = frozenset({"size"})
+
+    def __init__(self, *, size: int, ratio: float = 0.5, kind: Literal["a", "b"] = "a", parts: Sequence[int] = ()):
+        if ratio > 1:
+            raise ValueError(f"ratio = {ratio}; a share; 0 to 1")
+        self.size, self.ratio, self.kind, self.parts = size, ratio, kind, parts
+
+    @staticmethod
+    def check_config(**values):
+        return ["kind = b; needs parts; parts: [1]"] if values.get("kind") == "b" and not values.get("parts") else []
+
+
+class Needy:
+    def __init__(self, *, must: int):
+        raise RuntimeError("first\nsecond")
+
+
+def node(**values):
+    return OmegaConf.create({"thing": {"_target_": f"{__name__}.Thing", **values}})
+
+
+def test_arguments_of_run_time_may_be_missing_or_null():
+    check(node())
+    check(node(size=None))
+    assert build(node().thing, size=3).size == 3
+    with pytest.raises(ConfigError, match="thing.size = 'x'; text"):
+        check(node(size="x"))
+
+
+def test_partial_nodes_may_miss_what_others_must_have():
+    needy = {"_target_": f"{__name__}.Needy"}
+    with pytest.raises(ConfigError, match=r"a.must = \(not given\); Needy needs it"):
+        check(OmegaConf.create({"a": needy}))
+    check(OmegaConf.create({"a": {**needy, "_partial_": True}}))
+
+
+def test_a_target_may_look_at_its_own_numbers():
+    with pytest.raises(ConfigError, match="thing.kind = b; needs parts"):
+        check(node(kind="b"))
+    check(node(kind="b", parts=[1]))
+
+
+def test_keys_that_only_other_keys_refer_to_are_no_arguments():
+    tree = node(base=0.25, ratio="${thing.base}")
+    check(tree)
+    assert build(tree.thing, size=1).ratio == 0.25
+
+
+def test_errors_of_constructors_come_through_in_plain_words():
+    with pytest.raises(ValueError, match="^ratio = 2.0; a share; 0 to 1$"):
+        build(node(ratio=2.0, size=1).thing)
+    with pytest.raises(ConfigError, match="^first$"):
+        build({"_target_": f"{__name__}.Needy", "must": 1})
+
+
+def test_plain_data_is_resolved():
+    assert to_plain(node(base=1, ratio="${thing.base}"))["thing"]["ratio"] == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "is_right"),
+    [
+        (1, int, True),
+        (True, int, False),
+        (1, float, True),
+        (1.5, int, False),
+        (1, bool, False),
+        ("a", str, True),
+        (None, str, False),
+        (None, str | None, True),
+        ("plateau", float | Literal["plateau"], True),
+        ("platau", float | Literal["plateau"], False),
+        (1, Literal[True], False),
+        ([0.9, 0.95], tuple[float, float], True),
+        ([0.9], tuple[float, float], False),
+        ([1, "a"], Sequence[int], False),
+        ("ab", Sequence[str], False),
+        ({"a": 0.5}, dict[str, float], True),
+        ({"a": "b"}, dict[str, float], False),
+        ("somewhere", Path, True),
+        ("somewhere", Thing, False),
+        ({"_target_": "x"}, Thing, True),
+    ],
+)
+def test_values_against_annotations(value, hint, is_right):
+    assert fits(value, hint) is is_right
+
+
+def test_annotations_in_words():
+    assert name_of(float | Literal["plateau"]) == "a number or plateau"
+    assert name_of(str | None) == "text or null"
