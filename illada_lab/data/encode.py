@@ -53,10 +53,12 @@ class Encoder:
         parts: list[Documents] = []
         size, first = 0, 0
         for columns in table.iter(batch_size=TEXTS_PER_CALL):
-            if "messages" in columns:
-                part = self._conversations(columns["messages"], first, random)
-            else:
-                part = self._texts(columns["text"], first)
+            is_chat = "messages" in columns
+            part = (
+                self._conversations(columns["messages"], first, random)
+                if is_chat
+                else self._texts(columns["text"], first)
+            )
             first += len(part.offsets) - 1
             size += len(part.tokens)
             parts.append(part)
