@@ -129,12 +129,9 @@ def _explain(override: str, error: Exception, tree: DictConfig) -> str:
     message = str(error)
     if "Could not override" in message or "not in struct" in message or "Could not delete" in message:
         return f"{key} = {value}; there is no such key; {near_key(key, tree)}"
-    if (
-        "mismatched input" in message
-        or "token recognition" in message
-        or "extraneous input" in message
-        or "no viable" in message
-    ):
+    if "Ambiguous value" in message:
+        return f"{override}; several values; --multirun runs each of them, {key}=[{value}] is one list"
+    if any(sign in message for sign in ("mismatched input", "token recognition", "extraneous input", "no viable")):
         return f"{override}; the value cannot be read; put quotes around text with special signs: {key}=\"'...'\""
     return f"{override}; {first_line(error)}; illada-lab config shows all keys"
 

@@ -1,0 +1,180 @@
+"""The command line: exit statuses, one-line errors, help, sweeps."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import illada_lab.commands.train
+from illada_lab.cli import COMMANDS, EXAMPLES, main
+
+
+def program(*words: str, **options) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "illada_lab.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """What `train` was called with; nothing is trained."""
+    seen = []
+    monkeypatch.setattr(illada_lab.commands.train, "run", lambda config: seen.append(config) or 0)
+    return seen
+
+
+def raising(error):
+    def run(config):
+        raise error
+
+    return run
+
+
+def test_help_lists_every_command_and_each_shows_two_examples(capsys):
+    assert main([]) == 0 and main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command in listed
+        assert main([command, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert len(EXAMPLES[command]) >= 2 and all(example in shown for example in EXAMPLES[command])
+
+
+@pytest.mark.parametrize("example", [e for c in ("train", "config", "reproduce") for e in EXAMPLES[c]])
+def test_examples_of_the_help_are_right(example, runs, monkeypatch):
+    """They compose and check; nothing is run."""
+    import illada_lab.commands.reproduce
+
+    monkeypatch.setattr(illada_lab.commands.reproduce, "run", lambda config: 0)
+    assert main(example.split()[1:]) == 0
+
+
+def test_the_last_line_of_config_is_the_exact_size(capsys):
+    assert main(["config", "scale=8b"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == "parameters: 7,615,025,152 (non-embedding 6,979,588,096)"
+    assert "d_ffn: 14336" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluat"], "command = evaluat; there is no such command; did you mean evaluate?"),
+        (["train", "--multirn"], "--multirn; there is no such flag; did you mean --multirun?"),
+        (["train", "--json"], "--json; train prints no JSON"),
+        (["doctor", "-m"], "--multirun; not with doctor"),
+        (["--traceback"], "--traceback; a flag without a command"),
+        (["train", "model.n_layer=2"], "model.n_layer = 2; there is no such key; did you mean model.n_layers?"),
+        (["sample"], "checkpoint = null; which model?"),
+        (["sample", "checkpoint=nowhere"], "checkpoint = nowhere; "),
+    ],
+)
+def test_bad_input_gives_one_line_and_status_2(words, message, capsys):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and error.startswith("illada-lab: ")
+
+
+def test_every_problem_of_a_configuration_gets_its_line(capsys, runs):
+    assert main(["train", "scale=toyy", "model.n_layer=2", "optim.lr=fast"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3
+    assert not runs
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ValueError("seed = x; why; 0"), 2, "seed = x; why; 0"),
+        (FileNotFoundError(2, "No such file", "here.txt"), 2, "here.txt; there is no such file or folder"),
+        (ModuleNotFoundError("No module", name="lm_eval.tasks"), 2, "pip install 'illada_lab[eval]'"),
+        (
+            ModuleNotFoundError("No module", name="wonder"),
+            2,
+            "wonder is not installed; this needs it; pip install wonder",
+        ),
+        (RuntimeError("loss is NaN at step 3\nmore"), 1, "loss is NaN at step 3"),
+        (OSError(28, "No space left on device"), 1, "No space left"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ],
+)
+def test_errors_of_a_run_become_one_line_and_a_status(error, status, message, capsys, monkeypatch):
+    monkeypatch.setattr(illada_lab.commands.train, "run", raising(error))
+    assert main(["train", "scale=smoke"]) == status
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_the_traceback_is_shown_when_asked_for(monkeypatch):
+    monkeypatch.setattr(illada_lab.commands.train, "run", raising(ValueError("inner")))
+    with pytest.raises(ValueError, match="inner"):
+        main(["train", "scale=smoke", "--traceback"])
+    done = program("train", "model.n_layer=2", "--traceback")
+    assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_a_bug_of_ours_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(illada_lab.commands.train, "run", raising(KeyError("a bug")))
+    with pytest.raises(KeyError):
+        main(["train", "scale=smoke"])
+
+
+def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(runs):
+    assert main(["train", "scale=smoke", "model.n_layers=1,2", "seed=range(0,2)", "-m"]) == 0
+    assert [(c.model.n_layers, c.seed) for c in runs] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert len({c.run_dir for c in runs}) == len({c.name for c in runs}) == 4
+    assert runs[0].run_dir == "runs/pretrain-smoke/model.n_layers=1,seed=0"
+    assert runs[0].logger.csv.save_dir == runs[0].run_dir
+
+
+def test_a_sweep_over_choices_and_with_nothing_to_sweep(runs):
+    assert main(["train", "scale=smoke", "optim=adamw,muon", "--multirun"]) == 0
+    assert [c.optim._target_.rsplit(".", 1)[-1] for c in runs] == ["adamw", "muon"]
+    runs.clear()
+    assert main(["train", "scale=smoke", "-m"]) == 0
+    assert [c.run_dir for c in runs] == ["runs/pretrain-smoke"]
+
+
+def test_a_sweep_is_checked_as_a_whole_before_its_first_job(runs, capsys):
+    assert main(["train", "scale=smoke", "model.n_heads=2,3", "-m"]) == 2
+    assert not runs and "n_heads = 3" in capsys.readouterr().err
+
+
+def test_commas_without_multirun_are_explained(capsys, runs):
+    assert main(["train", "scale=smoke", "seed=0,1"]) == 2
+    said = capsys.readouterr().err
+    assert "--multirun" in said and said.count("\n") == 1 and not runs
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    done = subprocess.run(
+        f"{sys.executable} -m illada_lab.cli config scale=8b | head -n 1", shell=True, capture_output=True, text=True
+    )
+    assert done.stdout and "Traceback" not in done.stderr and "Error" not in done.stderr
+
+
+def test_doctor_tells_what_would_be_used(capsys):
+    assert main(["doctor", "scale=8b", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kernels"]["sdpa"] == "works" and found["would_use"]["attention"] == "sdpa"
+    assert found["would_use"]["precision"] in ("32-true", "bf16-mixed")
+    assert found["training_state"]["parameters"] == 7_615_025_152
+    # Weights, gradients, two moments: 16 bytes each.
+    assert found["training_state"]["state_gib"] == pytest.approx(16 * 7_615_025_152 / 2**30, abs=0.01)
+    assert found["versions"]["flash-attn"] == "not installed" or found["extras"]["flash_attn"] == "installed"
+
+
+def test_doctor_prints_tables(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for word in ("Processor", "Attention kernels", "sdpa", "precision", "scale=toy"):
+        assert word in out
+
+
+def test_kernels_that_answer_wrongly_are_found(monkeypatch):
+    import torch
+
+    from illada_lab import doctor
+
+    monkeypatch.setattr(doctor, "_sdpa", lambda q, k, v, offsets: torch.zeros_like(q))
+    assert doctor.try_kernels(torch.device("cpu"))["sdpa"].startswith("wrong by")

@@ -1,0 +1,151 @@
+"""What users install: the wheel, the pins, the time of an import, the direction of imports."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import illada_lab
+from illada_lab.config import conf_dir
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+HEAVY = {"lightning", "pytorch_lightning", "datasets", "wandb", "matplotlib", "transformers", "pandas", "tensorboard"}
+
+
+def python(code: str, cwd: Path = ROOT, **environment: str) -> str:
+    """Output of a fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_every_module_and_every_configuration(wheel):
+    held = set(zipfile.ZipFile(wheel).namelist())
+    modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "illada_lab").rglob("*.py")}
+    files = {f"illada_lab/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "conf").rglob("*.yaml")}
+    assert modules <= held and files <= held and len(files) > 30
+    assert not [name for name in held if name.startswith(("tests/", "conf/")) or name.endswith(".pyc")]
+
+
+def test_an_installed_wheel_works_far_from_the_checkout(wheel, tmp_path):
+    """Unpacked beside nothing else: its own conf/ is found and a configuration composes, checks and is counted."""
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = (
+        "import illada_lab, sys; from illada_lab.config import conf_dir; print(conf_dir());"
+        "from illada_lab.cli import main; sys.exit(main(['config', 'scale=8b']))"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    out = python(code, cwd=tmp_path / "elsewhere", PYTHONPATH=str(tmp_path / "site")).splitlines()
+    assert Path(out[0]) == tmp_path / "site" / "illada_lab" / "conf"
+    assert out[-1].startswith("parameters: 7,615,025,152")
+
+
+def test_the_checkout_uses_the_configurations_at_its_top():
+    assert conf_dir() == ROOT / "conf"
+
+
+def test_every_folder_of_modules_is_a_package():
+    """A folder without __init__.py is not seen by the checks of the import direction."""
+    folders = {path.parent for path in (ROOT / "illada_lab").rglob("*.py")}
+    assert not [folder for folder in folders if not (folder / "__init__.py").is_file()]
+
+
+def test_version_and_license():
+    assert PYPROJECT["project"]["version"] == illada_lab.__version__
+    assert "Apache License" in (ROOT / "LICENSE").read_text()[:200]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "illada_lab",
+        "illada_lab.cli",
+        "illada_lab.diffusion",
+        "illada_lab.models",
+        "illada_lab.objectives",
+        "illada_lab.samplers",
+    ],
+)
+def test_imports_bring_nothing_heavy_along(module):
+    code = f"import {module}, sys; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    imported = set(python(code).split())
+    assert not imported & HEAVY
+    if module != "illada_lab.cli":
+        assert "hydra" not in imported
+
+
+def test_import_and_help_are_fast():
+    """Relative to torch's own import, which no one can avoid, so that a slow or busy machine does not matter."""
+
+    def seconds(code: str) -> float:
+        times = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            python(code)
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    torch_alone = seconds("import torch")
+    assert seconds("import illada_lab") < max(0.5 * torch_alone, 0.5)
+    assert seconds("from illada_lab.cli import main; main(['--help'])") < max(0.5 * torch_alone, 0.5)
+    assert seconds("import illada_lab.models, illada_lab.objectives, illada_lab.samplers") < 2 * torch_alone + 0.5
+
+
+def test_public_names_are_there_and_others_are_not():
+    for name in illada_lab.__all__:
+        assert getattr(illada_lab, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        illada_lab.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_pins_are_exact_portable_and_cover_what_the_package_needs():
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "torch==2.13.0"
+    pattern = re.compile(r"([A-Za-z0-9._-]+)==([0-9A-Za-z.!]+)(; [a-z_]+ == \"\w+\")?")
+    matches = [pattern.fullmatch(line) for line in lines]
+    assert all(matches), [line for line, match in zip(lines, matches, strict=True) if match is None]
+    pinned = {match[1].lower().replace("_", "-") for match in matches if match}
+    assert len(pinned) == len(lines)
+    project = PYPROJECT["project"]
+    extras = project["optional-dependencies"]
+    for requirement in [*project["dependencies"], *extras["dev"], *extras["tensorboard"], "setuptools"]:
+        name = re.match(r"[A-Za-z0-9._-]+", requirement)
+        assert name and name[0].lower().replace("_", "-") in pinned, requirement
+
+
+def test_the_base_install_asks_for_no_optional_package():
+    base = " ".join(PYPROJECT["project"]["dependencies"])
+    assert not [
+        name for name in ("flash-attn", "liger", "lm-eval", "jupyter", "pytest", "transformers") if name in base
+    ]
+
+
+def test_make_needs_no_target_that_is_not_there():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("reproduce", "test", "bench", "notebooks", "lint", "format", "clean"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
