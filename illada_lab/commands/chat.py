@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 
 
 def run(config: DictConfig) -> int:
-    """Read questions line by line until an empty one or the end of the input; earlier turns stay in the conversation."""
+    """Read questions line by line until an empty one or the end of the input; the last `n_turns` turns stay in the conversation."""
     import torch
 
     from illada_lab.commands.sample import is_chat, load
@@ -42,4 +42,5 @@ def run(config: DictConfig) -> int:
         print(written[0].text)
         if written[0].text:
             turns += [{"role": "user", "content": said}, {"role": "assistant", "content": written[0].text}]
+            turns = turns[len(turns) - 2 * config.n_turns :]
     return 0
