@@ -11,7 +11,7 @@ from illada_lab.report import render, write_report
 from illada_lab.report.views import glance, over_entropy
 from tests.report.example import ENTROPY, example_results
 
-HOSTILE = '</script><b onload="x">&\'<!--$\\frac{'
+HOSTILE = '</script><b onload="x">&\'<!--$\\frac{$'
 VOID = {"meta", "link", "input", "br", "hr", "img"}
 
 

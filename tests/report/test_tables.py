@@ -93,7 +93,7 @@ def test_limits_hold_bounds_and_entropies():
         }
     )
     assert low < 0.4 and high > 6.0
-    assert loss_limits({}) == pytest.approx((0.62, 1.15))
+    assert loss_limits({}) == pytest.approx((0.62, 1.6))
 
 
 def test_kinds_of_bins_are_told_apart():
