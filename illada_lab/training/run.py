@@ -16,6 +16,8 @@ from illada_lab.training.machine import best_precision, can_compile
 
 # Compiling costs 10 to 30 s on a CPU and saves up to half of a step: below this many steps it does not pay.
 MIN_STEPS_TO_COMPILE = 300
+# Length of the samples written during training: a few sentences.
+SAMPLE_TOKENS = 48
 
 
 @dataclass(kw_only=True)
@@ -106,6 +108,7 @@ def train(config: DictConfig) -> TrainedRun:
     from illada_lab.training import callbacks as cb
     from illada_lab.training.module import DiffusionModule
     from illada_lab.training.progress import LiveProgress
+    from illada_lab.training.samples import Samples
     from illada_lab.training.validation import FrozenMasks
 
     # What Lightning says at its start and end, the progress line and the manifest say better.
@@ -177,6 +180,13 @@ def train(config: DictConfig) -> TrainedRun:
         history,
         cb.Validation(every=settings.validate_every, history=history),
         cb.Throughput(length=data.length),
+        Samples(
+            path=run_dir / "samples.jsonl",
+            tokenizer=tokenizer,
+            length=min(SAMPLE_TOKENS, predictor.spec.max_length - 1),
+            every=settings.validate_every,
+            seed=config.seed,
+        ),
         cb.RollingCheckpoint(folder=run_dir / "checkpoints", every=settings.save_every),
         LiveProgress(history=history, title=config.name),
     ]

@@ -44,6 +44,8 @@ def test_smoke_run_learns_and_leaves_everything_behind(tmp_path):
     )
     loaded = load_run(tmp_path / "a")
     assert loaded.step == 120 and loaded.tokenizer.encode("ada lives in rome .")
+    samples = [json.loads(line) for line in (tmp_path / "a" / "samples.jsonl").read_text().splitlines()]
+    assert [sample["step"] for sample in samples] == list(range(10, 121, 10)) and all(s["text"] for s in samples)
     metrics = (tmp_path / "a" / "metrics.csv").read_text()
     assert "train/loss" in metrics and "validation/story/nelbo_per_token" in metrics
 

@@ -1,0 +1,52 @@
+"""What the model writes while it is being trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.samplers import FixedLength
+from illada_lab.training.callbacks import StepCallback, is_due
+from illada_lab.training.module import DiffusionModule
+
+
+class Samples(StepCallback):
+    """Writes a sample to `samples.jsonl` every so often: a curve says that a model learns, a sample what.
+
+    One token per step in a random order at temperature 1 is ancestral sampling of the model's own language. The same seed every time, so
+    that samples of different steps start from the same noise. The autoregressive twin is passed over.
+
+    Args:
+        path: where they go, one JSON object per line: step, text.
+        tokenizer: for the text.
+        length: tokens of a sample.
+        every: optimiser steps between samples; None: at the end only.
+        seed: of the draws.
+    """
+
+    def __init__(self, *, path: Path, tokenizer: Tokenizer, length: int, every: int | None, seed: int = 0) -> None:
+        super().__init__()
+        self.path, self.tokenizer, self.every, self.seed = path, tokenizer, every, seed
+        self.sampler = FixedLength(
+            response_length=length, n_steps=length, remasking="random", temperature=1.0, has_trace=False
+        )
+
+    def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
+        """Sample if due."""
+        predictor = module.predictor
+        if not is_due(step, self.every, trainer.max_steps) or predictor.spec.is_causal or not trainer.is_global_zero:
+            return
+        tokens = predictor.tokens
+        prompt = torch.tensor([[tokens.eos if tokens.bos is None else tokens.bos]], device=module.device)
+        was_training = predictor.training
+        predictor.eval()
+        # As in validation: compiled layers would compile again for each new shape.
+        with torch.compiler.set_stance("force_eager"), trainer.precision_plugin.forward_context():
+            out = self.sampler.sample(predictor, prompt, generator=torch.Generator().manual_seed(self.seed))
+        predictor.train(was_training)
+        text = self.tokenizer.decode(out.tokens[0, 1:].tolist(), skip_special=False)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "text": text}, ensure_ascii=False) + "\n")
