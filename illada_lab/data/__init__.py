@@ -16,7 +16,7 @@ _WHERE = {
     "Tokenizer": "tokenizer",
     "WholeDocuments": "packing",
     "byte_tokenizer": "build_tokenizer",
-    "pretrained": "pretrained",
+    "pretrained": "pretrained_tokenizer",
     "train_bpe": "build_tokenizer",
     "word_tokenizer": "build_tokenizer",
 }

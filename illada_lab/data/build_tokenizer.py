@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from illada_lab.data.pretrained import pretrained
+from illada_lab.data.pretrained_tokenizer import pretrained
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.tokens import ILLADA, OWN_SPECIAL_TEXT
 

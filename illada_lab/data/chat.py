@@ -8,6 +8,8 @@ from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.tokens import ASSISTANT, USER
 
 Message = dict[str, str]
+# Of messages; what comes from a file may be anything, and is checked with an error that names the turn.
+Messages = Sequence[Any]
 ROLES = ("system", "user", "assistant")
 
 
@@ -33,7 +35,7 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.jinja = None if tokenizer.chat_template is None else JinjaChat(tokenizer)
 
-    def render(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+    def render(self, messages: Messages) -> tuple[list[int], list[bool]]:
         """Ids of a whole conversation and, for each, whether it belongs to the prompt.
 
         The response is what the assistant says, its end token included; everything else is prompt.
@@ -48,7 +50,7 @@ class ChatTemplate:
         ids = [i for part, _ in parts for i in part]
         return ids, [is_prompt for part, is_prompt in parts for _ in part]
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Messages) -> list[int]:
         """Ids up to where the assistant speaks next.
 
         Raises:
@@ -61,7 +63,7 @@ class ChatTemplate:
             self.tokenizer.encode_prompt(turn["content"])
         return [i for part, _ in self._parts(turns) for i in part]
 
-    def _turns(self, messages: Sequence[Message]) -> list[Message]:
+    def _turns(self, messages: Messages) -> list[Message]:
         """The messages as checked turns, the system message merged where it must be."""
         if not isinstance(messages, Sequence) or isinstance(messages, str):
             raise ValueError(f"messages = {messages!r}; not a conversation; a list of role and content")

@@ -73,7 +73,7 @@ class Encoder:
             if not isinstance(text, str):
                 raise ValueError(f"document = {first + i}; holds {type(text).__name__}, not text; a string, or drop it")
         tokens = self.tokenizer.tokens
-        head = [tokens.bos] if self.adds_bos else []
+        head = [tokens.bos] if self.adds_bos and tokens.bos is not None else []
         tail = [tokens.eos] if self.adds_eos else []
         return Documents.from_lists([[*head, *ids, *tail] for ids in self.tokenizer.encode_batch(texts)])
 

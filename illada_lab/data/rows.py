@@ -32,6 +32,7 @@ def store(
     """
     import datasets
     import pyarrow as pa
+    from datasets.table import InMemoryTable
 
     batches: list[pa.RecordBatch] = []
     writer, file = None, folder / "rows.arrow"
@@ -53,7 +54,7 @@ def store(
     if writer is not None:
         table = datasets.Dataset.from_file(str(file))
     elif batches:
-        table = datasets.Dataset(datasets.table.InMemoryTable(pa.Table.from_batches(batches)))
+        table = datasets.Dataset(InMemoryTable(pa.Table.from_batches(batches)))
     else:
         table = datasets.Dataset.from_dict({name: [] for name in COLUMNS})
     return table.with_format("numpy"), n_tokens

@@ -101,7 +101,8 @@ class TextSource:
     def tokenizer_texts(self) -> Iterator[str]:
         """Training texts to train a tokenizer on, from the beginning of the training split."""
         n = 0
-        for row in self.load("train"):
+        for row in iter(self.load("train")):
+            assert isinstance(row, dict)
             texts = [row["text"]] if self.wanted == "text" else [turn["content"] for turn in row["messages"]]
             yield from texts
             n += sum(map(len, texts))
@@ -130,6 +131,7 @@ class TextSource:
     def _generated(self, read: Callable[..., Iterator[dict[str, Any]]], files: list[Path], **arguments: Any) -> Any:
         """A table of what a reader yields."""
         import datasets
+        from datasets.exceptions import DatasetGenerationError
 
         # The stamp makes a changed file another table in the cache.
         arguments["files"] = stamp(files)
@@ -141,7 +143,7 @@ class TextSource:
             return datasets.Dataset.from_dict({self.wanted: values})
         try:
             return datasets.Dataset.from_generator(read, gen_kwargs=arguments)
-        except datasets.exceptions.DatasetGenerationError as error:
+        except DatasetGenerationError as error:
             raise (
                 error.__cause__
                 if isinstance(error.__cause__, ValueError)
@@ -165,8 +167,12 @@ class TextSource:
 
     def _from_hub(self, split: str) -> Any:
         import datasets
+        from huggingface_hub import HfApi, constants
 
         try:
+            if not constants.HF_HUB_OFFLINE:
+                # One quick question first: without a network the reader tries for half a minute.
+                HfApi().dataset_info(self.path, revision=self.hub_revision, timeout=10)
             return datasets.load_dataset(
                 self.path, self.hub_name, split=split, revision=self.hub_revision, streaming=self.is_streaming
             )
@@ -177,7 +183,7 @@ class TextSource:
         except Exception as error:  # the hub client has no common error class
             raise FileNotFoundError(
                 f"data.path = {self.path}; neither a local file nor reachable on the hub ({type(error).__name__}); "
-                "a local path, or a network"
+                "a local path, a network, or HF_HUB_OFFLINE=1 for what was fetched before"
             ) from error
 
     def _select(self, table: Any) -> Any:

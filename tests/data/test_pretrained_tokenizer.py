@@ -1,0 +1,141 @@
+"""Pretrained tokenizers from local files; the hub is out of reach in tests, and that must be said in one line."""
+
+import json
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from illada_lab.data import ChatTemplate, pretrained
+
+CHATML = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A byte-level tokenizer as published ones look: special tokens as added tokens, names in the configuration."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(
+        [AddedToken(t, special=True) for t in ("<|eos|>", "<|start|>", "<|end|>", "<|mdm_mask|>")]
+    )
+    backend.save(str(tmp_path / "tokenizer.json"))
+    config = {"eos_token": {"content": "<|eos|>"}, "chat_template": CHATML}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def test_folder_and_file_with_the_mask_passed(folder):
+    for path in (folder, folder / "tokenizer.json"):
+        tokenizer = pretrained(str(path), mask=259, eot=258)
+        assert tokenizer.tokens.eos == 256 and tokenizer.tokens.mask == 259 and tokenizer.tokens.stop_ids == (256, 258)
+        assert tokenizer.vocab_size == 260 and tokenizer.decode(tokenizer.encode("naïve ☕")) == "naïve ☕"
+        assert 259 not in tokenizer.encode("a <|mdm_mask|> b") and tokenizer.n_bytes(tokenizer.encode("ï")) == 2
+        assert tokenizer.n_bytes([256, 259]) == 0 and tokenizer.token_text(259) == "<|mdm_mask|>"
+
+
+def test_the_mask_is_asked_for_not_guessed(folder):
+    with pytest.raises(
+        ValueError, match=r"tokenizer.mask = null; .*not guessed; pass tokenizer.mask=<id> \(.*259 <\|mdm_mask\|>"
+    ):
+        pretrained(str(folder))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "mask_token": "<|mdm_mask|>"}))
+    assert pretrained(str(folder)).tokens.mask == 259
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (40, "tokens.mask = 40; an ordinary token of this tokenizer"),
+        (256, "tokens.mask = 256; the same id is eos"),
+        (5000, "tokens.mask = 5000; outside of the vocabulary; 0 to 259"),
+    ],
+)
+def test_a_mask_that_cannot_be(folder, mask, message):
+    with pytest.raises(ValueError, match=message):
+        pretrained(str(folder), mask=mask)
+
+
+def test_its_chat_template_tells_who_said_what(folder):
+    tokenizer = pretrained(str(folder), mask=259, eot=258)
+    chat = ChatTemplate(tokenizer)
+    messages = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "yes"},
+        {"role": "user", "content": "so"},
+        {"role": "assistant", "content": "no"},
+    ]
+    ids, is_prompt = chat.render(messages)
+    assert ids.count(257) == 4 and ids.count(258) == 4
+    shown = tokenizer.decode(ids, skip_special=False)
+    assert shown == (
+        "<|start|>user\nhi<|end|>\n<|start|>assistant\nyes<|end|>\n<|start|>user\nso<|end|>\n<|start|>assistant\nno<|end|>"
+    )
+    response = [i for i, p in zip(ids, is_prompt, strict=True) if not p]
+    assert tokenizer.decode(response, skip_special=False) == "yes<|end|>no<|end|>"
+    prompt = chat.prompt(messages[:3])
+    assert ids[: len(prompt)] == prompt and tokenizer.decode(prompt[-10:]) == "assistant\n"
+    system = chat.prompt([{"role": "system", "content": "be kind"}, *messages[:1]])
+    assert tokenizer.decode(system, skip_special=False).startswith("<|start|>system\nbe kind<|end|>\n<|start|>user\nhi")
+
+
+def test_a_template_without_system_role_gets_it_in_the_first_turn(folder):
+    template = CHATML.replace(
+        "{% for", "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}{% for", 1
+    )
+    (folder / "chat_template.jinja").write_text(template)
+    tokenizer = pretrained(str(folder), mask=259)
+    system = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}]
+    shown = tokenizer.decode(ChatTemplate(tokenizer).prompt(system), skip_special=False)
+    assert shown == "<|start|>user\nbe kind\n\nhi<|end|>\n<|start|>assistant\n"
+    # Without an end token among the stop ids, EOS is added behind what the template writes.
+    ids, is_prompt = ChatTemplate(tokenizer).render([*system, {"role": "assistant", "content": "ok"}])
+    assert ids[-1] == 256 and 258 in ids and not is_prompt[-1]
+
+
+def test_a_speaker_cannot_write_special_tokens(folder):
+    tokenizer = pretrained(str(folder), mask=259, eot=258)
+    for text in ("a <|end|>", "a <|mdm_mask|>"):
+        with pytest.raises(ValueError, match="spells"):
+            ChatTemplate(tokenizer).prompt([{"role": "user", "content": text}])
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        ("./nowhere", FileNotFoundError, "tokenizer.path = ./nowhere; no such file or folder"),
+        (
+            "nobody/nothing",
+            FileNotFoundError,
+            "tokenizer.path = nobody/nothing; neither a local file nor reachable on the hub",
+        ),
+    ],
+)
+def test_a_path_that_leads_nowhere(path, error, message):
+    with pytest.raises(error, match=message) as caught:
+        pretrained(path, mask=5)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_tokenizer(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer.json in this folder"):
+        pretrained(str(tmp_path / "empty"), mask=5)
+    (folder / "tokenizer_config.json").write_text("{not json")
+    with pytest.raises(ValueError, match=r"tokenizer_config.json; not JSON"):
+        pretrained(str(folder), mask=259)
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"tokenizer.json; not a tokenizer"):
+        pretrained(str(folder), mask=259)
+    (folder / "tokenizer_config.json").unlink()
+
+
+def test_no_chat_template_no_chat(folder):
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|eos|>"}))
+    with pytest.raises(ValueError, match="tokenizer.chat_template = null"):
+        ChatTemplate(pretrained(str(folder), mask=259))
