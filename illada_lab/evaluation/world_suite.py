@@ -26,6 +26,8 @@ from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.samplers import FixedLength, VariableLength
 
 TARGET = 0.95
+# How instruct models answer: tokens of a block and of an answer at most.
+BLOCK_LENGTH, BUDGET = 8, 32
 
 
 @dataclass
@@ -134,7 +136,7 @@ def evaluate_instruct(
         seed: of the items.
     """
     result, chat = SuiteResult(), ChatTemplate(tokenizer)
-    sampler = sampler or VariableLength(max_length=32, block_length=8)
+    sampler = sampler or VariableLength(max_length=BUDGET, block_length=BLOCK_LENGTH)
     notes = {
         "fact": ("asked in other words in fine-tuning", TARGET, 1 / len(lx.TOWNS)),
         "sum": ("asked in other words in fine-tuning", TARGET, 1 / len(lx.NUMBERS)),

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, open_dict
 from illada_lab.config import check, compose
 from illada_lab.data.worlds import World
 from illada_lab.evaluation.generation import Generated, generate
-from illada_lab.evaluation.world_suite import SuiteResult, evaluate_base, evaluate_instruct
+from illada_lab.evaluation.world_suite import BLOCK_LENGTH, SuiteResult, evaluate_base, evaluate_instruct
 from illada_lab.manifest import manifest
 from illada_lab.report.html import write_report
 from illada_lab.report.results import write_results
@@ -19,7 +19,7 @@ from illada_lab.tokens import OWN_SPECIAL_TEXT
 from illada_lab.training.checkpoint import LoadedRun, load_run
 from illada_lab.training.run import TrainedRun, train
 
-# A story of the world has 28 to 35 words; with EOS this window holds one of middle length.
+# A story of the world has 27 to 35 words; with EOS this window holds one of middle length.
 STORY_TOKENS = 33
 STORY_STEPS = 33
 
@@ -36,11 +36,9 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
         The results (see `report.results` for the schema) and the path of the report.
     """
     begin = time.perf_counter()
-    folder = Path(
-        config.run_dir
-        if config.name != f"pretrain-{config.scale.name}"
-        else f"runs/reproduce-{config.scale.name}-seed{config.seed}"
-    )
+    # The configuration's own default is the folder of a single stage.
+    is_given = config.run_dir != f"runs/pretrain-{config.scale.name}"
+    folder = Path(config.run_dir if is_given else f"runs/reproduce-{config.scale.name}-seed{config.seed}")
     pretrained = _stage(config, folder / "pretrain", "pretrain")
     tuned = _stage(config, folder / "sft", "sft", init_from=folder / "pretrain")
 
@@ -156,32 +154,35 @@ def _traces(
 ) -> list[dict[str, Any]]:
     """Generations to step through: two stories and one answer of each kind."""
     found = [
-        _trace(base, f"story {i + 1}", "base", [OWN_SPECIAL_TEXT[0]], g.trace, None) for i, g in enumerate(stories[:2])
-    ]
+        _trace(base, f"story {i + 1}", [OWN_SPECIAL_TEXT[0]], g.trace,
+               model="base", sampler="fixed length, random order", block_length=None, is_growing=False)
+        for i, g in enumerate(stories[:2])
+    ]  # fmt: skip
     for task in dict.fromkeys(item["task"] for item in result.items):
         item = next(item for item in result.items if item["task"] == task)
         found.append(
-            _trace(instruct, f"{task}: {item['prompt']}", "instruct", item["prompt"].split(), item["trace"], 8)
-        )
-    return found
+            _trace(instruct, f"{task}: {item['prompt']}", item["prompt"].split(), item["trace"],
+                   model="instruct", sampler=f"variable length, blocks of {BLOCK_LENGTH}",
+                   block_length=BLOCK_LENGTH, is_growing=True)
+        )  # fmt: skip
+    return [trace for trace in found if trace["records"]]
 
 
 def _trace(
-    run: LoadedRun, title: str, model: str, prompt: list[str], records: list[dict[str, Any]], block_length: int | None
+    run: LoadedRun, title: str, prompt: list[str], records: list[dict[str, Any]], **about: Any
 ) -> dict[str, Any]:
-    """A trace with tokens as text."""
+    """A trace with tokens as text; `about` is what the schema of the report says of its sampler."""
     text = run.tokenizer.token_text
-    n = max(record["position"] for record in records) + 1
+    n = 1 + max((record["position"] for record in records), default=-1)
     final = [""] * n
     for record in records:
         final[record["position"]] = text(record["token"])
     return {
+        **about,
         "title": title,
-        "model": model,
         "prompt_tokens": prompt,
         "tokens": final,
         "mask": "▢",
-        "block_length": block_length,
         "records": [
             {**record, "token": text(record["token"]), "runner_up": text(record["runner_up"])} for record in records
         ],

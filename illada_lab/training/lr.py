@@ -12,12 +12,12 @@ DecayStart = float | Literal["plateau"]
 
 
 class WarmupConstantDecay(LRScheduler, ABC):
-    """Multiplies the peak learning rate of every group by: 0 -> 1 in the warmup, 1, then `decay` from 1 to `min_ratio`.
+    """Multiplies the learning rate of every group by `peak_ratio` and: 0 -> 1 in the warmup, 1, then `decay` from 1 to `min_ratio`.
 
     One call of `step` is one optimiser step.
 
     Args:
-        optimizer: its groups' learning rates are the peaks.
+        optimizer: its groups' learning rates are the peaks, but for `peak_ratio`.
         n_steps: optimiser steps of the whole run; the decay ends there.
         n_warmup_steps: steps of the linear warmup.
         decay_start: share of `n_steps` at which the decay starts, in [0, 1], or "plateau": when the validation loss has stopped
@@ -26,6 +26,7 @@ class WarmupConstantDecay(LRScheduler, ABC):
         patience: observations without progress that make a plateau.
         min_progress: a loss counts as progress if it is lower than the best by this share.
         n_decay_steps: steps of the decay after a plateau; None: all that are left. Without a plateau it has no effect.
+        peak_ratio: peak over the optimiser's learning rate: fine-tuning runs at a small part of the rate of pre-training.
 
     Raises:
         ValueError: a number outside of its range.
@@ -45,7 +46,10 @@ class WarmupConstantDecay(LRScheduler, ABC):
         patience: int = 3,
         min_progress: float = 0.005,
         n_decay_steps: int | None = None,
+        peak_ratio: float = 1.0,
     ) -> None:
+        if not 0 < peak_ratio <= 1:
+            raise ValueError(f"peak_ratio = {peak_ratio}; peak over the optimiser's learning rate; above 0, at most 1")
         if not 0 <= n_warmup_steps < n_steps:
             raise ValueError(
                 f"n_warmup_steps = {n_warmup_steps}; must be less than n_steps = {n_steps}; 0 to {n_steps - 1}"
@@ -57,6 +61,7 @@ class WarmupConstantDecay(LRScheduler, ABC):
         if n_decay_steps is not None and decay_start != "plateau":
             warnings.warn("n_decay_steps has no effect without decay_start=plateau", stacklevel=2)
         self.n_steps, self.n_warmup_steps, self.min_ratio = n_steps, n_warmup_steps, min_ratio
+        self.peak_ratio = peak_ratio
         self.patience, self.min_progress, self.n_decay_steps = patience, min_progress, n_decay_steps
         self.waits_for_plateau = decay_start == "plateau"
         self.decay_from = None if self.waits_for_plateau else max(n_warmup_steps, round(float(decay_start) * n_steps))
@@ -82,7 +87,7 @@ class WarmupConstantDecay(LRScheduler, ABC):
 
     def get_lr(self) -> list[float]:
         """Learning rates of the groups for the coming step."""
-        return [float(peak) * self.factor(self.last_epoch) for peak in self.base_lrs]
+        return [float(rate) * self.peak_ratio * self.factor(self.last_epoch) for rate in self.base_lrs]
 
     def observe(self, loss: float) -> None:
         """Tell a validation loss; after `patience` of them without progress the decay starts at the coming step."""
@@ -123,8 +128,19 @@ class Cosine(ConstantCosine):
     """Warmup, then cosine decay at once: the schedule the paper's constant phase is compared with."""
 
     def __init__(
-        self, optimizer: Optimizer, *, n_steps: int, n_warmup_steps: int = 0, min_ratio: float = 0.025
+        self,
+        optimizer: Optimizer,
+        *,
+        n_steps: int,
+        n_warmup_steps: int = 0,
+        min_ratio: float = 0.025,
+        peak_ratio: float = 1.0,
     ) -> None:
         super().__init__(
-            optimizer, n_steps=n_steps, n_warmup_steps=n_warmup_steps, decay_start=0.0, min_ratio=min_ratio
+            optimizer,
+            n_steps=n_steps,
+            n_warmup_steps=n_warmup_steps,
+            decay_start=0.0,
+            min_ratio=min_ratio,
+            peak_ratio=peak_ratio,
         )

@@ -22,7 +22,7 @@ SENTENCES = (
     ("{pronoun} found a {colour} {object} .", "{pronoun} saw a {colour} {object} there ."),
     (
         "{hero} gave the {object} to a {animal} . now the {animal} has a {colour} {object} .",
-        "a {animal} came but {hero} kept the {object} . the {animal} was {mood} .",
+        "a {animal} came but {hero} kept the {colour} {object} . the {animal} was {mood} .",
     ),
     ("", "they ate {food} ."),
 )

@@ -93,7 +93,7 @@ def test_what_is_no_story_has_no_probability() -> None:
     hero = world.lexicon.heroes[0]
     place = world.lexicon.places_of[hero][0]
     thing = world.lexicon.objects_at[place][0]
-    story = f"{hero} was at the {place} . he found a red {thing} . a fox came but {hero} kept the {thing} ."
+    story = f"{hero} was at the {place} . he found a red {thing} . a fox came but {hero} kept the red {thing} ."
     story += " the fox was sad ."
     assert world.log_prob(story, "story") > -math.inf
     elsewhere = next(p for p in world.lexicon.places if p not in world.lexicon.places_of[hero])
@@ -101,7 +101,7 @@ def test_what_is_no_story_has_no_probability() -> None:
         story.replace("he found", "she found"),
         story.replace("the fox was", "the owl was"),
         story.replace(f"the {place}", f"the {elsewhere}"),
-        story.replace(f"kept the {thing}", "kept the moon"),
+        story.replace(f"kept the red {thing}", "kept the red moon"),
         story[:-2],
         story + " .",
         "",
