@@ -23,6 +23,7 @@ import torch.nn.functional as F
 
 from illada_lab.data.batch import Batch
 from illada_lab.diffusion import RowRandom, StratifiedTimes, mask_tokens
+from illada_lab.manifest import commit, machine, versions
 from illada_lab.models import MaskPredictor
 from illada_lab.objectives import Pretrain
 from illada_lab.tokens import ILLADA
@@ -171,10 +172,9 @@ def main() -> None:
         "benchmark": "training step",
         "command": f"python -m benchmarks.training --device {device} --threads {arguments.threads} --rounds {arguments.rounds}",
         "date": time.strftime("%Y-%m-%d"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "processor": torch.cuda.get_device_name() if device == "cuda" else processor_name(),
-        "threads": arguments.threads,
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **versions(("torch", "lightning"))},
+        "machine": machine(),
         "parameters": spec.n_parameters,
         "length": LENGTH,
         "rows": N_ROWS,
@@ -185,7 +185,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / f"training_{device}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(
-        f"{spec.n_parameters:,} parameters, {N_ROWS} x {LENGTH} tokens, {device}, {arguments.threads} threads, {result['processor']}"
+        f"{spec.n_parameters:,} parameters, {N_ROWS} x {LENGTH} tokens, {device}, {arguments.threads} threads, {result['machine']['gpu'] or result['machine']['processor']}"
     )
     print(f"{'variant':34}{'ms/step':>9}{'tokens/s':>10}{'ratio':>7}  {'(min-max)':13}{'last loss':>9}")
     for row in table:
@@ -194,17 +194,6 @@ def main() -> None:
             f"{row['variant']:34}{row['ms_per_step']:9.0f}{row['tokens_per_second']:10.0f}{row['ratio']:7.2f}  {spread:13}"
             f"{row['last_losses_mean']:9.3f}"
         )
-
-
-def processor_name() -> str:
-    """Name of the processor, where the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ from illada_lab.report import read_results
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    config = compose(
-        ["scale=smoke", "trainer.accelerator=cpu", f"run_dir={tmp_path_factory.mktemp('job')}", "name=job"]
-    )
+    config = compose(["scale=smoke", "trainer.accelerator=cpu", f"run_dir={tmp_path_factory.mktemp('job')}"])
     check(config)
     return config, *reproduce(config)
 

@@ -1,0 +1,87 @@
+"""The README's table of results, written from the result files of several seeds: numbers on that page come from nowhere else.
+
+    python -m illada_lab.report.summary README.md results/toy/reproduce/*.json
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from illada_lab.report.results import read_results
+from illada_lab.report.tables import duration, quantity
+
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+def summary(results: Sequence[dict[str, Any]]) -> str:
+    """Markdown: one column per seed, how it was measured below.
+
+    Args:
+        results: of the main job at one scale, a seed each.
+
+    Raises:
+        ValueError: nothing, or runs of different scales.
+    """
+    scales = {result["manifest"]["scale"] for result in results}
+    if len(scales) != 1:
+        raise ValueError(f"scales = {sorted(scales)}; one table shows one scale; results of the same scale")
+    results = sorted(results, key=lambda result: result["manifest"]["seed"])
+    head = ["measured", "chance or limit", *(f"seed {result['manifest']['seed']}" for result in results)]
+    rows = [head, ["---"] * 2 + ["---:"] * len(results)]
+    kinds = results[0]["stages"][0]["entropy_per_token"]
+    for kind in (kind for kind in kinds if kind != "all"):
+        values = [_last(result, kind) for result in results]
+        limits = [result["stages"][0]["entropy_per_token"][kind] for result in results]
+        over = [f"{v:.3f} ({100 * (v / limit - 1):+.1f} %)" for v, limit in zip(values, limits, strict=True)]
+        rows.append([f"{kind}: bound, nats/token", f"entropy {limits[0]:.3f}", *over])
+    for number, table in enumerate(results[0]["tables"]):
+        for place, row in enumerate(table["rows"]):
+            values = [quantity(result["tables"][number]["rows"][place]["value"]) for result in results]
+            rows.append([f"{table['model']}: {row['task']}, {row['metric']}", quantity(row["chance"]), *values])
+    rows.append(["training speed, tokens/s", "", *(f"{r['stages'][0]['tokens_per_second']:,.0f}" for r in results)])
+    rows.append(["everything together", "", *(duration(r["manifest"]["seconds"]) for r in results)])
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, "", *_conditions(results)])
+
+
+def _last(result: dict[str, Any], kind: str) -> float:
+    """Last validated bound of a kind in pre-training."""
+    return [p["nelbo_per_token"] for p in result["stages"][0]["validation_curve"] if p["kind"] == kind][-1]
+
+
+def _conditions(results: Sequence[dict[str, Any]]) -> list[str]:
+    """Commands, machine and versions."""
+    first = results[0]["manifest"]
+    n = max(row["n"] for table in results[0]["tables"] for row in table["rows"])
+    machine, versions = first["machine"], first["versions"]
+    commands = ", ".join(f"`{result['manifest']['command']}`" for result in results)
+    threads = "/".join(str(result["manifest"]["machine"]["threads"]) for result in results)
+    return [
+        f"{results[0]['parameters']['total']:,} parameters. {commands}; {machine['processor']}, {machine['cores']} cores, {threads} threads, "
+        f"{first['precision']}, torch {versions['torch']}, Python {versions['python']}, commit {first['commit']}, {first['date'][:10]}; "
+        f"at most {n} items per task."
+    ]
+
+
+def write_into(page: Path, text: str) -> bool:
+    """Replace what stands between the two marks of a page.
+
+    Returns:
+        Whether the page changed.
+
+    Raises:
+        ValueError: the page has no marks.
+    """
+    before = page.read_text()
+    head, mark, rest = before.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not mark or not end:
+        raise ValueError(f"page = {page}; has no place for results; a line {BEGIN} and a line {END}")
+    after = f"{head}{BEGIN}\n{text}\n{END}{tail}"
+    page.write_text(after)
+    return after != before
+
+
+if __name__ == "__main__":
+    write_into(Path(sys.argv[1]), summary([read_results(Path(file)) for file in sys.argv[2:]]))

@@ -1,0 +1,110 @@
+"""From documents to batches: every token of every document exactly once an epoch, the same stream after a resume and on other ranks."""
+
+import json
+from collections import Counter
+from itertools import islice
+
+import pytest
+import torch
+
+from illada_lab.data.build_tokenizer import word_tokenizer
+from illada_lab.data.datamodule import DataModule
+from illada_lab.data.order import StreamOrder
+from illada_lab.data.packing import ConcatAndCut, OnePerRow, WholeDocuments
+from illada_lab.data.text import TextSource
+from tests.data.sources import WORDS, numbered
+
+WORD = word_tokenizer(WORDS)
+
+
+def module(source, **settings) -> DataModule:
+    values = {"length": 16, "batch_size": 4, **settings}
+    data = DataModule(source=source, tokenizer=WORD, **values)
+    data.prepare()
+    return data
+
+
+@pytest.mark.parametrize("packing", [WholeDocuments(), ConcatAndCut(), OnePerRow()], ids=lambda p: type(p).__name__)
+def test_an_epoch_holds_every_token_once(packing):
+    source = numbered(103)
+    data = module(source, packing=packing, batch_size=1)
+    assert data.n_rows is not None
+    batches = list(islice(data.train_dataloader(), data.n_rows))
+    # One document per row pads with EOS that counts as response: there only what is left of each document is compared.
+    found = Counter(int(i) for b in batches for i in b.tokens[b.segment_ids > 0])
+    expected = Counter(i for text in source.load("train")["text"] for i in [*WORD.encode(text), WORD.tokens.eos])
+    assert found == expected and sum(expected.values()) == data.n_tokens
+
+
+def test_a_resumed_stream_goes_on_where_it_stopped():
+    whole = list(islice(module(numbered(50)).train_dataloader(), 30))
+    data = module(numbered(50))
+    data.start_batch = 17
+    for a, b in zip(whole[17:], data.train_dataloader(), strict=False):
+        assert torch.equal(a.tokens, b.tokens) and torch.equal(a.index, b.index)
+
+
+def test_order_is_a_permutation_each_epoch_and_the_same_for_every_world_size():
+    one = StreamOrder(n_rows=10, batch_size=4, seed=3)
+    positions = [draw for batch in islice(one, 10) for draw in batch]
+    assert [position for position, _ in positions] == list(range(40))
+    epochs = [[row for _, row in positions[start : start + 10]] for start in range(0, 40, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs) and len(set(map(tuple, epochs))) == 4
+    two = [StreamOrder(n_rows=10, batch_size=4, seed=3, rank=rank, world_size=2) for rank in range(2)]
+    joined = [draw for batches in islice(zip(*two, strict=True), 10) for batch in batches for draw in batch]
+    assert joined == positions
+    with pytest.raises(ValueError, match="must divide among 3 ranks; nearest: 3"):
+        StreamOrder(n_rows=10, batch_size=4, seed=0, world_size=3)
+
+
+@pytest.fixture
+def stream(tmp_path):
+    """A file of 200 documents, read as a stream."""
+    texts = numbered(200).load("train")["text"]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    return lambda: TextSource(path=str(tmp_path / "a.jsonl"), streaming=True, n_held_out=20)
+
+
+def test_a_stream_holds_every_token_once_an_epoch_in_mixed_order(stream):
+    data = module(stream(), n_buffer=16, batch_size=1)
+    expected = Counter(i for row in stream().load("train") for i in [*WORD.encode(row["text"]), WORD.tokens.eos])
+    found, first = Counter(), []
+    for batch in data.train_dataloader():
+        if found == expected:
+            break
+        found.update(int(i) for i in batch.tokens[batch.segment_ids > 0])
+        first.append(batch.tokens)
+        assert sum(found.values()) <= sum(expected.values())
+    assert data.n_tokens is None and data.steps_per_epoch is None
+    other = module(stream(), n_buffer=16, batch_size=1, seed=1)
+    assert any(not torch.equal(a, b.tokens) for a, b in zip(first, other.train_dataloader(), strict=False))
+
+
+def test_a_stream_resumes_and_is_shared_among_ranks(stream):
+    whole = list(islice(module(stream(), n_buffer=16).train_dataloader(), 12))
+    data = module(stream(), n_buffer=16)
+    data.start_batch = 9
+    again = list(islice(data.train_dataloader(), 3))
+    assert all(
+        torch.equal(a.tokens, b.tokens) and torch.equal(a.index, b.index) for a, b in zip(whole[9:], again, strict=True)
+    )
+
+
+def test_validation_documents_bring_what_is_known_of_them():
+    data = module(numbered(30), n_validation=7, max_validation_length=4)
+    documents = data.validation_documents()
+    assert all(len(d["ids"]) <= 4 for d in documents) and all(d["n_bytes"] > 0 for d in documents)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"batch_size": 0}, "batch_size = 0"), ({"length": 1}, "length = 1")],
+)
+def test_sizes_that_cannot_be(settings, message):
+    with pytest.raises(ValueError, match=message):
+        module(numbered(5), **settings)
+
+
+def test_a_stream_has_one_reader(stream):
+    with pytest.raises(ValueError, match="data.n_workers = 2; a stream has one reader"):
+        module(stream(), n_workers=2)

@@ -1,0 +1,129 @@
+"""Text, JSONL and Parquet files: every byte arrives, what is held out stays out, bad files are named with the place."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from illada_lab.data.files import read_text, stamp
+from illada_lab.data.text import TextSource
+
+SHAKESPEARE = Path(__file__).parents[3] / "shared" / "data" / "tinyshakespeare.txt"
+TEXTS = [f"document {i} says naïve things ." for i in range(40)]
+CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+
+
+@pytest.fixture(params=["text", "json", "parquet"])
+def path(request, tmp_path):
+    """The same documents in each format."""
+    if request.param == "text":
+        file = tmp_path / "a.txt"
+        file.write_text("\n\n".join(TEXTS))
+    elif request.param == "json":
+        file = tmp_path / "a.jsonl"
+        file.write_text("\n".join(json.dumps({"text": text, "id": i}) for i, text in enumerate(TEXTS)) + "\n")
+    else:
+        file = tmp_path / "a.parquet"
+        datasets.Dataset.from_dict({"text": TEXTS, "id": list(range(40))}).to_parquet(str(file))
+    return file
+
+
+def texts(source: TextSource, split: str) -> list[str]:
+    return [row["text"].rstrip() for row in source.load(split)]  # type: ignore[arg-type]
+
+
+def test_all_formats_give_the_same_documents(path):
+    source = TextSource(path=str(path), validation_share=0.1)
+    train, held_out = texts(source, "train"), texts(source, "validation")
+    assert train + held_out == [text.rstrip() for text in TEXTS] and len(held_out) == 4
+
+
+def test_a_stream_gives_them_too_and_holds_out_its_beginning(path):
+    source = TextSource(path=str(path), streaming=True, n_held_out=5)
+    assert texts(source, "validation") + texts(source, "train") == [text.rstrip() for text in TEXTS]
+    assert len(texts(source, "validation")) == 5
+
+
+@pytest.mark.parametrize("separator", ["\n\n", "\n", None, "☕"])
+def test_no_byte_of_a_text_file_is_lost(tmp_path, separator):
+    text = "".join(f"line {i} ☕\r\n" * (i % 5) + "\n\n" for i in range(4000)) + "end"
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    pieces = [row["text"] for row in read_text(stamp([tmp_path / "a.txt"]), separator)]
+    assert "".join(pieces) == text and len(pieces) > 3
+
+
+def test_folder_and_glob_read_all_files_in_order(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(f"{name}1\n\n{name}2\n\n")
+    (tmp_path / "notes.csv").write_text("1,2")
+    for path in (tmp_path, tmp_path / "*.txt"):
+        source = TextSource(path=str(path), validation_share=0.25)
+        assert texts(source, "train") + texts(source, "validation") == ["a1", "a2", "b1", "b2"]
+
+
+def test_conversations_from_jsonl(tmp_path):
+    file = tmp_path / "chat.jsonl"
+    file.write_text("\n".join(json.dumps({"talk": CHAT}) for _ in range(4)))
+    source = TextSource(path=str(file), messages_field="talk")
+    assert source.load("train")[0]["messages"] == CHAT  # type: ignore[index]
+
+
+def line(value: object) -> str:
+    return json.dumps({"text": "fine"}) + "\n" + (value if isinstance(value, str) else json.dumps(value)) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "message"),
+    [
+        ("a.jsonl", line([1]), {}, "line 2; holds a list, not an object; one object per line"),
+        ("a.jsonl", line("{oops"), {}, "line 2; not JSON"),
+        ("a.jsonl", line({"txt": "x"}), {}, "text_field = text; not a field of .*line 2; txt"),
+        ("a.jsonl", line({"text": 3}), {}, "line 2; text holds a number, not text"),
+        ("a.jsonl", line({"text": None}), {}, "line 2; text holds null, not text"),
+        ("a.jsonl", json.dumps({"m": [{"role": "user"}]}), {"messages_field": "m"}, "line 1, m has a turn without"),
+        ("a.jsonl", "\n\n", {}, "holds no object"),
+        ("a.txt", "", {}, "the file is empty"),
+        ("a.txt", "one document only", {}, "1 document, but some must be held out"),
+        ("a.txt", b"abc \xff\xfe", {}, r"not UTF-8 text \(byte 4\)"),
+        ("a.parquet", "PAR1 no", {}, "cannot be read as Parquet"),
+        ("a.bin", "abc", {}, "unknown ending '.bin'"),
+        ("a.txt", "a\n\nb", {"messages_field": "m"}, "plain text has no fields"),
+    ],
+)
+def test_bad_files_are_named_with_the_place(tmp_path, name, content, settings, message):
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message):
+        list(TextSource(path=str(file), **settings).load("train"))
+
+
+def test_a_missing_file_is_told_its_neighbours(tmp_path):
+    (tmp_path / "notes.txt").write_text("a\n\nb")
+    with pytest.raises(FileNotFoundError, match=r"note\.txt; no such file; .*notes\.txt"):
+        TextSource(path=str(tmp_path / "note.txt")).load("train")
+
+
+def test_fields_of_tables_are_checked(tmp_path):
+    file = str(tmp_path / "a.parquet")
+    datasets.Dataset.from_dict({"body": ["a", None], "n": [1, 2]}).to_parquet(file)
+    for field, message in (
+        ("bodi", "text_field = bodi; not a field of .*; body"),
+        ("n", "holds int"),
+        ("body", "null in 1 of 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TextSource(path=file, text_field=field).load("train")
+
+
+@pytest.mark.parametrize("settings", [{"validation_share": 1.0}, {"n_held_out": 0}, {"separator": ""}])
+def test_settings_that_cannot_be(settings):
+    with pytest.raises(ValueError, match=f"data.source.{next(iter(settings))}"):
+        TextSource(path="a.txt", **settings)
+
+
+@pytest.mark.skipif(not SHAKESPEARE.exists(), reason="the text is not in the project")
+def test_shakespeare_arrives_whole():
+    source = TextSource(path=str(SHAKESPEARE))
+    parts = [row["text"] for split in ("train", "validation") for row in source.load(split)]  # type: ignore[union-attr]
+    assert "".join(parts) == SHAKESPEARE.read_text() and len(parts) > 5000
