@@ -96,8 +96,7 @@ def ours(device: str, batch: Callable[[int], Batch], precision: str, is_compiled
     """The package's objective and optimiser, as its training module runs them."""
     model = predictor(device)
     if is_compiled:
-        for layer in model.layers:
-            layer.compile(dynamic=False)
+        model.compile_parts()
     optimizer, objective = adamw(model, lr=LR), Pretrain()
     is_bf16 = precision == "bf16-mixed"
 
@@ -184,8 +183,9 @@ def main() -> None:
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / f"training_{device}.json").write_text(json.dumps(result, indent=1) + "\n")
+    where = result["machine"]["gpu"] or result["machine"]["processor"]
     print(
-        f"{spec.n_parameters:,} parameters, {N_ROWS} x {LENGTH} tokens, {device}, {arguments.threads} threads, {result['machine']['gpu'] or result['machine']['processor']}"
+        f"{spec.n_parameters:,} parameters, {N_ROWS} x {LENGTH} tokens, {device}, {arguments.threads} threads, {where}"
     )
     print(f"{'variant':34}{'ms/step':>9}{'tokens/s':>10}{'ratio':>7}  {'(min-max)':13}{'last loss':>9}")
     for row in table:

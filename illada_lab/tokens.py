@@ -41,6 +41,14 @@ class SpecialTokens:
                     "pass an id of its own"
                 )
 
+    def opening(self, has_bos: bool) -> int:
+        """What stands in front of the first token of a text: BOS where documents have one, otherwise the EOS of the one before.
+
+        Args:
+            has_bos: whether the model was trained on documents with BOS.
+        """
+        return self.bos if has_bos and self.bos is not None else self.eos
+
     @property
     def filler(self) -> int:
         """Id for positions outside of every segment: `pad`, or `eos` where a model has none (LLaDA's pad is its EOS)."""

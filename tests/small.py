@@ -41,3 +41,6 @@ class UniformPredictor(torch.nn.Module):
 
     def hidden(self, x, is_valid=None, segment_ids=None):
         return torch.ones(*x.shape, 2)
+
+    def token_losses(self, h, targets):
+        return torch.nn.functional.cross_entropy(h @ self.head_weight.T, targets, reduction="none")

@@ -1,5 +1,7 @@
 """`illada-lab sample`: let a model write."""
 
+import sys
+
 from omegaconf import DictConfig
 
 
@@ -19,13 +21,17 @@ def run(config: DictConfig) -> int:
             raise ValueError("prompt = null; a fine-tuned model answers questions; prompt='where does ada live ?'")
         prompt = ChatTemplate(loaded.tokenizer).prompt([{"role": "user", "content": config.prompt}])
     else:
-        prompt = [] if tokens.bos is None else [tokens.bos]
+        prompt = [tokens.opening(bool(loaded.config["data"].get("adds_bos")))]
         prompt += loaded.tokenizer.encode_known(config.prompt) if config.prompt else []
-    prompt = prompt or [tokens.eos]
+    n_samples = config.n_samples
+    if n_samples > 1 and sampler.temperature == 0 and sampler.remasking != "random":
+        print(
+            f"n_samples = {n_samples}; has no effect at temperature 0: all would be alike; sampler.temperature=1",
+            file=sys.stderr,
+        )
+        n_samples = 1
     generator = torch.Generator().manual_seed(config.seed)
-    written, seconds = generate(
-        loaded.predictor, loaded.tokenizer, [prompt] * config.n_samples, sampler, generator=generator
-    )
+    written, seconds = generate(loaded.predictor, loaded.tokenizer, [prompt] * n_samples, sampler, generator=generator)
     for one in written:
         print(f"{config.prompt} |" if config.prompt else "|", one.text)
     print(f"({sum(g.nfe for g in written)} passes, {seconds:.1f} s)")

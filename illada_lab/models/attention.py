@@ -11,6 +11,8 @@ from illada_lab.models.segments import PackedSegments
 from illada_lab.models.spec import ModelSpec
 
 Table = tuple[Tensor, Tensor]
+# Attention scores that are held in memory where that is faster (see `attend`): 2^25 take 128 MiB a layer in float32. Our choice.
+MAX_SCORES = 2**25
 
 
 def attend(
@@ -32,13 +34,28 @@ def attend(
     is_grouped = q.shape[1] != k.shape[1]
     is_causal = is_causal and is_visible is None
     if v.device.type == "cpu" and v.dtype == torch.bfloat16:
-        # The bf16 kernel's backward pass takes 2.5 times as long as the float32 one on processors without bf16 matrix units.
+        n_scores = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2]
+        if torch.compiler.is_compiling() and n_scores <= MAX_SCORES:
+            return _attend_plainly(q, k, v, is_visible, is_causal)
+        # The fused bf16 kernel's backward pass takes 2.5 times as long as the float32 one on processors without bf16 matrix units.
         # Autocast is off because it would undo the cast.
         with torch.autocast("cpu", enabled=False):
             q, k, v32 = q.float(), k.float(), v.float()
             out = F.scaled_dot_product_attention(q, k, v32, is_visible, is_causal=is_causal, enable_gqa=is_grouped)
         return out.to(v.dtype)
     return F.scaled_dot_product_attention(q, k, v, is_visible, is_causal=is_causal, enable_gqa=is_grouped)
+
+
+def _attend_plainly(q: Tensor, k: Tensor, v: Tensor, is_visible: Tensor | None, is_causal: bool) -> Tensor:
+    """The same with all scores in memory: two bf16 products, what is between them in float32 and fused by the compiler."""
+    if q.shape[1] != k.shape[1]:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    scores = (q.to(v.dtype) @ k.to(v.dtype).transpose(-1, -2)).float() * q.shape[-1] ** -0.5
+    if is_causal:
+        is_visible = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    if is_visible is not None:
+        scores = scores.masked_fill(~is_visible, -torch.inf)
+    return scores.softmax(-1).to(v.dtype) @ v
 
 
 def attend_packed(

@@ -24,9 +24,13 @@ class HiddenPredictor(Predictor, Protocol):
 
     @property
     def head_weight(self) -> Tensor:
-        """Weight of the head, [V, D]."""
+        """Weight of the head, [V, D]; its number of rows decides how many positions are predicted at once."""
         ...
 
     def hidden(self, x: Tensor, is_valid: Tensor | None = None, segment_ids: Tensor | None = None) -> Tensor:
         """Tokens [B, L] -> hidden states [B, L, D]; the logits are their product with `head_weight` [V, D]."""
+        ...
+
+    def token_losses(self, h: Tensor, targets: Tensor) -> Tensor:
+        """Hidden states [M, D], tokens [M] -> -log p of the tokens in nats, float32 [M]."""
         ...

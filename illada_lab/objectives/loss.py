@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -65,17 +64,11 @@ def cross_entropy_at(
     wanted = targets[is_wanted]
     chunk = max(1, MAX_LOGITS // predictor.head_weight.shape[0])
     if len(wanted) <= chunk:
-        return _cross_entropy(h, predictor.head_weight, wanted)
+        return predictor.token_losses(h, wanted)
     parts = zip(h.split(chunk), wanted.split(chunk), strict=True)
-    return torch.cat(
-        [checkpoint(_cross_entropy, part, predictor.head_weight, goal, use_reentrant=False) for part, goal in parts]
-    )
+    return torch.cat([checkpoint(predictor.token_losses, part, goal, use_reentrant=False) for part, goal in parts])
 
 
 def spread(values: Float[Tensor, " M"], is_wanted: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:
     """Values of the wanted positions at their places, 0 elsewhere; the inverse of `rows[is_wanted]`."""
     return torch.zeros(is_wanted.shape, dtype=values.dtype, device=values.device).masked_scatter(is_wanted, values)
-
-
-def _cross_entropy(h: Float[Tensor, "M D"], weight: Float[Tensor, "V D"], targets: Int[Tensor, " M"]) -> Tensor:
-    return F.cross_entropy(F.linear(h, weight).float(), targets, reduction="none")

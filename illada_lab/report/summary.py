@@ -1,6 +1,6 @@
 """The README's table of results, written from the result files of several seeds: numbers on that page come from nowhere else.
 
-    python -m illada_lab.report.summary README.md results/toy/reproduce/*.json
+python -m illada_lab.report.summary README.md results/toy/reproduce/*.json
 """
 
 import sys
@@ -58,9 +58,9 @@ def _conditions(results: Sequence[dict[str, Any]]) -> list[str]:
     commands = ", ".join(f"`{result['manifest']['command']}`" for result in results)
     threads = "/".join(str(result["manifest"]["machine"]["threads"]) for result in results)
     return [
-        f"{results[0]['parameters']['total']:,} parameters. {commands}; {machine['processor']}, {machine['cores']} cores, {threads} threads, "
-        f"{first['precision']}, torch {versions['torch']}, Python {versions['python']}, commit {first['commit']}, {first['date'][:10]}; "
-        f"at most {n} items per task."
+        f"{results[0]['parameters']['total']:,} parameters. {commands}; {machine['processor']}, {machine['cores']} cores, "
+        f"{threads} threads, {first['precision']}, torch {versions['torch']}, Python {versions['python']}, "
+        f"commit {first['commit']}, {first['date'][:10]}; at most {n} items per task."
     ]
 
 

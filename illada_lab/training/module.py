@@ -29,7 +29,7 @@ class DiffusionModule(pl.LightningModule):
         seed: of the masks.
         validation: frozen masks to validate on, or None.
         max_norm: gradients are scaled down to this Euclidean norm; None: never.
-        is_compiled: compile each layer (`torch.compile`); validation and sampling stay eager, their shapes change.
+        is_compiled: compile the predictor's parts (`torch.compile`); validation and sampling stay eager, their shapes change.
         about: what the checkpoint tells of the run: config, tokenizer (plain data).
     """
 
@@ -54,8 +54,7 @@ class DiffusionModule(pl.LightningModule):
         self.last_validation: ValidationResult | None = None
         self.last_gradient_norm = 0.0
         if is_compiled:
-            for layer in predictor.layers:
-                layer.compile(dynamic=False)
+            predictor.compile_parts()
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """One loss; returns what callbacks want to know of it."""

@@ -184,6 +184,7 @@ def train(config: DictConfig) -> TrainedRun:
             path=run_dir / "samples.jsonl",
             tokenizer=tokenizer,
             length=min(SAMPLE_TOKENS, predictor.spec.max_length - 1),
+            opening=predictor.tokens.opening(data.adds_bos),
             every=settings.validate_every,
             seed=config.seed,
         ),

@@ -23,13 +23,16 @@ class Samples(StepCallback):
         path: where they go, one JSON object per line: step, text.
         tokenizer: for the text.
         length: tokens of a sample.
+        opening: token in front of a text (`SpecialTokens.opening`).
         every: optimiser steps between samples; None: at the end only.
         seed: of the draws.
     """
 
-    def __init__(self, *, path: Path, tokenizer: Tokenizer, length: int, every: int | None, seed: int = 0) -> None:
+    def __init__(
+        self, *, path: Path, tokenizer: Tokenizer, length: int, opening: int, every: int | None, seed: int = 0
+    ) -> None:
         super().__init__()
-        self.path, self.tokenizer, self.every, self.seed = path, tokenizer, every, seed
+        self.path, self.tokenizer, self.opening, self.every, self.seed = path, tokenizer, opening, every, seed
         self.sampler = FixedLength(
             response_length=length, n_steps=length, remasking="random", temperature=1.0, has_trace=False
         )
@@ -39,8 +42,7 @@ class Samples(StepCallback):
         predictor = module.predictor
         if not is_due(step, self.every, trainer.max_steps) or predictor.spec.is_causal or not trainer.is_global_zero:
             return
-        tokens = predictor.tokens
-        prompt = torch.tensor([[tokens.eos if tokens.bos is None else tokens.bos]], device=module.device)
+        prompt = torch.tensor([[self.opening]], device=module.device)
         was_training = predictor.training
         predictor.eval()
         # As in validation: compiled layers would compile again for each new shape.
