@@ -24,7 +24,7 @@ def run(config: DictConfig) -> int:
         prompt = [tokens.opening(bool(loaded.config["data"].get("adds_bos")))]
         prompt += loaded.tokenizer.encode_known(config.prompt) if config.prompt else []
     n_samples = config.n_samples
-    if n_samples > 1 and sampler.rules.temperature == 0 and sampler.rules.remasking != "random":
+    if n_samples > 1 and sampler.temperature == 0 and sampler.remasking != "random":
         print(
             f"n_samples = {n_samples}; has no effect at temperature 0: all would be alike; sampler.temperature=1",
             file=sys.stderr,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from illada_lab.evaluation.likelihood import BATCH_TOKENS, monte_carlo_log_likelihood
 from illada_lab.models.protocol import Predictor
-from illada_lab.samplers.guidance import Guided
+from illada_lab.samplers.asker import Asker
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _reveal(
         masked = is_masked[active]
         x = torch.where(masked, predictor.tokens.mask, clean[active])
         valid = None if no_padding else is_valid[active]
-        logits = Guided(predictor, 0.0, torch.zeros(len(rows), dtype=torch.long, device=device)).logits_at(
+        logits = Asker(predictor, 0.0, torch.zeros(len(rows), dtype=torch.long, device=device)).logits_at(
             x, masked, valid, torch.zeros_like(masked), active
         )
         log_p = logits.double().log_softmax(-1).gather(1, clean[active][masked][:, None])[:, 0]

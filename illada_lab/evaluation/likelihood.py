@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from illada_lab.models.protocol import Predictor
-from illada_lab.samplers.guidance import Guided
+from illada_lab.samplers.asker import Asker
 
 # Positions per forward pass; our choice: small enough for a laptop, large enough to fill a core.
 BATCH_TOKENS = 16_384
@@ -113,7 +113,7 @@ def _masked_sums(
         rows = torch.arange(len(part), device=clean.device)
         is_prompt = torch.zeros_like(wanted)
         is_prompt[:, :n_prompt] = True
-        logits = Guided(predictor, guidance_scale, torch.zeros_like(rows)).logits_at(x, wanted, None, is_prompt, rows)
+        logits = Asker(predictor, guidance_scale, torch.zeros_like(rows)).logits_at(x, wanted, None, is_prompt, rows)
         goal = clean.expand_as(x)[wanted]
         log_p = logits.double().log_softmax(-1).gather(1, goal[:, None])[:, 0]
         sums.append(

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from illada_lab.models.cache import LayerCache
 from illada_lab.models.norm import RMSNorm
 from illada_lab.models.rope import rotate
 from illada_lab.models.segments import PackedSegments
@@ -17,16 +18,16 @@ MAX_SCORES = 2**25
 
 def attend(
     q: Float[Tensor, "B H L E"],
-    k: Float[Tensor, "B K L E"],
-    v: Float[Tensor, "B K L E"],
-    is_visible: Bool[Tensor, "B 1 L L"] | None = None,
+    k: Float[Tensor, "B K M E"],
+    v: Float[Tensor, "B K M E"],
+    is_visible: Bool[Tensor, "B 1 #L M"] | None = None,
     is_causal: bool = False,
 ) -> Float[Tensor, "B H L E"]:
     """Attention inside padded rows: softmax(q k' / sqrt(E)) v over the visible keys.
 
     Args:
         q: queries.
-        k: keys; query head i reads key/value head i // (H / K).
+        k: keys, of the same positions or of more; query head i reads key/value head i // (H / K).
         v: values.
         is_visible: which key each query sees; None: all of the row (or all before it where `is_causal`).
         is_causal: only without `is_visible`, which already says it.
@@ -104,13 +105,22 @@ class Attention(nn.Module):
         else:
             self.q_norm = self.k_norm = nn.Identity()
 
-    def forward(self, h: Tensor, table: Table, visible: Tensor | PackedSegments | None) -> Tensor:
+    def forward(
+        self,
+        h: Tensor,
+        table: Table,
+        visible: Tensor | PackedSegments | None,
+        cache: LayerCache | None = None,
+        start: int = 0,
+    ) -> Tensor:
         """Mix positions.
 
         Args:
-            h: [B, L, D] padded rows, or [N, D] packed segments.
-            table: cosines and sines [L, E] (packed: [N, E]).
-            visible: bool [B, 1, L, L], None (all), or the segments of a packed batch.
+            h: [B, L, D] padded rows, or [N, D] packed segments; with a cache a window [B, W, D] of the rows.
+            table: cosines and sines [L, E] (packed: [N, E]; a window's: [W, E]).
+            visible: bool [B, 1, L, L], None (all), or the segments of a packed batch; of a window [B, 1, 1, L].
+            cache: keys and values of whole rows; those of the window are replaced in it, and all of them are attended to.
+            start: first position of the window.
         """
         # One head axis behind the positions: [..., heads, E]; transposed so that positions and entries are last for RoPE.
         q, k, v = (
@@ -118,6 +128,9 @@ class Attention(nn.Module):
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = rotate(self.q_norm(q), *table), rotate(self.k_norm(k), *table)
+        if cache is not None:
+            cache.write(start, k, v)
+            k, v = cache.keys, cache.values
         if isinstance(visible, PackedSegments):
             out = attend_packed(*(x.transpose(-3, -2) for x in (q, k, v)), segments=visible, is_causal=self.is_causal)
         else:

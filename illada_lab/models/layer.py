@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from illada_lab.models.attention import Attention, Table
+from illada_lab.models.cache import LayerCache
 from illada_lab.models.norm import RMSNorm
 from illada_lab.models.segments import PackedSegments
 from illada_lab.models.spec import ModelSpec
@@ -33,7 +34,14 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(spec.d_model, eps=spec.norm_eps)
         self.mlp = SwiGLU(spec)
 
-    def forward(self, h: Tensor, table: Table, visible: Tensor | PackedSegments | None) -> Tensor:
-        """[B, L, D] (packed: [N, D]) -> the same shape."""
-        h = h + self.self_attn(self.input_layernorm(h), table, visible)
+    def forward(
+        self,
+        h: Tensor,
+        table: Table,
+        visible: Tensor | PackedSegments | None,
+        cache: LayerCache | None = None,
+        start: int = 0,
+    ) -> Tensor:
+        """[B, L, D] (packed: [N, D]; with a cache a window [B, W, D]) -> the same shape."""
+        h = h + self.self_attn(self.input_layernorm(h), table, visible, cache, start)
         return h + self.mlp(self.post_attention_layernorm(h))

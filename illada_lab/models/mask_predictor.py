@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from illada_lab.models.cache import Cache, LayerCache
 from illada_lab.models.init import initialise
 from illada_lab.models.layer import Layer
 from illada_lab.models.norm import RMSNorm
@@ -136,6 +137,49 @@ class MaskPredictor(nn.Module):
         visible = None if segment_ids is None else visibility(segment_ids, self.spec.is_causal)
         # Positions count along the row, also in its later segments: RoPE sees differences only.
         return self._layers(x, torch.arange(x.shape[1], device=x.device), visible)
+
+    def new_cache(self, n_rows: int, length: int) -> Cache:
+        """An empty cache for rows of a length; `hidden_window` over all positions fills it.
+
+        Raises:
+            ValueError: the autoregressive twin, whose cache would be another one, or rows longer than the context.
+        """
+        if self.spec.is_causal:
+            raise ValueError("cache; the autoregressive twin has no use for a cache of a whole canvas; cache=null")
+        self._check_length(length)
+        weight = self.embed_tokens.weight
+        dtype = (
+            torch.get_autocast_dtype(weight.device.type)
+            if torch.is_autocast_enabled(weight.device.type)
+            else weight.dtype
+        )
+        shape = (n_rows, self.spec.n_kv_heads, length, self.spec.head_size)
+        # Uninitialised: the first pass writes every position before anything is read.
+        return Cache(
+            [
+                LayerCache(weight.new_empty(shape, dtype=dtype), weight.new_empty(shape, dtype=dtype))
+                for _ in self.layers
+            ]
+        )
+
+    def hidden_window(
+        self, x: Int[Tensor, "B W"], start: int, cache: Cache, is_valid: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B W D"]:
+        """Last hidden states of a window of the canvas; what lies outside of it is read from the cache, not computed.
+
+        Args:
+            x: tokens of the window; positions `start` to `start + W` of the canvas.
+            start: first position.
+            cache: of the whole canvas; the window's part is replaced. With a window over the whole canvas this is a full pass.
+            is_valid: positions of the canvas that may be attended to; None: all.
+        """
+        positions = torch.arange(start, start + x.shape[1], device=x.device)
+        visible = None if is_valid is None else is_valid[:, None, None, :]
+        table = rotary_table(positions, self.spec.head_size, self.spec.rope_theta)
+        h = self.embed_tokens(x)
+        for layer, kept in zip(self.layers, cache.layers, strict=True):
+            h = layer(h, table, visible, kept, start)
+        return self.norm(h)
 
     def hidden_packed(self, x: Int[Tensor, " N"], segments: PackedSegments) -> Float[Tensor, "N D"]:
         """Last hidden states of packed segments, which do not see each other.

@@ -4,6 +4,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from illada_lab.models.cache import Cache
 from illada_lab.tokens import SpecialTokens
 
 
@@ -33,4 +34,21 @@ class HiddenPredictor(Predictor, Protocol):
 
     def token_losses(self, h: Tensor, targets: Tensor) -> Tensor:
         """Hidden states [M, D], tokens [M] -> -log p of the tokens in nats, float32 [M]."""
+        ...
+
+
+@runtime_checkable
+class CachingPredictor(Predictor, Protocol):
+    """A predictor that can compute a part of the canvas, the rest remembered from an earlier pass."""
+
+    def new_cache(self, n_rows: int, length: int) -> Cache:
+        """An empty cache of a canvas [n_rows, length]."""
+        ...
+
+    def hidden_window(self, x: Tensor, start: int, cache: Cache, is_valid: Tensor | None = None) -> Tensor:
+        """Tokens [B, W] from position `start` on -> hidden states [B, W, D]; updates the cache."""
+        ...
+
+    def head(self, h: Tensor) -> Tensor:
+        """Hidden states [..., D] -> logits [..., V]."""
         ...

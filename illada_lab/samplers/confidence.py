@@ -12,15 +12,24 @@ class Confidence(Protocol):
     """Scores predictions at M masked positions; higher is revealed sooner."""
 
     def __call__(
-        self, logits: Float[Tensor, "M V"], tokens: Int[Tensor, " M"], generator: torch.Generator | None
+        self,
+        logits: Float[Tensor, "M V"],
+        tokens: Int[Tensor, " M"],
+        positions: Int[Tensor, " M"],
+        generator: torch.Generator | None,
     ) -> Float[Tensor, " M"]:
-        """Confidence of every prediction."""
+        """Confidence of every prediction.
+
+        Args:
+            logits: of the predictions.
+            tokens: what was drawn from them.
+            positions: column of the canvas each stands in.
+            generator: randomness.
+        """
         ...
 
 
-def low_confidence(
-    logits: Float[Tensor, "M V"], tokens: Int[Tensor, " M"], generator: torch.Generator | None
-) -> Float[Tensor, " M"]:
+def low_confidence(logits: Tensor, tokens: Tensor, positions: Tensor, generator: torch.Generator | None) -> Tensor:
     """Probability of the predicted token; the least confident go back to mask.
 
     Source: LLaDA, low-confidence remasking; iLLaDA uses it throughout.
@@ -28,9 +37,26 @@ def low_confidence(
     return torch.exp(logits.gather(1, tokens[:, None])[:, 0].float() - logits.float().logsumexp(1))
 
 
-def random(
-    logits: Float[Tensor, "M V"], tokens: Int[Tensor, " M"], generator: torch.Generator | None
-) -> Float[Tensor, " M"]:
+def margin(logits: Tensor, tokens: Tensor, positions: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Probability of the likeliest token less that of the second: low where two answers compete.
+
+    Source: Dream's `topk_margin`; Kim et al. 2025 (arXiv 2502.06768).
+    """
+    best = logits.float().topk(2, dim=1).values
+    p = torch.exp(best - logits.float().logsumexp(1, keepdim=True))
+    return p[:, 0] - p[:, 1]
+
+
+def entropy(logits: Tensor, tokens: Tensor, positions: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Minus the entropy of the prediction in nats, 0 at most.
+
+    Source: Dream's `entropy`; EB-sampling (arXiv 2505.24857).
+    """
+    log_p = logits.float().log_softmax(1)
+    return torch.special.entr(log_p.exp()).sum(1).neg()
+
+
+def random(logits: Tensor, tokens: Tensor, positions: Tensor, generator: torch.Generator | None) -> Tensor:
     """Uniform numbers: positions are revealed in a random order, as the forward process masks them.
 
     Source: LLaDA, random remasking.
@@ -38,4 +64,22 @@ def random(
     return torch.rand(len(tokens), generator=generator).to(logits.device)
 
 
-RULES: dict[str, Confidence] = {"low_confidence": low_confidence, "random": random}
+def left_to_right(logits: Tensor, tokens: Tensor, positions: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The order of reading, as the autoregressive twin writes.
+
+    Source: LLaDA, Appendix B.4, autoregressive sampling from the diffusion model.
+    """
+    return -positions.float()
+
+
+RULES: dict[str, Confidence] = {
+    "low_confidence": low_confidence,
+    "margin": margin,
+    "entropy": entropy,
+    "random": random,
+    "left_to_right": left_to_right,
+}
+# Rules whose numbers are probabilities: what thresholds are compared with.
+PROBABILITIES = ("low_confidence", "margin")
+# Confidence of what is put off to the end, whatever the rule: below everything but -inf, which means "not eligible".
+LAST = -1e30

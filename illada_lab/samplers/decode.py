@@ -1,176 +1,226 @@
 """The reverse process inside one window: predict, score, reveal, until no mask is left. Every sampler runs this loop."""
 
 import difflib
+import itertools
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from illada_lab.models.protocol import Predictor
-from illada_lab.samplers.confidence import RULES
+from illada_lab.samplers.asker import Asker
+from illada_lab.samplers.canvas import Canvas
+from illada_lab.samplers.confidence import LAST, PROBABILITIES, RULES
 from illada_lab.samplers.draw import draw
-from illada_lab.samplers.guidance import Guided
-from illada_lab.samplers.transfer import most_confident, transfer_counts
-from illada_lab.shapes import Positions, Tokens
+from illada_lab.samplers.thinking import EndOfThinking
+from illada_lab.samplers.transfer import Transfer, most_confident, transfer_counts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """How predictions become tokens.
+    """How predictions become tokens; every sampler has these settings.
 
     Args:
-        remasking: "low_confidence" or "random".
+        remasking: confidence rule: low_confidence, margin, entropy, random or left_to_right.
+        transfer: how many are revealed at a step: `Threshold`, `Factor`, `EntropyBound`; None: a fixed quota, masks over steps.
         guidance_scale: 0 is off.
         temperature: 0 is argmax.
+        top_k: draw from the k likeliest tokens; None: from all.
+        top_p: draw from the likeliest tokens that make up this probability; None: from all.
         ban_eos: EOS is never predicted (logit -inf).
         defer_eos: a predicted EOS has confidence 0, so it is revealed last.
+        end_of_thinking: a growing push towards "</think>", or None.
+        n_revisited: after each step but a block's last so many of its least sure tokens become masks again and are decided anew.
+        cache: "prefix" or "dual": passes inside a block compute a part of the canvas only; None: all of it.
+        refresh_every: with a cache, steps between full passes inside a block; None: at block borders only.
         has_trace: record every revealed token.
 
     Raises:
-        ValueError: an unknown rule, or a number out of range.
+        ValueError: an unknown rule, a number out of range, or a setting that would have no effect.
 
-    Source: LLaDA, Appendix B.4 for the two EOS options, with the model's own ids.
+    Source: LLaDA, Appendix B.4 for the two EOS options, with the model's own ids; Fast-dLLM for caches; ReMDM (arXiv 2503.00307) for
+        revisiting, here by lowest confidence at the time of revealing (our choice: no random choice to repeat).
     """
 
     remasking: str = "low_confidence"
+    transfer: Transfer | None = None
     guidance_scale: float = 0.0
     temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
     ban_eos: bool = False
     defer_eos: bool = False
+    end_of_thinking: EndOfThinking | None = None
+    n_revisited: int = 0
+    cache: str | None = None
+    refresh_every: int | None = None
     has_trace: bool = True
 
     def __post_init__(self) -> None:
         if self.remasking not in RULES:
             near = difflib.get_close_matches(str(self.remasking), RULES) or list(RULES)
             raise ValueError(f"remasking = {self.remasking!r}; not a rule; {', '.join(near)}")
+        if self.transfer is not None and self.remasking not in self.transfer.needs:
+            raise ValueError(
+                f"transfer = {type(self.transfer).__name__}; cannot read the numbers of remasking = {self.remasking}; "
+                f"remasking = {' or '.join(self.transfer.needs)}"
+            )
         if self.temperature < 0:
             raise ValueError(f"temperature = {self.temperature}; cannot be negative; 0 (argmax) or more")
         if self.guidance_scale < 0:
             raise ValueError(f"guidance_scale = {self.guidance_scale}; cannot be negative; 0 (off) or more")
+        for name, value, is_legal, legal in (
+            ("top_k", self.top_k, self.top_k is None or self.top_k >= 1, "1 or more"),
+            ("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "above 0, at most 1"),
+        ):
+            if not is_legal:
+                raise ValueError(f"{name} = {value}; which tokens can be drawn; {legal}, or null for all")
+            if value is not None and self.temperature == 0:
+                raise ValueError(f"{name} = {value}; has no effect at temperature 0, which takes the likeliest; null")
+        if self.cache not in (None, "prefix", "dual"):
+            raise ValueError(f"cache = {self.cache!r}; not a cache; prefix, dual or null")
+        if self.refresh_every is not None and (self.cache is None or self.refresh_every < 1):
+            why = "has no effect without a cache; null" if self.cache is None else "steps; 1 or more, or null"
+            raise ValueError(f"refresh_every = {self.refresh_every}; {why}")
+        if self.n_revisited < 0:
+            raise ValueError(f"n_revisited = {self.n_revisited}; tokens per step; 0 (off) or more")
+        if self.n_revisited and self.transfer is not None:
+            raise ValueError(
+                f"n_revisited = {self.n_revisited}; with transfer = {type(self.transfer).__name__} a block might never end; 0"
+            )
 
 
-@dataclass
-class Canvas:
-    """Prompt and response while they are filled.
+def quota_steps(
+    rules: Rules, n_steps: int | None, block_length: int, n_blocks: int, name: str = "n_steps"
+) -> int | None:
+    """Steps per block of a fixed quota, checked; None where a transfer rule decides.
 
-    Attributes:
-        x: tokens, int64 [B, L].
-        is_valid: attendable positions bool [B, L], or None: all.
-        is_prompt: positions that were given.
-        n_prompt: columns of the prompt.
-        n_steps: reverse steps taken so far.
-        trace: see `Sampled`.
+    Raises:
+        ValueError: steps that do not divide among the blocks, are more than tokens, or have no effect.
     """
-
-    x: Tokens
-    is_valid: Positions | None
-    is_prompt: Positions
-    n_prompt: int
-    n_steps: int
-    trace: list[dict[str, Any]]
-
-    @classmethod
-    def start(cls, predictor: Predictor, prompt: Tokens, is_valid: Positions | None, n_response: int) -> "Canvas":
-        """A prompt with `n_response` masks behind it.
-
-        Args:
-            predictor: whose [MASK] it is.
-            prompt: int64 [B, P]; shorter prompts stand at the right, padding on the left.
-            is_valid: bool [B, P], false at the padding; None: no padding.
-            n_response: positions of the response.
-
-        Raises:
-            ValueError: an empty prompt, a [MASK] in it, padding on the right, or prompt + response longer than the context.
-        """
-        mask = predictor.tokens.mask
-        if prompt.ndim != 2 or prompt.shape[1] == 0:
-            raise ValueError(
-                f"prompt = shape {list(prompt.shape)}; needs at least one token per row; [B, P], for example BOS alone"
-            )
-        if bool((prompt == mask).any()):
-            where = (prompt == mask).nonzero()[0].tolist()
-            raise ValueError(
-                f"prompt[{where[0]}, {where[1]}] = {mask}; the id of [MASK] in a prompt would be filled in; remove it"
-            )
-        if is_valid is not None and bool((is_valid[:, :-1] & ~is_valid[:, 1:]).any() | ~is_valid[:, -1].all()):
-            raise ValueError(
-                "is_valid; a prompt's padding stands on its left, so that the response follows the prompt; left-pad"
-            )
-        limit = getattr(getattr(predictor, "spec", None), "max_length", None)
-        if limit is not None and prompt.shape[1] + n_response > limit:
-            raise ValueError(
-                f"prompt + response = {prompt.shape[1]} + {n_response} tokens; longer than the model's context; at most {limit}"
-            )
-        canvas = cls(prompt.clone(), is_valid, torch.ones_like(prompt, dtype=torch.bool), prompt.shape[1], 0, [])
-        canvas.append(mask, n_response)
-        return canvas
-
-    def append(self, mask: int, n: int) -> None:
-        """Put `n` masks behind everything."""
-        extra = self.x.new_full((len(self.x), n), mask)
-        self.x = torch.cat((self.x, extra), 1)
-        self.is_prompt = torch.cat((self.is_prompt, torch.zeros_like(extra, dtype=torch.bool)), 1)
-        if self.is_valid is not None:
-            self.is_valid = torch.cat((self.is_valid, torch.ones_like(extra, dtype=torch.bool)), 1)
+    if rules.transfer is not None:
+        if n_steps is not None:
+            raise ValueError(f"{name} = {n_steps}; has no effect with transfer = {type(rules.transfer).__name__}; null")
+        return None
+    if n_steps is None:
+        return block_length
+    if n_steps < n_blocks or n_steps % n_blocks or n_steps > n_blocks * block_length:
+        per_block = min(max(1, round(n_steps / n_blocks)), block_length)
+        raise ValueError(
+            f"{name} = {n_steps}; each of {n_blocks} blocks needs the same number of steps, 1 to {block_length}; "
+            f"nearest: {per_block * n_blocks}"
+        )
+    return n_steps // n_blocks
 
 
 @torch.no_grad()
 def fill_window(
-    guided: Guided,
+    asker: Asker,
     canvas: Canvas,
     window: slice,
-    n_steps: int,
+    n_steps: int | None,
     rules: Rules,
     rows: Tensor,
     generator: torch.Generator | None,
+    budget: int,
 ) -> None:
-    """Fill the masks of a window in `n_steps` steps, in place.
+    """Fill the masks of a window, in place.
 
     Args:
-        guided: the predictor and its counters.
+        asker: the predictor and its counters.
         canvas: what is filled.
         window: columns that may be revealed now.
-        n_steps: steps; the quota is fixed from the masks at the start.
+        n_steps: steps of a fixed quota, which is decided from the masks at the start; None: the transfer rule decides.
         rules: how.
         rows: rows still being written, int64 [b]; others cost nothing.
         generator: randomness; None: torch's global generator.
+        budget: tokens of the response at most (end-of-thinking boost).
     """
-    tokens = guided.predictor.tokens
+    mask = asker.predictor.tokens.mask
     in_window = torch.zeros_like(canvas.is_prompt)
     in_window[:, window] = True
-    counts = transfer_counts((in_window & (canvas.x == tokens.mask))[rows].sum(1), n_steps)
-    for step in range(n_steps):
+    is_ours = in_window & (canvas.x == mask)
+    n_open = is_ours[rows].sum(1)
+    counts = None if n_steps is None else transfer_counts(n_open, n_steps)
+    # Known beforehand, so that a quota never waits for the device to learn who is done.
+    n_due = None if counts is None else (counts > 0).sum(0).tolist()
+    asker.enter_block()
+    for step in range(len(n_due)) if n_due is not None else itertools.count():
+        due = rows
+        if n_due is None:
+            due = rows[(is_ours & (canvas.x == mask))[rows].any(1)]
+            if not len(due):
+                return
+        elif n_due[step] < len(rows):
+            assert counts is not None
+            if n_due[step] == 0:
+                continue
+            due = rows[counts[:, step] > 0]
         canvas.n_steps += 1
-        # A row whose quota is 0 now has nothing to reveal and is not computed.
-        is_due = counts[:, step] > 0
-        if not bool(is_due.any()):
-            continue
-        due = rows[is_due]
         x = canvas.x[due]
-        is_masked = in_window[due] & (x == tokens.mask)
+        is_masked = is_ours[due] & (x == mask)
         is_valid = None if canvas.is_valid is None else canvas.is_valid[due]
-        logits = guided.logits_at(x, is_masked, is_valid, canvas.is_prompt[due], due)
-        # [MASK] is no answer: nothing in the published code forbids it, and then a position stays masked for ever.
-        logits[:, tokens.mask] = -torch.inf
-        if rules.ban_eos:
-            logits[:, list(tokens.stop_ids)] = -torch.inf
-        drawn = draw(logits, rules.temperature, generator)
-        sureness = RULES[rules.remasking](logits, drawn, generator).float()
-        if rules.defer_eos:
-            is_eos = torch.isin(drawn, drawn.new_tensor(tokens.stop_ids))
-            sureness = sureness.masked_fill(is_eos, 0.0)
+        logits = asker.logits_at(x, is_masked, is_valid, canvas.is_prompt[due], due, window)
+        drawn, sureness = _propose(asker, rules, logits, x, is_masked, canvas.n_prompt, budget, generator)
         confidence = torch.full(x.shape, -torch.inf, device=x.device).masked_scatter(is_masked, sureness)
-        is_transferred = most_confident(confidence, counts[is_due, step])
+        if counts is None:
+            assert rules.transfer is not None
+            is_transferred = rules.transfer(confidence)
+        else:
+            # So many that as many masks are left as the quota wants, whatever was taken back before.
+            left = counts[:, step + 1 :].sum(1)
+            left = left if len(due) == len(rows) else left[counts[:, step] > 0]
+            is_transferred = most_confident(confidence, is_masked.sum(1) - left)
+            if rules.n_revisited:
+                canvas.confidence[due] = torch.where(is_transferred, confidence, canvas.confidence[due])
         if rules.has_trace:
-            _record(canvas, guided, due, is_transferred, is_masked, logits, drawn)
-        predicted = x.masked_scatter(is_masked, drawn)
-        canvas.x[due] = torch.where(is_transferred, predicted, x)
+            _record(canvas, asker, due, is_transferred, is_masked, logits, drawn)
+        canvas.x[due] = torch.where(is_transferred, x.masked_scatter(is_masked, drawn), x)
+        if rules.n_revisited and counts is not None:
+            # Not a row's last step: what it took back would stay a mask.
+            _revisit(canvas, is_ours, due[left > 0], rules.n_revisited, mask)
+        if canvas.on_step is not None:
+            canvas.on_step(canvas)
+
+
+def _propose(
+    asker: Asker,
+    rules: Rules,
+    logits: Tensor,
+    x: Tensor,
+    is_masked: Tensor,
+    n_prompt: int,
+    budget: int,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """A token for every masked position and how sure it is; the rules about EOS and thinking change the logits in place."""
+    tokens = asker.predictor.tokens
+    # [MASK] is no answer: nothing in the published code forbids it, and then a position stays masked for ever.
+    logits[:, tokens.mask] = -torch.inf
+    if rules.ban_eos:
+        logits[:, list(tokens.stop_ids)] = -torch.inf
+    if rules.end_of_thinking is not None:
+        rules.end_of_thinking(logits, x, is_masked, n_prompt, budget)
+    drawn = draw(logits, rules.temperature, generator, rules.top_k, rules.top_p)
+    positions = is_masked.nonzero()[:, 1]
+    sureness = RULES[rules.remasking](logits, drawn, positions, generator).float()
+    if rules.defer_eos:
+        is_eos = torch.isin(drawn, drawn.new_tensor(tokens.stop_ids))
+        sureness = sureness.masked_fill(is_eos, 0.0 if rules.remasking in PROBABILITIES else LAST)
+    return drawn, sureness
+
+
+def _revisit(canvas: Canvas, is_ours: Tensor, rows: Tensor, n: int, mask: int) -> None:
+    """Make the n least sure revealed tokens of each row masks again."""
+    x = canvas.x[rows]
+    is_revealed = is_ours[rows] & (x != mask)
+    unsure = torch.where(is_revealed, -canvas.confidence[rows], -torch.inf)
+    is_taken = most_confident(unsure, torch.full((len(rows),), n, device=x.device))
+    canvas.x[rows] = torch.where(is_taken, mask, x)
 
 
 def _record(
     canvas: Canvas,
-    guided: Guided,
+    asker: Asker,
     due: Tensor,
     is_transferred: Tensor,
     is_masked: Tensor,
@@ -183,18 +233,19 @@ def _record(
     top = logits[chosen].float().softmax(1)
     own = top.gather(1, drawn[chosen][:, None])[:, 0]
     rival = top.scatter(1, drawn[chosen][:, None], -1.0).max(1)
+    nfe, rows = asker.nfe.tolist(), due.tolist()
     for (row, position), token, p, q, other in zip(
         where.tolist(), drawn[chosen].tolist(), own.tolist(), rival.values.tolist(), rival.indices.tolist(), strict=True
     ):
         canvas.trace.append(
             {
                 "step": canvas.n_steps,
-                "row": int(due[row]),
+                "row": rows[row],
                 "position": position - canvas.n_prompt,
                 "token": token,
                 "confidence": p,
                 "runner_up": other,
                 "runner_up_confidence": q,
-                "nfe": int(guided.nfe[due[row]]),
+                "nfe": nfe[rows[row]],
             }
         )

@@ -5,14 +5,37 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def draw(logits: Float[Tensor, "M V"], temperature: float, generator: torch.Generator | None) -> Int[Tensor, " M"]:
-    """Argmax at temperature 0, else a sample of softmax(logits / temperature).
+def draw(
+    logits: Float[Tensor, "M V"],
+    temperature: float,
+    generator: torch.Generator | None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Int[Tensor, " M"]:
+    """Argmax at temperature 0, else a sample of softmax(logits / temperature), cut to its likeliest tokens where wanted.
 
     Sampled by the Gumbel-max rule in float64: in float32 the noise is cut off and the draw becomes too sharp.
+
+    Args:
+        logits: -inf for what cannot be drawn.
+        temperature: 0 or more.
+        generator: randomness (CPU); None: torch's global one.
+        top_k: keep the k likeliest; None: all.
+        top_p: keep the likeliest tokens whose probabilities, at this temperature, first reach p together; None: all.
 
     Source: LLaDA's published sampler; Zheng et al. 2024 on the precision of Gumbel draws.
     """
     if temperature == 0:
         return logits.argmax(1)
+    scaled = logits.double() / temperature
+    if top_k is not None and top_k < scaled.shape[1]:
+        least = scaled.topk(top_k, dim=1).values[:, -1:]
+        scaled = scaled.masked_fill(scaled < least, -torch.inf)
+    if top_p is not None and top_p < 1:
+        value, order = scaled.sort(dim=1, descending=True, stable=True)
+        p = value.softmax(1)
+        # What stands before a token decides, so the likeliest one is always kept.
+        is_cut = p.cumsum(1) - p >= top_p
+        scaled = scaled.masked_fill(torch.zeros_like(is_cut).scatter(1, order, is_cut), -torch.inf)
     uniform = torch.rand(logits.shape, dtype=torch.float64, generator=generator).to(logits.device)
-    return (logits.double() / temperature - torch.log(-torch.log(uniform.clamp(min=1e-300)))).argmax(1)
+    return (scaled - torch.log(-torch.log(uniform.clamp(min=1e-300)))).argmax(1)

@@ -1,69 +1,49 @@
 """LLaDA's sampler: a response of a fixed length, filled block by block."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 
 from illada_lab.models.protocol import Predictor
-from illada_lab.samplers.decode import Canvas, Rules, fill_window
-from illada_lab.samplers.guidance import Guided
+from illada_lab.samplers.asker import Asker
+from illada_lab.samplers.canvas import Canvas
+from illada_lab.samplers.decode import Rules, fill_window, quota_steps
 from illada_lab.samplers.result import Sampled
 from illada_lab.shapes import Positions, Tokens
 
 
-class FixedLength:
+@dataclass(frozen=True, kw_only=True)
+class FixedLength(Rules):
     """All masks are there from the start; blocks are filled from left to right, and later blocks are visible as masks.
 
     Args:
         response_length: R, tokens.
-        n_steps: reverse steps in all.
+        n_steps: reverse steps in all; None: one token per step, or what a transfer rule needs.
         block_length: tokens per block; None: one block.
-        remasking, guidance_scale, temperature, ban_eos, defer_eos, has_trace: see `Rules`.
+        all others: see `Rules`.
 
     Raises:
         ValueError: blocks that do not divide the response, steps that do not divide among the blocks or are more than tokens.
 
-    Source: LLaDA, inference and Appendix B.4; remainder of the quota to the first steps as published.
+    Source: LLaDA, inference and Appendix B.4; remainder of the quota to the first steps as published. Where the published code is wrong
+        this is not: guidance needs no padding mask, masks in a prompt are refused, [MASK] is never an answer, ids are the model's own.
     """
 
-    def __init__(
-        self,
-        *,
-        response_length: int,
-        n_steps: int,
-        block_length: int | None = None,
-        remasking: str = "low_confidence",
-        guidance_scale: float = 0.0,
-        temperature: float = 0.0,
-        ban_eos: bool = False,
-        defer_eos: bool = False,
-        has_trace: bool = True,
-    ) -> None:
-        block_length = block_length or response_length
+    response_length: int
+    n_steps: int | None = None
+    block_length: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        response_length, block_length = self.response_length, self.block_length or self.response_length
         if response_length < 1 or block_length < 1 or response_length % block_length:
             legal = [n for n in range(1, response_length + 1) if response_length % n == 0]
             nearest = sorted(legal, key=lambda n: abs(n - block_length))[:3]
             raise ValueError(
                 f"block_length = {block_length}; must divide response_length = {response_length}; nearest: {nearest}"
             )
-        n_blocks = response_length // block_length
-        if n_steps < n_blocks or n_steps % n_blocks or n_steps > response_length:
-            per_block = min(max(1, round(n_steps / n_blocks)), block_length)
-            raise ValueError(
-                f"n_steps = {n_steps}; each of {n_blocks} blocks needs the same number of steps, 1 to {block_length}; "
-                f"nearest: {per_block * n_blocks}"
-            )
-        self.response_length, self.block_length, self.steps_per_block = (
-            response_length,
-            block_length,
-            n_steps // n_blocks,
-        )
-        self.rules = Rules(
-            remasking=remasking,
-            guidance_scale=guidance_scale,
-            temperature=temperature,
-            ban_eos=ban_eos,
-            defer_eos=defer_eos,
-            has_trace=has_trace,
-        )
+        quota_steps(self, self.n_steps, block_length, response_length // block_length)
 
     @torch.no_grad()
     def sample(
@@ -72,6 +52,7 @@ class FixedLength:
         prompt: Tokens,
         is_valid: Positions | None = None,
         generator: torch.Generator | None = None,
+        on_step: Callable[[Canvas], None] | None = None,
     ) -> Sampled:
         """Generate a response to every prompt of a batch.
 
@@ -80,19 +61,20 @@ class FixedLength:
             prompt: int64 [B, P], shorter prompts padded on the left.
             is_valid: bool [B, P], false at the padding.
             generator: randomness of draws and of random remasking (CPU generator).
+            on_step: called with the canvas after each step.
 
         Raises:
             ValueError: see `Canvas.start`.
         """
         canvas = Canvas.start(predictor, prompt, is_valid, self.response_length)
+        canvas.on_step = on_step
         rows = torch.arange(len(prompt), device=prompt.device)
-        guided = Guided(predictor, self.rules.guidance_scale, torch.zeros_like(rows))
-        for start in range(canvas.n_prompt, canvas.x.shape[1], self.block_length):
-            window = slice(start, start + self.block_length)
-            fill_window(guided, canvas, window, self.steps_per_block, self.rules, rows, generator)
-        responses, reasons = [], []
-        for row in canvas.x[:, canvas.n_prompt :].tolist():
-            end = next((i for i, token in enumerate(row) if token in predictor.tokens.stop_ids), None)
-            responses.append(row if end is None else row[:end])
-            reasons.append("length" if end is None else "eos")
-        return Sampled(canvas.x, responses, reasons, guided.nfe, guided.token_forwards, canvas.trace, canvas.n_steps)
+        asker = Asker(predictor, self.guidance_scale, torch.zeros_like(rows), self.cache, self.refresh_every)
+        block_length = self.block_length or self.response_length
+        steps = quota_steps(self, self.n_steps, block_length, self.response_length // block_length)
+        for start in range(canvas.n_prompt, canvas.x.shape[1], block_length):
+            window = slice(start, start + block_length)
+            fill_window(asker, canvas, window, steps, self, rows, generator, self.response_length)
+        responses = canvas.responses(predictor.tokens)
+        reasons = ["eos" if len(response) < self.response_length else "length" for response in responses]
+        return Sampled(canvas.x, responses, reasons, asker.nfe, asker.token_forwards, canvas.trace, canvas.n_steps)

@@ -14,7 +14,7 @@ class Sampled:
     Attributes:
         tokens: prompt and response, int64 [B, P + R]; behind the end of a row the filler id stands.
         responses: the response of each row up to its end, without what stopped it.
-        stop_reasons: "eos" or "length" for each row.
+        stop_reasons: "eos", "stop" (a stop sequence), "length" or "filled" (infilling) for each row.
         nfe: predictor passes of each row.
         token_forwards: positions computed for each row.
         trace: one record per revealed token: step, row, position (in the response), token, confidence, runner_up,

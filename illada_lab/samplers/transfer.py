@@ -1,8 +1,109 @@
-"""How many predictions are revealed at each step, and which."""
+"""Which predictions are revealed at a step: a fixed number, or as many as are sure enough."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from illada_lab.samplers.confidence import PROBABILITIES
+
+
+@runtime_checkable
+class Transfer(Protocol):
+    """Decides how many predictions are revealed; of every row at least one, so that each step comes nearer to the end."""
+
+    needs: ClassVar[tuple[str, ...]]
+    """Confidence rules whose numbers it can read."""
+
+    def __call__(self, confidence: Float[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+        """What is revealed; `confidence` is -inf where nothing can be."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """Everything at least this sure, and always the surest.
+
+    Args:
+        threshold: probability, above 0, at most 1.
+
+    Raises:
+        ValueError: a threshold out of range.
+
+    Source: Fast-dLLM (arXiv 2505.22618), confidence-aware parallel decoding; default 0.9.
+    """
+
+    threshold: float = 0.9
+    needs: ClassVar[tuple[str, ...]] = PROBABILITIES
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold = {self.threshold}; a probability; above 0, at most 1")
+
+    def __call__(self, confidence: Tensor) -> Tensor:
+        """See `Transfer`."""
+        return (confidence >= self.threshold) | _surest(confidence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """The n surest, n as large as (n + 1) (1 - confidence of the n-th) < factor allows, and always the surest.
+
+    Args:
+        factor: above 0. At 1 the product of the marginals has the joint distribution's likeliest tokens, if the marginals are right.
+
+    Raises:
+        ValueError: a factor out of range.
+
+    Source: Fast-dLLM, factor-based decoding and its Theorem 1; default 1.
+    """
+
+    factor: float = 1.0
+    needs: ClassVar[tuple[str, ...]] = PROBABILITIES
+
+    def __post_init__(self) -> None:
+        if not self.factor > 0:
+            raise ValueError(f"factor = {self.factor}; must be positive; 1.0 is the published one")
+
+    def __call__(self, confidence: Tensor) -> Tensor:
+        """See `Transfer`."""
+        value, order = confidence.sort(dim=1, descending=True, stable=True)
+        n = torch.arange(1, value.shape[1] + 1, device=value.device)
+        # The left side grows with n, so those that hold stand in front.
+        is_accepted = (n + 1) * (1 - value) < self.factor
+        is_accepted[:, 0] = True
+        return torch.zeros_like(is_accepted).scatter(1, order, is_accepted) & (confidence > -torch.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntropyBound:
+    """The predictions of lowest entropy, as long as the entropies of all but the last of them add up to no more than the bound.
+
+    Args:
+        bound: nats, 0 or more; 0 reveals one at a time but for what is certain.
+
+    Raises:
+        ValueError: a negative bound.
+
+    Source: EB-sampling (arXiv 2505.24857); 0.1 in DiffusionGemma's published code.
+    """
+
+    bound: float = 0.1
+    needs: ClassVar[tuple[str, ...]] = ("entropy",)
+
+    def __post_init__(self) -> None:
+        if self.bound < 0:
+            raise ValueError(f"bound = {self.bound}; nats; 0 or more")
+
+    def __call__(self, confidence: Tensor) -> Tensor:
+        """See `Transfer`; the confidence is minus the entropy."""
+        value, order = (-confidence).sort(dim=1, stable=True)
+        # In float64: where the sum meets what is not eligible (inf) the difference would be nan.
+        before = torch.nn.functional.pad(value.double().cumsum(1)[:, :-1], (1, 0))
+        is_accepted = before <= self.bound
+        return torch.zeros_like(is_accepted).scatter(1, order, is_accepted) & (confidence > -torch.inf)
 
 
 def transfer_counts(n_masked: Int[Tensor, " B"], n_steps: int) -> Int[Tensor, "B S"]:
@@ -31,3 +132,9 @@ def most_confident(confidence: Float[Tensor, "B L"], counts: Int[Tensor, " B"]) 
         1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
     )
     return (rank < counts[:, None]) & (confidence > -torch.inf)
+
+
+def _surest(confidence: Tensor) -> Tensor:
+    """The most confident position of each row that has one."""
+    best = confidence.argmax(1, keepdim=True)
+    return torch.zeros_like(confidence, dtype=torch.bool).scatter(1, best, True) & (confidence > -torch.inf)

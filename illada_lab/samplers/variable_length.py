@@ -1,59 +1,60 @@
 """iLLaDA's sampler: append one block of masks at a time until the answer ends."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from illada_lab.models.protocol import Predictor
-from illada_lab.samplers.decode import Canvas, Rules, fill_window
-from illada_lab.samplers.guidance import Guided
+from illada_lab.samplers.asker import Asker
+from illada_lab.samplers.canvas import Canvas
+from illada_lab.samplers.decode import Rules, fill_window
 from illada_lab.samplers.result import Sampled
 from illada_lab.shapes import Positions, Tokens
 
 
-class VariableLength:
+@dataclass(frozen=True, kw_only=True)
+class VariableLength(Rules):
     """A block of masks is appended and filled, nothing stands behind it; then the response is searched for an end.
 
     Args:
         max_length: budget of the response, tokens; rounded down to whole blocks.
         block_length: tokens per block.
-        steps_per_block: reverse steps per block; None: one token per step, as published.
+        steps_per_block: reverse steps per block; None: one token per step, as published, or what a transfer rule needs.
         stop_ids: token ids that end a response; None: the model's own (EOS, end of turn).
         stop_sequences: token sequences that end a response as well (stop strings, tokenised).
-        remasking, guidance_scale, temperature, has_trace: see `Rules`.
+        all others: see `Rules`.
 
     Raises:
-        ValueError: a budget below one block, more steps than tokens, an unknown rule.
+        ValueError: a budget below one block, more steps than tokens, an empty stop sequence, an unknown rule.
 
-    Source: iLLaDA, inference.
+    Source: iLLaDA, inference. The published code refuses batches; here rows may end at different blocks.
     """
 
-    def __init__(
-        self,
-        *,
-        max_length: int,
-        block_length: int,
-        steps_per_block: int | None = None,
-        stop_ids: Sequence[int] | None = None,
-        stop_sequences: Sequence[Sequence[int]] = (),
-        remasking: str = "low_confidence",
-        guidance_scale: float = 0.0,
-        temperature: float = 0.0,
-        has_trace: bool = True,
-    ) -> None:
-        if block_length < 1 or max_length < block_length:
+    max_length: int
+    block_length: int
+    steps_per_block: int | None = None
+    stop_ids: Sequence[int] | None = None
+    stop_sequences: Sequence[Sequence[int]] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.block_length < 1 or self.max_length < self.block_length:
             raise ValueError(
-                f"max_length = {max_length}; less than one block of {block_length}; {max(1, block_length)} or more"
+                f"max_length = {self.max_length}; less than one block of {self.block_length}; {max(1, self.block_length)} or more"
             )
-        steps = block_length if steps_per_block is None else steps_per_block
-        if not 1 <= steps <= block_length:
-            raise ValueError(f"steps_per_block = {steps}; one to as many as a block has tokens; 1 to {block_length}")
-        self.max_length, self.block_length, self.steps_per_block = max_length, block_length, steps
-        self.stop_ids = None if stop_ids is None else tuple(stop_ids)
-        self.stop_sequences = [list(sequence) for sequence in stop_sequences]
-        self.rules = Rules(
-            remasking=remasking, guidance_scale=guidance_scale, temperature=temperature, has_trace=has_trace
-        )
+        if self.steps_per_block is not None and self.transfer is not None:
+            raise ValueError(
+                f"steps_per_block = {self.steps_per_block}; has no effect with transfer = {type(self.transfer).__name__}; null"
+            )
+        if self.steps_per_block is not None and not 1 <= self.steps_per_block <= self.block_length:
+            raise ValueError(
+                f"steps_per_block = {self.steps_per_block}; one to as many as a block has tokens; 1 to {self.block_length}"
+            )
+        if any(len(sequence) == 0 for sequence in self.stop_sequences):
+            raise ValueError(
+                "stop_sequences = [[]]; an empty sequence would stop everything; token ids of each stop string"
+            )
 
     @torch.no_grad()
     def sample(
@@ -62,6 +63,7 @@ class VariableLength:
         prompt: Tokens,
         is_valid: Positions | None = None,
         generator: torch.Generator | None = None,
+        on_step: Callable[[Canvas], None] | None = None,
     ) -> Sampled:
         """Generate a response to every prompt of a batch; rows may end at different blocks, ended rows cost nothing.
 
@@ -70,27 +72,30 @@ class VariableLength:
             prompt: int64 [B, P], shorter prompts padded on the left.
             is_valid: bool [B, P], false at the padding.
             generator: randomness of draws and of random remasking (CPU generator).
+            on_step: called with the canvas after each step.
 
         Raises:
             ValueError: see `Canvas.start`; the context must hold the prompt and one block, and cuts the budget.
         """
         tokens = predictor.tokens
-        stop_ids = tokens.stop_ids if self.stop_ids is None else self.stop_ids
+        stop_ids = tokens.stop_ids if self.stop_ids is None else tuple(self.stop_ids)
         budget = self.max_length
         limit = getattr(getattr(predictor, "spec", None), "max_length", None)
         if limit is not None:
             budget = max(self.block_length, min(budget, limit - prompt.shape[1]))
         canvas = Canvas.start(predictor, prompt, is_valid, self.block_length)
+        canvas.on_step = on_step
         rows = torch.arange(len(prompt), device=prompt.device)
-        guided = Guided(predictor, self.rules.guidance_scale, torch.zeros_like(rows))
-        ends: dict[int, int] = {}
+        asker = Asker(predictor, self.guidance_scale, torch.zeros_like(rows), self.cache, self.refresh_every)
+        steps = None if self.transfer is not None else self.steps_per_block or self.block_length
+        ends: dict[int, tuple[int, str]] = {}
         active = rows
         for block in range(budget // self.block_length):
             if block:
                 canvas.append(tokens.mask, self.block_length)
             start = canvas.n_prompt + block * self.block_length
             window = slice(start, start + self.block_length)
-            fill_window(guided, canvas, window, self.steps_per_block, self.rules, active, generator)
+            fill_window(asker, canvas, window, steps, self, active, generator, budget)
             written = canvas.x[:, canvas.n_prompt :].tolist()
             for row in active.tolist():
                 end = self._end(written[row], stop_ids)
@@ -101,18 +106,17 @@ class VariableLength:
                 break
         responses, reasons = [], []
         for row, written_row in enumerate(canvas.x[:, canvas.n_prompt :].tolist()):
-            responses.append(written_row[: ends.get(row, len(written_row))])
-            reasons.append("eos" if row in ends else "length")
-            if row in ends:
-                # Blocks appended for others, and what stood behind the end, are nobody's text.
-                behind = canvas.n_prompt + ends[row] + 1
-                canvas.x[row, behind:] = tokens.filler
-        return Sampled(canvas.x, responses, reasons, guided.nfe, guided.token_forwards, canvas.trace, canvas.n_steps)
+            end, reason = ends.get(row, (len(written_row), "length"))
+            responses.append(written_row[:end])
+            reasons.append(reason)
+            # Blocks appended for others, and what stood behind the end, are nobody's text.
+            canvas.x[row, canvas.n_prompt + end + 1 :] = tokens.filler
+        return Sampled(canvas.x, responses, reasons, asker.nfe, asker.token_forwards, canvas.trace, canvas.n_steps)
 
-    def _end(self, response: list[int], stop_ids: Sequence[int]) -> int | None:
-        """Where a response ends: at the first stop id or sequence, or None."""
-        found = [i for i, token in enumerate(response) if token in stop_ids][:1]
-        for sequence in self.stop_sequences:
+    def _end(self, response: list[int], stop_ids: Sequence[int]) -> tuple[int, str] | None:
+        """Where a response ends and why: at the first stop id or sequence, or None."""
+        found = [(i, "eos") for i, token in enumerate(response) if token in stop_ids][:1]
+        for sequence in map(list, self.stop_sequences):
             n = len(sequence)
-            found += [i for i in range(len(response) - n + 1) if response[i : i + n] == sequence][:1]
+            found += [(i, "stop") for i in range(len(response) - n + 1) if response[i : i + n] == sequence][:1]
         return min(found, default=None)

@@ -1,0 +1,120 @@
+"""Prompt and response while they are filled."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from illada_lab.models.protocol import Predictor
+from illada_lab.shapes import Positions, Tokens
+from illada_lab.tokens import SpecialTokens
+
+
+@dataclass
+class Canvas:
+    """Prompt and response while they are filled.
+
+    Attributes:
+        x: tokens, int64 [B, L].
+        is_valid: attendable positions bool [B, L], or None: all.
+        is_prompt: positions that were given.
+        n_prompt: columns of the prompt; positions of the trace count from there.
+        confidence: how sure each revealed token was when it was revealed, float32 [B, L].
+        n_steps: reverse steps taken so far.
+        trace: see `Sampled`.
+        on_step: called with the canvas after each step (live display), or None.
+    """
+
+    x: Tokens
+    is_valid: Positions | None
+    is_prompt: Positions
+    n_prompt: int
+    confidence: Tensor = field(init=False)
+    n_steps: int = 0
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    on_step: "Callable[[Canvas], None] | None" = None
+
+    def __post_init__(self) -> None:
+        self.confidence = torch.zeros(self.x.shape, device=self.x.device)
+
+    @classmethod
+    def start(cls, predictor: Predictor, prompt: Tokens, is_valid: Positions | None, n_response: int) -> "Canvas":
+        """A prompt with `n_response` masks behind it.
+
+        Args:
+            predictor: whose [MASK] it is.
+            prompt: int64 [B, P]; shorter prompts stand at the right, padding on the left.
+            is_valid: bool [B, P], false at the padding; None: no padding.
+            n_response: positions of the response.
+
+        Raises:
+            ValueError: an empty prompt, a [MASK] in it, padding on the right, or prompt + response longer than the context.
+        """
+        mask = predictor.tokens.mask
+        if prompt.ndim != 2 or prompt.shape[1] == 0:
+            raise ValueError(
+                f"prompt = shape {list(prompt.shape)}; needs at least one token per row; [B, P], for example BOS alone"
+            )
+        if bool((prompt == mask).any()):
+            where = (prompt == mask).nonzero()[0].tolist()
+            raise ValueError(
+                f"prompt[{where[0]}, {where[1]}] = {mask}; the id of [MASK] in a prompt would be filled in; "
+                "remove it, or use Infill"
+            )
+        if is_valid is not None and bool((is_valid[:, :-1] & ~is_valid[:, 1:]).any() | ~is_valid[:, -1].all()):
+            raise ValueError(
+                "is_valid; a prompt's padding stands on its left, so that the response follows the prompt; left-pad"
+            )
+        check_context(predictor, prompt.shape[1], n_response)
+        canvas = cls(prompt.clone(), is_valid, torch.ones_like(prompt, dtype=torch.bool), prompt.shape[1])
+        canvas.append(mask, n_response)
+        return canvas
+
+    @classmethod
+    def infill(cls, predictor: Predictor, x: Tokens, is_valid: Positions | None) -> "Canvas":
+        """A text with masks anywhere in it.
+
+        Args:
+            predictor: whose [MASK] it is.
+            x: int64 [B, L].
+            is_valid: bool [B, L], false at padding, wherever it stands; None: none.
+
+        Raises:
+            ValueError: a row without a mask, or longer than the context.
+        """
+        is_masked = x == predictor.tokens.mask
+        if x.ndim != 2 or not bool(is_masked.any(1).all()):
+            raise ValueError(
+                f"text = shape {list(x.shape)}; a row without [MASK] has nothing to fill in; "
+                f"the id {predictor.tokens.mask} where a token is wanted"
+            )
+        check_context(predictor, x.shape[1], 0)
+        return cls(x.clone(), is_valid, ~is_masked, 0)
+
+    def append(self, mask: int, n: int) -> None:
+        """Put `n` masks behind everything."""
+        extra = self.x.new_full((len(self.x), n), mask)
+        self.x = torch.cat((self.x, extra), 1)
+        self.is_prompt = torch.cat((self.is_prompt, torch.zeros_like(extra, dtype=torch.bool)), 1)
+        self.confidence = torch.cat((self.confidence, torch.zeros_like(extra, dtype=self.confidence.dtype)), 1)
+        if self.is_valid is not None:
+            self.is_valid = torch.cat((self.is_valid, torch.ones_like(extra, dtype=torch.bool)), 1)
+
+    def responses(self, tokens: SpecialTokens) -> list[list[int]]:
+        """What stands behind the prompt so far, up to its first end; [MASK] where nothing does yet."""
+        found = []
+        for row in self.x[:, self.n_prompt :].tolist():
+            end = next((i for i, token in enumerate(row) if token in tokens.stop_ids), None)
+            found.append(row if end is None else row[:end])
+        return found
+
+
+def check_context(predictor: Predictor, n_prompt: int, n_response: int) -> None:
+    """Raise ValueError if a canvas is longer than the predictor's context, where it has a limit."""
+    limit = getattr(getattr(predictor, "spec", None), "max_length", None)
+    if limit is not None and n_prompt + n_response > limit:
+        raise ValueError(
+            f"prompt + response = {n_prompt} + {n_response} tokens; longer than the model's context; at most {limit}"
+        )

@@ -1,0 +1,97 @@
+"""Infilling, the end-of-thinking boost, revisiting, cut draws, live display."""
+
+import pytest
+import torch
+
+from illada_lab.samplers import EndOfThinking, FixedLength, Infill, VariableLength
+from illada_lab.samplers.draw import draw
+from illada_lab.tokens import ILLADA
+from tests.scripted import Scripted
+from tests.small import small_predictor
+
+PROMPT = torch.tensor([[0, 9, 10]])
+MASK = ILLADA.mask
+
+
+def test_infilling_fills_the_masks_and_nothing_else():
+    text = [0, 9, 10, 11, 12, 13, 14]
+    given = torch.tensor([[0, MASK, 10, MASK, MASK, 13, 14], [0, 9, 10, 11, MASK, 13, 14]])
+    out = Infill(n_steps=3).sample(Scripted(text, order=[4, 1, 3]), given)
+    assert out.tokens.tolist() == [text, text] and out.stop_reasons == ["filled", "filled"]
+    assert out.nfe.tolist() == [3, 1]
+    assert [(r["position"], r["token"]) for r in out.trace if r["row"] == 0] == [(4, 12), (1, 9), (3, 11)]
+    with pytest.raises(ValueError, match="a row without .MASK. has nothing to fill in"):
+        Infill().sample(Scripted(text), torch.tensor([text]))
+
+
+def test_the_boost_ends_thinking_token_by_token_and_only_once():
+    """A predictor that would go on for ever; the sequence has two tokens."""
+    text = [0, 9, 10, *[11] * 8]
+    boost = EndOfThinking(sequence=[20, 21], amount=100.0, power=3.0)
+    sampler = VariableLength(max_length=8, block_length=2, remasking="left_to_right", end_of_thinking=boost)
+    out = sampler.sample(Scripted(text), PROMPT)
+    # 100 (r / 8)^3 passes the predictor's 8 logits at r = 4: 12.5. Then the sequence goes on, and is not said again.
+    assert out.responses == [[11, 11, 11, 20, 21, 11, 11, 11]]
+
+
+def test_the_boost_of_a_batch_is_each_rows_own():
+    text = [0, 9, 10, *[11] * 4]
+    boost = EndOfThinking(sequence=[20], amount=1e3, power=0.0)
+    said = torch.tensor([[0, 9, 10], [0, 9, 20]])
+    out = FixedLength(response_length=4, remasking="left_to_right", end_of_thinking=boost).sample(Scripted(text), said)
+    # In the prompt it does not count: only the response is looked at.
+    assert out.responses == [[20, 11, 11, 11]] * 2
+    with pytest.raises(ValueError, match="sequence = ..; nothing to say"):
+        EndOfThinking(sequence=[])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("n_steps", [4, 6, 12])
+def test_revisited_tokens_are_decided_anew_and_none_stays_masked(n_steps):
+    predictor = small_predictor()
+    out = FixedLength(response_length=12, n_steps=n_steps, n_revisited=2).sample(predictor, PROMPT)
+    plain = FixedLength(response_length=12, n_steps=n_steps).sample(predictor, PROMPT)
+    assert not (out.tokens == MASK).any() and out.nfe.tolist() == [n_steps] == plain.nfe.tolist()
+    # Every step but the last takes two back, if there are two; all of them are revealed a second time.
+    per_step = 12 // n_steps
+    assert len(out.trace) == 12 + sum(min(2, per_step * step) for step in range(1, n_steps))
+    last = {r["position"]: r["token"] for r in out.trace}
+    assert [last[i] for i in range(12)] == out.tokens[0, 3:].tolist()
+
+
+def test_revisiting_mends_a_mistake():
+    """At its first look the predictor is wrong about one position, and not very sure of it; later it knows."""
+
+    class Learning(Scripted):
+        def __call__(self, x, is_valid=None):
+            logits = super().__call__(x, is_valid)
+            if self.n_calls == 1:
+                logits[:, 3] = 0.0
+                logits[:, 3, 22] = 2.0
+            return logits
+
+    text = [0, 9, 10, 11, 12, 13, 14]
+    wrong = FixedLength(response_length=4, n_steps=2, remasking="left_to_right").sample(Learning(text), PROMPT)
+    assert wrong.tokens[0, 3] == 22
+    mended = FixedLength(response_length=4, n_steps=1).sample(Learning(text), PROMPT)
+    assert mended.tokens[0, 3] == 22
+    mended = FixedLength(response_length=4, n_steps=4, n_revisited=1).sample(Learning(text), PROMPT)
+    assert mended.tokens[0].tolist() == text
+
+
+def test_cut_draws_come_from_the_likeliest_tokens_in_proportion():
+    p = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    logits = p.log().expand(20_000, 4)
+    generator = torch.Generator().manual_seed(0)
+    for settings, kept in (({}, 4), ({"top_k": 2}, 2), ({"top_p": 0.7}, 2), ({"top_p": 0.75}, 3), ({"top_p": 0.1}, 1)):
+        found = torch.bincount(draw(logits, 1.0, generator, **settings), minlength=4) / 20_000
+        expected = torch.cat((p[:kept] / p[:kept].sum(), torch.zeros(4 - kept)))
+        assert torch.allclose(found, expected, atol=0.015), settings
+
+
+def test_the_canvas_can_be_watched():
+    seen = []
+    FixedLength(response_length=4, n_steps=2).sample(
+        Scripted([0, 9, 10, 11, 12, 13, 14]), PROMPT, on_step=lambda canvas: seen.append(canvas.x[0, 3:].tolist())
+    )
+    assert seen == [[11, 12, MASK, MASK], [11, 12, 13, 14]]
