@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from illada_lab.training.muon import Muon
+
 Betas = Sequence[float]
 
 
@@ -59,7 +61,7 @@ def muon(
         is_hidden = parameter.ndim == 2 and "layers." in name
         (hidden if is_hidden else rest).append((name, parameter))
     return MuonAdamW(
-        torch.optim.Muon([p for _, p in hidden], lr=lr, momentum=momentum, weight_decay=weight_decay),
+        Muon([p for _, p in hidden], lr=lr, momentum=momentum, weight_decay=weight_decay),
         AdamW(_decayed(rest, weight_decay), lr=adamw_lr, betas=(betas[0], betas[1]), eps=eps, fused=True),
     )
 

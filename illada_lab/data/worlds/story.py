@@ -21,7 +21,7 @@ SENTENCES = (
     ("on {day} {hero} went to the {place} .", "{hero} was at the {place} ."),
     ("{pronoun} found a {colour} {object} .", "{pronoun} saw a {colour} {object} there ."),
     (
-        "{hero} gave the {object} to a {animal} . now the {animal} has a {colour} {object} .",
+        "{hero} gave the {colour} {object} to a {animal} . now the {animal} has a {colour} {object} .",
         "a {animal} came but {hero} kept the {colour} {object} . the {animal} was {mood} .",
     ),
     ("", "they ate {food} ."),
