@@ -16,7 +16,7 @@ N_ROUNDS = 5
 
 
 def orthogonalise(update: Float[Tensor, "n a b"]) -> Float[Tensor, "n a b"]:
-    """Near-orthogonal matrices with the singular vectors of the given ones; singular values become about 0.7 to 1.2.
+    """Near-orthogonal matrices with the singular vectors of the given ones; all but the smallest singular values become about one.
 
     Args:
         update: a stack of matrices of one shape. On a GPU computed in bf16, as its author does, on a CPU in float32.
@@ -36,7 +36,7 @@ def orthogonalise(update: Float[Tensor, "n a b"]) -> Float[Tensor, "n a b"]:
 
 
 class Muon(Optimizer):
-    """Muon with decoupled weight decay; the arithmetic of `torch.optim.Muon`, whose state it can load.
+    """Muon with decoupled weight decay; the arithmetic of `torch.optim.Muon`.
 
     Why not that one: it orthogonalises in bf16 everywhere, which processors without bf16 units emulate (86 % of a toy step there),
     and one matrix at a time; here matrices of one shape are a single batch.
