@@ -12,7 +12,9 @@ COMMANDS = {
     "train": "one stage of training",
     "evaluate": "score a trained model on the world's questions",
     "sample": "let a model write",
+    "infill": "fill the holes of a text",
     "chat": "talk to a fine-tuned model",
+    "trace": "show a trace file, compare two, or make a page of one",
     "config": "show the composed configuration and the model's size",
     "doctor": "what this machine has, and what would be used",
 }
@@ -35,14 +37,24 @@ EXAMPLES = {
         "illada-lab chat checkpoint=runs/sft-toy",
         "illada-lab chat checkpoint=runs/sft-toy sampler.temperature=0.5",
     ),
+    "infill": (
+        "illada-lab infill checkpoint=runs/pretrain-toy text='ada lives in ___ .'",
+        "illada-lab infill checkpoint=runs/pretrain-toy text='one day ___*6 .' sampler.temperature=1",
+    ),
+    "trace": (
+        "illada-lab trace show story.jsonl",
+        "illada-lab trace diff exact.jsonl cached.jsonl",
+        "illada-lab trace html story.jsonl story.html",
+    ),
     "config": ("illada-lab config scale=8b", "illada-lab config experiment=sft scale=toy"),
     "doctor": ("illada-lab doctor", "illada-lab doctor scale=1b --json"),
 }
 FLAGS = {
     "--traceback": "show the traceback of an error",
     "--multirun": "run every combination of comma-separated values (also -m)",
-    "--json": "doctor: print JSON",
+    "--json": "doctor, sample, infill, chat: print JSON",
 }
+PRINT_JSON = ("doctor", "sample", "infill", "chat")
 SHORT = {"-m": "--multirun", "-h": "--help"}
 
 
@@ -91,17 +103,19 @@ def _main(words: list[str], flags: set[str]) -> int:
     if "--help" in flags:
         print(usage(command))
         return 0
-    if "--json" in flags and command != "doctor":
-        return _fail(f"--json; {command} prints no JSON; illada-lab doctor --json")
-    if "--multirun" in flags and command in ("doctor", "chat", "config"):
+    if "--json" in flags and command not in PRINT_JSON:
+        return _fail(f"--json; {command} prints no JSON; {', '.join(PRINT_JSON)}")
+    if "--multirun" in flags and command in ("doctor", "chat", "config", "trace"):
         return _fail(f"--multirun; not with {command}; train, reproduce, evaluate or sample")
     run = importlib.import_module(f"illada_lab.commands.{command}").run
     if "--multirun" in flags:
         return _run_all(run, overrides)
+    if command == "trace":
+        return run(overrides)  # names of files, no settings
     from illada_lab.config import compose_and_check
 
     config = compose_and_check(overrides)
-    return run(config, is_json="--json" in flags) if command == "doctor" else run(config)
+    return run(config, is_json=True) if "--json" in flags else run(config)
 
 
 def _run_all(run: Callable, overrides: Sequence[str]) -> int:

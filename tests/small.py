@@ -4,6 +4,7 @@ import torch
 
 from illada_lab.data.batch import Batch
 from illada_lab.models import MaskPredictor
+from illada_lab.samplers.noise import Noise, RowNoise
 from illada_lab.tokens import ILLADA
 
 SIZES = dict(vocab_size=24, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, d_ffn=48, max_length=64)
@@ -26,6 +27,12 @@ def random_batch(n_rows: int = 4, length: int = 16, seed: int = 0, vocab_size: i
         is_prompt=(position < length // 3).expand(n_rows, length).clone(),
         index=torch.arange(n_rows),
     )
+
+
+def noise_of(n: int, seed: int = 0) -> Noise:
+    """Noise of n predictions of one row, at n positions."""
+    rows = torch.zeros(n, dtype=torch.long)
+    return RowNoise.start(torch.Generator().manual_seed(seed), 1).at(rows, rows, torch.arange(n))
 
 
 class UniformPredictor(torch.nn.Module):

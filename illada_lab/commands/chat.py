@@ -1,32 +1,36 @@
 """`illada-lab chat`: talk to a fine-tuned model."""
 
+import json
+import sys
+from typing import Any
+
 from omegaconf import DictConfig
 
 
-def run(config: DictConfig) -> int:
-    """Read questions line by line until an empty one or the end of the input; the last `n_turns` turns stay in the conversation."""
+def run(config: DictConfig, is_json: bool = False) -> int:
+    """Read questions line by line until an empty one or the end of the input; the last `n_turns` turns stay in the conversation.
+
+    Ctrl-C stops an answer and keeps what is written of it; at the prompt it ends the conversation.
+    """
     import torch
 
-    from illada_lab.commands.sample import is_chat, load
+    from illada_lab.commands.writing import is_chat, load, write
     from illada_lab.data.chat import ChatTemplate
-    from illada_lab.evaluation.generation import generate
-    from illada_lab.samplers import VariableLength
 
     loaded = load(config)
     if not is_chat(loaded.config):
         raise ValueError(
             f"checkpoint = {config.checkpoint}; a base model, which does not answer; one of experiment=sft"
         )
-    chat = ChatTemplate(loaded.tokenizer)
-    # Answers end where they end: fixed-length sampling would need their length.
-    sampler = VariableLength(max_length=32, block_length=8, temperature=config.sampler.temperature)
+    chat, sampler = ChatTemplate(loaded.tokenizer), _sampler(config)
     generator = torch.Generator().manual_seed(config.seed)
     turns: list[dict[str, str]] = []
-    print("an empty line ends the conversation; /new forgets it")
+    if not is_json:
+        print("an empty line ends the conversation; /new forgets it; Ctrl-C stops an answer")
     while True:
         try:
-            said = input("> ").strip()
-        except EOFError:
+            said = (sys.stdin.readline() if is_json else input("> ") + "\n").strip()
+        except (EOFError, KeyboardInterrupt):
             break
         if not said:
             break
@@ -35,12 +39,28 @@ def run(config: DictConfig) -> int:
             continue
         try:
             prompt = chat.prompt([*turns, {"role": "user", "content": said}])
-            written, _ = generate(loaded.predictor, loaded.tokenizer, [prompt], sampler, generator=generator)
+            written = write(loaded, sampler, prompt, 1, generator, is_quiet=is_json)
         except ValueError as error:
-            print(f"({error})")
+            print(json.dumps({"question": said, "error": str(error)}) if is_json else f"({error})", flush=True)
             continue
-        print(written[0].text)
-        if written[0].text:
-            turns += [{"role": "user", "content": said}, {"role": "assistant", "content": written[0].text}]
-            turns = turns[len(turns) - 2 * config.n_turns :]
+        answer, reason = written.texts[0], written.stop_reasons[0]
+        if is_json:
+            line = {"question": said, "answer": answer, "stop_reason": reason, "nfe": written.passes}
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+        else:
+            print(answer if reason in ("eos", "stop") else f"{answer} ({reason})")
+        if answer:
+            turns += [{"role": "user", "content": said}, {"role": "assistant", "content": answer}]
+            turns = turns[max(0, len(turns) - 2 * config.n_turns) :]
     return 0
+
+
+def _sampler(config: DictConfig) -> Any:
+    """Answers end where they end: with a sampler of fixed length their length would have to be known."""
+    from illada_lab.config import build
+    from illada_lab.samplers import VariableLength
+
+    chosen = build(config.sampler)
+    if isinstance(chosen, VariableLength):
+        return chosen
+    return VariableLength(max_length=32, block_length=8, temperature=config.sampler.temperature)

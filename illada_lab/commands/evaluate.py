@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 def run(config: DictConfig) -> int:
     """Print the table and write `evaluation.json` beside the checkpoint, with a manifest."""
-    from illada_lab.commands.sample import is_chat, load
+    from illada_lab.commands.writing import is_chat, load
     from illada_lab.data.worlds import World
     from illada_lab.evaluation.world_suite import evaluate_base, evaluate_instruct
     from illada_lab.manifest import manifest

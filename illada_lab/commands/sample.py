@@ -1,53 +1,56 @@
 """`illada-lab sample`: let a model write."""
 
 import sys
+from typing import Any
 
 from omegaconf import DictConfig
 
 
-def run(config: DictConfig) -> int:
+def run(config: DictConfig, is_json: bool = False) -> int:
     """Print responses to a prompt; a fine-tuned model is asked through its chat format."""
-    import torch
-
+    from illada_lab.commands.writing import INTERRUPTED, as_json, load, save_trace, write
     from illada_lab.config import build
-    from illada_lab.data.chat import ChatTemplate
-    from illada_lab.evaluation.generation import generate
+    from illada_lab.samplers import Infill
 
-    loaded = load(config)
-    sampler = build(config.sampler)
-    tokens = loaded.tokenizer.tokens
+    loaded, sampler = load(config), build(config.sampler)
+    if isinstance(sampler, Infill):
+        raise ValueError("sampler = infill; fills a given text; illada-lab infill text='... ___ ...'")
+    ids = prompt_ids(config, loaded)
+    written = write(loaded, sampler, ids, n_different(config, sampler), config.seed, is_quiet=is_json)
+    if is_json:
+        print(as_json(config, written, prompt=config.prompt))
+    else:
+        for text in written.texts:
+            print(f"{config.prompt} |" if config.prompt else "|", text)
+        passes = INTERRUPTED if written.passes is None else f"{written.passes} passes"
+        print(f"({passes}, {written.seconds:.1f} s)")
+    save_trace(config, loaded, ids, written)
+    return 130 if written.sampled is None else 0
+
+
+def prompt_ids(config: DictConfig, loaded: Any) -> list[int]:
+    """Token ids of the prompt, in the form the model was trained on.
+
+    Raises:
+        ValueError: a fine-tuned model without a question, an unknown word, a prompt that spells the mask token.
+    """
+    from illada_lab.commands.writing import is_chat
+    from illada_lab.data.chat import ChatTemplate
+
     if is_chat(loaded.config):
         if config.prompt is None:
             raise ValueError("prompt = null; a fine-tuned model answers questions; prompt='where does ada live ?'")
-        prompt = ChatTemplate(loaded.tokenizer).prompt([{"role": "user", "content": config.prompt}])
-    else:
-        prompt = [tokens.opening(bool(loaded.config["data"].get("adds_bos")))]
-        prompt += loaded.tokenizer.encode_known(config.prompt) if config.prompt else []
-    n_samples = config.n_samples
-    if n_samples > 1 and sampler.temperature == 0 and sampler.remasking != "random":
+        return ChatTemplate(loaded.tokenizer).prompt([{"role": "user", "content": config.prompt}])
+    opening = loaded.tokenizer.tokens.opening(bool(loaded.config["data"].get("adds_bos")))
+    return [opening, *(loaded.tokenizer.encode_prompt(config.prompt) if config.prompt else [])]
+
+
+def n_different(config: DictConfig, sampler: Any) -> int:
+    """How many samples differ from each other: without randomness one."""
+    if config.n_samples > 1 and sampler.temperature == 0 and sampler.remasking != "random":
         print(
-            f"n_samples = {n_samples}; has no effect at temperature 0: all would be alike; sampler.temperature=1",
+            f"n_samples = {config.n_samples}; has no effect at temperature 0: all would be alike; sampler.temperature=1",
             file=sys.stderr,
         )
-        n_samples = 1
-    generator = torch.Generator().manual_seed(config.seed)
-    written, seconds = generate(loaded.predictor, loaded.tokenizer, [prompt] * n_samples, sampler, generator=generator)
-    for one in written:
-        print(f"{config.prompt} |" if config.prompt else "|", one.text)
-    print(f"({sum(g.nfe for g in written)} passes, {seconds:.1f} s)")
-    return 0
-
-
-def load(config: DictConfig):
-    """The model a command is asked to use."""
-    from illada_lab.training.checkpoint import load_run
-
-    if config.checkpoint is None:
-        raise ValueError("checkpoint = null; which model?; checkpoint=runs/<name> of a run that has been trained")
-    return load_run(config.checkpoint)
-
-
-def is_chat(config: dict) -> bool:
-    """Whether a run was trained on conversations."""
-    source = config["data"]["source"]
-    return source.get("stage") == "sft" or bool(source.get("messages_field"))
+        return 1
+    return config.n_samples

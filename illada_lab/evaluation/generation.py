@@ -57,7 +57,7 @@ def generate(
         prompts: token ids.
         sampler: how.
         batch_size: prompts per batch.
-        generator: randomness.
+        generator: randomness; every prompt gets a generator of its own from it, so its text does not depend on the batches.
 
     Returns:
         The generations in the prompts' order, and the seconds it took.
@@ -65,6 +65,7 @@ def generate(
     found: list[Generated | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     device = getattr(getattr(predictor, "head_weight", None), "device", torch.device("cpu"))
+    seeds = torch.randint(2**62, (len(prompts),), generator=generator).tolist()
     begin = time.perf_counter()
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
@@ -74,7 +75,12 @@ def generate(
         for n, i in enumerate(chosen):
             x[n, width - len(prompts[i]) :] = torch.tensor(prompts[i])
             is_valid[n, width - len(prompts[i]) :] = True
-        out = sampler.sample(predictor, x.to(device), None if bool(is_valid.all()) else is_valid.to(device), generator)
+        out = sampler.sample(
+            predictor,
+            x.to(device),
+            None if bool(is_valid.all()) else is_valid.to(device),
+            [torch.Generator().manual_seed(seeds[i]) for i in chosen],
+        )
         traces: dict[int, list[dict[str, Any]]] = {}
         for record in out.trace:
             traces.setdefault(record["row"], []).append(record)
@@ -89,41 +95,3 @@ def is_right(text: str, answer: str) -> bool:
     """Whether a response gives the answer: all of it, or in a worked one what stands behind "the answer is"."""
     said = re.split(r"the answer is", text)[-1]
     return " ".join(said.split()).rstrip(" .") == " ".join(answer.split())
-
-
-def health(generations: Sequence[Generated], seconds: float) -> list[dict[str, Any]]:
-    """What to look at before believing a score: stop reasons, empty answers, loops, cost.
-
-    Returns:
-        Rows of name, value, note, is_warning.
-
-    Source: our choice, from the threads that fill the field's issue lists ("most answers are nothing but EOS").
-    """
-    n = max(1, len(generations))
-    ended = sum(g.stop_reason == "eos" for g in generations) / n
-    empty = sum(g.n_tokens == 0 for g in generations) / n
-    looped = sum(_loops(g.text) for g in generations) / n
-    written = sum(g.n_tokens for g in generations)
-    passes = sum(g.nfe for g in generations)
-    return [
-        {"name": "answers that ended by themselves", "value": f"{ended:.1%}", "note": "the others filled their budget",
-         "is_warning": ended < 0.5},
-        {"name": "empty answers", "value": f"{empty:.1%}", "note": "EOS at once; above 20 % the model has learnt EOS as padding",
-         "is_warning": empty > 0.2},
-        {"name": "answers with a loop", "value": f"{looped:.1%}", "note": "three equal words or phrases in a row",
-         "is_warning": looped > 0.1},
-        {"name": "passes per answer", "value": f"{passes / n:.1f}", "note": "predictor passes (NFE)", "is_warning": False},
-        {"name": "tokens per answer", "value": f"{written / n:.1f}", "note": "without the end token", "is_warning": False},
-        {"name": "tokens per second", "value": f"{written / max(seconds, 1e-9):.0f}", "note": "all answers together",
-         "is_warning": False},
-    ]  # fmt: skip
-
-
-def _loops(text: str) -> bool:
-    """The same one to four words three times in a row."""
-    words = text.split()
-    return any(
-        words[i : i + k] == words[i + k : i + 2 * k] == words[i + 2 * k : i + 3 * k]
-        for k in range(1, 5)
-        for i in range(len(words) - 3 * k + 1)
-    )

@@ -20,7 +20,8 @@ from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.data.worlds import World, facts, sums
 from illada_lab.data.worlds import lexicon as lx
 from illada_lab.evaluation.choice import ChoiceItem, choose
-from illada_lab.evaluation.generation import Generated, Sampler, generate, health, is_right
+from illada_lab.evaluation.generation import Generated, Sampler, generate, is_right
+from illada_lab.evaluation.health import health
 from illada_lab.evaluation.intervals import wilson
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.samplers import FixedLength, VariableLength
@@ -157,7 +158,7 @@ def evaluate_instruct(
         for g, right, item in zip(written, is_correct, asked, strict=True):
             result.items.append(_item(kind, item.prompt, item.response, g, right))
         everything, seconds = everything + written, seconds + took
-    result.health = health(everything, seconds)
+    result.health = health(everything, seconds, predictor.tokens)
     return result
 
 

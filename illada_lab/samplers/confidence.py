@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from illada_lab.samplers.noise import Noise
+
 
 @runtime_checkable
 class Confidence(Protocol):
@@ -16,7 +18,7 @@ class Confidence(Protocol):
         logits: Float[Tensor, "M V"],
         tokens: Int[Tensor, " M"],
         positions: Int[Tensor, " M"],
-        generator: torch.Generator | None,
+        noise: Noise,
     ) -> Float[Tensor, " M"]:
         """Confidence of every prediction.
 
@@ -24,12 +26,12 @@ class Confidence(Protocol):
             logits: of the predictions.
             tokens: what was drawn from them.
             positions: column of the canvas each stands in.
-            generator: randomness.
+            noise: randomness of the M predictions.
         """
         ...
 
 
-def low_confidence(logits: Tensor, tokens: Tensor, positions: Tensor, generator: torch.Generator | None) -> Tensor:
+def low_confidence(logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noise) -> Tensor:
     """Probability of the predicted token; the least confident go back to mask.
 
     Source: LLaDA, low-confidence remasking; iLLaDA uses it throughout.
@@ -37,7 +39,7 @@ def low_confidence(logits: Tensor, tokens: Tensor, positions: Tensor, generator:
     return torch.exp(logits.gather(1, tokens[:, None])[:, 0].float() - logits.float().logsumexp(1))
 
 
-def margin(logits: Tensor, tokens: Tensor, positions: Tensor, generator: torch.Generator | None) -> Tensor:
+def margin(logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noise) -> Tensor:
     """Probability of the likeliest token less that of the second: low where two answers compete.
 
     Source: Dream's `topk_margin`; Kim et al. 2025 (arXiv 2502.06768).
@@ -47,7 +49,7 @@ def margin(logits: Tensor, tokens: Tensor, positions: Tensor, generator: torch.G
     return p[:, 0] - p[:, 1]
 
 
-def entropy(logits: Tensor, tokens: Tensor, positions: Tensor, generator: torch.Generator | None) -> Tensor:
+def entropy(logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noise) -> Tensor:
     """Minus the entropy of the prediction in nats, 0 at most.
 
     Source: Dream's `entropy`; EB-sampling (arXiv 2505.24857).
@@ -56,15 +58,15 @@ def entropy(logits: Tensor, tokens: Tensor, positions: Tensor, generator: torch.
     return torch.special.entr(log_p.exp()).sum(1).neg()
 
 
-def random(logits: Tensor, tokens: Tensor, positions: Tensor, generator: torch.Generator | None) -> Tensor:
+def random(logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noise) -> Tensor:
     """Uniform numbers: positions are revealed in a random order, as the forward process masks them.
 
     Source: LLaDA, random remasking.
     """
-    return torch.rand(len(tokens), generator=generator).to(logits.device)
+    return noise(1)[:, 0].float()
 
 
-def left_to_right(logits: Tensor, tokens: Tensor, positions: Tensor, generator: torch.Generator | None) -> Tensor:
+def left_to_right(logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noise) -> Tensor:
     """The order of reading, as the autoregressive twin writes.
 
     Source: LLaDA, Appendix B.4, autoregressive sampling from the diffusion model.

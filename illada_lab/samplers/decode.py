@@ -11,6 +11,7 @@ from illada_lab.samplers.asker import Asker
 from illada_lab.samplers.canvas import Canvas
 from illada_lab.samplers.confidence import LAST, PROBABILITIES, RULES
 from illada_lab.samplers.draw import draw
+from illada_lab.samplers.noise import Noise, RowNoise
 from illada_lab.samplers.thinking import EndOfThinking
 from illada_lab.samplers.transfer import Transfer, most_confident, transfer_counts
 
@@ -120,7 +121,7 @@ def fill_window(
     n_steps: int | None,
     rules: Rules,
     rows: Tensor,
-    generator: torch.Generator | None,
+    noise: RowNoise,
     budget: int,
 ) -> None:
     """Fill the masks of a window, in place.
@@ -132,7 +133,7 @@ def fill_window(
         n_steps: steps of a fixed quota, which is decided from the masks at the start; None: the transfer rule decides.
         rules: how.
         rows: rows still being written, int64 [b]; others cost nothing.
-        generator: randomness; None: torch's global generator.
+        noise: randomness of all rows of the batch.
         budget: tokens of the response at most (end-of-thinking boost).
     """
     mask = asker.predictor.tokens.mask
@@ -160,7 +161,10 @@ def fill_window(
         is_masked = is_ours[due] & (x == mask)
         is_valid = None if canvas.is_valid is None else canvas.is_valid[due]
         logits = asker.logits_at(x, is_masked, is_valid, canvas.is_prompt[due], due, window)
-        drawn, sureness = _propose(asker, rules, logits, x, is_masked, canvas.n_prompt, budget, generator)
+        where = is_masked.nonzero()
+        own = due[where[:, 0]]
+        here = noise.at(own, asker.nfe[own], where[:, 1] - canvas.n_prompt)
+        drawn, sureness = _propose(asker, rules, logits, x, is_masked, where[:, 1], canvas.n_prompt, budget, here)
         confidence = torch.full(x.shape, -torch.inf, device=x.device).masked_scatter(is_masked, sureness)
         if counts is None:
             assert rules.transfer is not None
@@ -188,9 +192,10 @@ def _propose(
     logits: Tensor,
     x: Tensor,
     is_masked: Tensor,
+    positions: Tensor,
     n_prompt: int,
     budget: int,
-    generator: torch.Generator | None,
+    noise: Noise,
 ) -> tuple[Tensor, Tensor]:
     """A token for every masked position and how sure it is; the rules about EOS and thinking change the logits in place."""
     tokens = asker.predictor.tokens
@@ -200,9 +205,8 @@ def _propose(
         logits[:, list(tokens.stop_ids)] = -torch.inf
     if rules.end_of_thinking is not None:
         rules.end_of_thinking(logits, x, is_masked, n_prompt, budget)
-    drawn = draw(logits, rules.temperature, generator, rules.top_k, rules.top_p)
-    positions = is_masked.nonzero()[:, 1]
-    sureness = RULES[rules.remasking](logits, drawn, positions, generator).float()
+    drawn = draw(logits, rules.temperature, noise, rules.top_k, rules.top_p)
+    sureness = RULES[rules.remasking](logits, drawn, positions, noise).float()
     if rules.defer_eos:
         is_eos = torch.isin(drawn, drawn.new_tensor(tokens.stop_ids))
         sureness = sureness.masked_fill(is_eos, 0.0 if rules.remasking in PROBABILITIES else LAST)

@@ -4,11 +4,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from illada_lab.samplers.noise import Noise
+
 
 def draw(
     logits: Float[Tensor, "M V"],
     temperature: float,
-    generator: torch.Generator | None,
+    noise: Noise | None,
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Int[Tensor, " M"]:
@@ -19,7 +21,7 @@ def draw(
     Args:
         logits: -inf for what cannot be drawn.
         temperature: 0 or more.
-        generator: randomness (CPU); None: torch's global one.
+        noise: randomness of the M predictions (`RowNoise.at`); at temperature 0 None will do.
         top_k: keep the k likeliest; None: all.
         top_p: keep the likeliest tokens whose probabilities, at this temperature, first reach p together; None: all.
 
@@ -37,5 +39,6 @@ def draw(
         # What stands before a token decides, so the likeliest one is always kept.
         is_cut = p.cumsum(1) - p >= top_p
         scaled = scaled.masked_fill(torch.zeros_like(is_cut).scatter(1, order, is_cut), -torch.inf)
-    uniform = torch.rand(logits.shape, dtype=torch.float64, generator=generator).to(logits.device)
+    assert noise is not None, "a draw needs noise"
+    uniform = noise(logits.shape[1])
     return (scaled - torch.log(-torch.log(uniform.clamp(min=1e-300)))).argmax(1)

@@ -9,6 +9,7 @@ from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
 from illada_lab.samplers.canvas import Canvas
 from illada_lab.samplers.decode import Rules, fill_window, quota_steps
+from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
 from illada_lab.shapes import Positions, Tokens
 
@@ -51,7 +52,7 @@ class FixedLength(Rules):
         predictor: Predictor,
         prompt: Tokens,
         is_valid: Positions | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         on_step: Callable[[Canvas], None] | None = None,
     ) -> Sampled:
         """Generate a response to every prompt of a batch.
@@ -60,7 +61,7 @@ class FixedLength(Rules):
             predictor: the model.
             prompt: int64 [B, P], shorter prompts padded on the left.
             is_valid: bool [B, P], false at the padding.
-            generator: randomness of draws and of random remasking (CPU generator).
+            generator: randomness of draws and of random remasking, see `RowNoise.start`.
             on_step: called with the canvas after each step.
 
         Raises:
@@ -70,11 +71,12 @@ class FixedLength(Rules):
         canvas.on_step = on_step
         rows = torch.arange(len(prompt), device=prompt.device)
         asker = Asker(predictor, self.guidance_scale, torch.zeros_like(rows), self.cache, self.refresh_every)
+        noise = RowNoise.start(generator, len(rows), rows.device)
         block_length = self.block_length or self.response_length
         steps = quota_steps(self, self.n_steps, block_length, self.response_length // block_length)
         for start in range(canvas.n_prompt, canvas.x.shape[1], block_length):
             window = slice(start, start + block_length)
-            fill_window(asker, canvas, window, steps, self, rows, generator, self.response_length)
+            fill_window(asker, canvas, window, steps, self, rows, noise, self.response_length)
         responses = canvas.responses(predictor.tokens)
         reasons = ["eos" if len(response) < self.response_length else "length" for response in responses]
         return Sampled(canvas.x, responses, reasons, asker.nfe, asker.token_forwards, canvas.trace, canvas.n_steps)

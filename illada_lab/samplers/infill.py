@@ -9,6 +9,7 @@ from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
 from illada_lab.samplers.canvas import Canvas
 from illada_lab.samplers.decode import Rules, fill_window
+from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
 from illada_lab.shapes import Positions, Tokens
 
@@ -44,7 +45,7 @@ class Infill(Rules):
         predictor: Predictor,
         text: Tokens,
         is_valid: Positions | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         on_step: Callable[[Canvas], None] | None = None,
     ) -> Sampled:
         """Fill every mask of a batch of texts.
@@ -53,7 +54,7 @@ class Infill(Rules):
             predictor: the model.
             text: int64 [B, L] with [MASK] where a token is wanted.
             is_valid: bool [B, L], false at padding.
-            generator: randomness.
+            generator: randomness of draws and of random remasking, see `RowNoise.start`.
             on_step: called with the canvas after each step.
 
         Raises:
@@ -63,10 +64,11 @@ class Infill(Rules):
         canvas.on_step = on_step
         rows = torch.arange(len(text), device=text.device)
         asker = Asker(predictor, self.guidance_scale, torch.zeros_like(rows), self.cache, self.refresh_every)
+        noise = RowNoise.start(generator, len(rows), rows.device)
         window = slice(0, text.shape[1])
         n_masked = int((~canvas.is_prompt).sum(1).max())
         steps = None if self.transfer is not None else min(self.n_steps or n_masked, n_masked)
-        fill_window(asker, canvas, window, steps, self, rows, generator, text.shape[1])
+        fill_window(asker, canvas, window, steps, self, rows, noise, text.shape[1])
         kept = torch.ones_like(canvas.is_prompt) if is_valid is None else is_valid
         responses = [row[valid].tolist() for row, valid in zip(canvas.x, kept, strict=True)]
         return Sampled(

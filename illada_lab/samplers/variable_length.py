@@ -9,6 +9,7 @@ from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
 from illada_lab.samplers.canvas import Canvas
 from illada_lab.samplers.decode import Rules, fill_window
+from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
 from illada_lab.shapes import Positions, Tokens
 
@@ -62,7 +63,7 @@ class VariableLength(Rules):
         predictor: Predictor,
         prompt: Tokens,
         is_valid: Positions | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         on_step: Callable[[Canvas], None] | None = None,
     ) -> Sampled:
         """Generate a response to every prompt of a batch; rows may end at different blocks, ended rows cost nothing.
@@ -71,7 +72,7 @@ class VariableLength(Rules):
             predictor: the model.
             prompt: int64 [B, P], shorter prompts padded on the left.
             is_valid: bool [B, P], false at the padding.
-            generator: randomness of draws and of random remasking (CPU generator).
+            generator: randomness of draws and of random remasking, see `RowNoise.start`.
             on_step: called with the canvas after each step.
 
         Raises:
@@ -87,6 +88,7 @@ class VariableLength(Rules):
         canvas.on_step = on_step
         rows = torch.arange(len(prompt), device=prompt.device)
         asker = Asker(predictor, self.guidance_scale, torch.zeros_like(rows), self.cache, self.refresh_every)
+        noise = RowNoise.start(generator, len(rows), rows.device)
         steps = None if self.transfer is not None else self.steps_per_block or self.block_length
         ends: dict[int, tuple[int, str]] = {}
         active = rows
@@ -95,7 +97,7 @@ class VariableLength(Rules):
                 canvas.append(tokens.mask, self.block_length)
             start = canvas.n_prompt + block * self.block_length
             window = slice(start, start + self.block_length)
-            fill_window(asker, canvas, window, steps, self, active, generator, budget)
+            fill_window(asker, canvas, window, steps, self, active, noise, budget)
             written = canvas.x[:, canvas.n_prompt :].tolist()
             for row in active.tolist():
                 end = self._end(written[row], stop_ids)

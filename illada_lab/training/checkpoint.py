@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from illada_lab.interop import is_published, load_published
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.tokens import SpecialTokens
 
@@ -135,13 +136,15 @@ def load_predictor(path: str | Path, tokens: SpecialTokens | None = None) -> Mas
     """Load a trained model.
 
     Args:
-        path: checkpoint file, or the folder of a run.
+        path: checkpoint file, the folder of a run, or a folder in a published layout (LLaDA's, iLLaDA's).
         tokens: special tokens to use instead of the checkpoint's own.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
         ValueError: it is damaged, or its weights do not fit its own description.
     """
+    if is_published(path):
+        return load_published(path, tokens)
     return _predictor(read_checkpoint(path), find_checkpoint(path), tokens)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from illada_lab.evaluation import ChoiceItem, choose, confidence_score, exact_log_likelihood, monte_carlo_log_likelihood
 from illada_lab.evaluation.choice import confidence_scores
-from illada_lab.evaluation.generation import Generated, health, is_right
+from illada_lab.evaluation.generation import is_right
 from illada_lab.evaluation.intervals import wilson
 from illada_lab.evaluation.likelihood import stratified_counts
 from tests.diffusion.test_nelbo import any_order_nelbo, enumerated_nelbo
@@ -138,14 +138,3 @@ def test_wilson_interval():
 )
 def test_answers_are_compared_whole(text, answer, right):
     assert is_right(text, answer) is right
-
-
-def test_health_warns_of_empty_and_looping_answers():
-    def one(text, reason="eos"):
-        return Generated(text, reason, nfe=4, n_tokens=len(text.split()), trace=[])
-
-    good = {row["name"]: row for row in health([one("rome"), one("4")], 1.0)}
-    assert not any(row["is_warning"] for row in good.values()) and good["passes per answer"]["value"] == "4.0"
-    bad = {row["name"]: row for row in health([one(""), one("a b a b a b", "length"), one("x", "length")], 1.0)}
-    assert bad["empty answers"]["is_warning"] and bad["answers with a loop"]["is_warning"]
-    assert bad["answers that ended by themselves"]["is_warning"]

@@ -3,12 +3,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from illada_lab.samplers import FixedLength, VariableLength
+from illada_lab.samplers import FixedLength, Threshold, VariableLength
 from illada_lab.samplers.draw import draw
 from illada_lab.samplers.transfer import most_confident, transfer_counts
 from illada_lab.tokens import ILLADA
 from tests.scripted import Scripted
-from tests.small import small_predictor
+from tests.small import noise_of, small_predictor
 
 PROMPT = torch.tensor([[0, 9, 10]])
 
@@ -74,16 +74,25 @@ def test_variable_length_stops_at_a_sequence():
         FixedLength(response_length=12, n_steps=6, block_length=6),
         FixedLength(response_length=12, n_steps=12, guidance_scale=1.0),
         VariableLength(max_length=16, block_length=4, steps_per_block=2, stop_ids=(9, 3)),
+        VariableLength(max_length=16, block_length=4, stop_ids=(9, 3), cache="dual"),
+        VariableLength(max_length=16, block_length=4, stop_ids=(9, 3), cache="prefix", refresh_every=2),
+        VariableLength(max_length=16, block_length=4, stop_ids=(9, 3), temperature=1.0, remasking="random"),
+        FixedLength(response_length=12, block_length=4, temperature=0.7, top_k=5, transfer=Threshold(threshold=0.3)),
     ],
 )
 def test_every_row_of_a_ragged_batch_equals_its_solo_run(sampler):
+    """Also where tokens are drawn: each row has a generator of its own."""
     predictor = small_predictor()
     prompts = [[0, 8], [0, 8, 9, 10, 11], [0, 12, 13]]
-    solo = [sampler.sample(predictor, torch.tensor([p])) for p in prompts]
+
+    def own(row):
+        return torch.Generator().manual_seed(10 + row)
+
+    solo = [sampler.sample(predictor, torch.tensor([p]), generator=own(i)) for i, p in enumerate(prompts)]
     x, is_valid = torch.ones(3, 5, dtype=torch.long), torch.zeros(3, 5, dtype=torch.bool)
     for i, p in enumerate(prompts):
         x[i, 5 - len(p) :], is_valid[i, 5 - len(p) :] = torch.tensor(p), True
-    together = sampler.sample(predictor, x, is_valid)
+    together = sampler.sample(predictor, x, is_valid, generator=[own(i) for i in range(3)])
     assert together.responses == [s.responses[0] for s in solo]
     assert together.nfe.tolist() == [int(s.nfe) for s in solo]
     assert together.stop_reasons == [s.stop_reasons[0] for s in solo]
@@ -151,7 +160,7 @@ def test_ban_and_defer_eos():
 
 def test_temperature_draws_follow_the_distribution():
     logits = torch.tensor([[0.0, 1.0, 2.0]]).expand(20_000, 3)
-    drawn = draw(logits, 1.0, torch.Generator().manual_seed(0))
+    drawn = draw(logits, 1.0, noise_of(20_000))
     share = torch.bincount(drawn, minlength=3) / 20_000
     # The standard error of a share is at most 0.0035.
     torch.testing.assert_close(share, logits[0].softmax(0), atol=0.014, rtol=0)

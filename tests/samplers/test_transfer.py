@@ -6,6 +6,7 @@ import torch
 from illada_lab.samplers import EntropyBound, Factor, FixedLength, Threshold, VariableLength
 from illada_lab.samplers.confidence import RULES
 from tests.scripted import Scripted
+from tests.small import noise_of
 
 NO = -torch.inf
 PROMPT = torch.tensor([[0, 9, 10]])
@@ -34,13 +35,13 @@ def test_entropy_bound_adds_up_all_but_the_last():
 
 def test_confidence_rules_by_hand():
     p = torch.tensor([[0.6, 0.3, 0.1], [0.4, 0.35, 0.25]])
-    arguments = (p.log() + 7.0, torch.tensor([0, 1]), torch.tensor([4, 2]), None)
+    arguments = (p.log() + 7.0, torch.tensor([0, 1]), torch.tensor([4, 2]), noise_of(2))
     assert RULES["low_confidence"](*arguments).tolist() == pytest.approx([0.6, 0.35], abs=1e-6)
     assert RULES["margin"](*arguments).tolist() == pytest.approx([0.3, 0.05], abs=1e-6)
     assert RULES["entropy"](*arguments).tolist() == pytest.approx((p * p.log()).sum(1).tolist())
     assert RULES["left_to_right"](*arguments).tolist() == [-4, -2]
     certain = torch.tensor([[0.0, -torch.inf]])
-    assert RULES["entropy"](certain, torch.tensor([0]), torch.tensor([0]), None).tolist() == [0.0]
+    assert RULES["entropy"](certain, torch.tensor([0]), torch.tensor([0]), noise_of(1)).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("transfer", [Threshold(threshold=0.9), Factor(factor=1.0)])

@@ -1,0 +1,73 @@
+"""`illada-lab infill`: fill the holes of a text."""
+
+import re
+from typing import Any
+
+from omegaconf import DictConfig
+
+# A hole of one token, or of as many as the number says.
+HOLES = re.compile(r"___+(?:\*(\d+))?")
+MAX_HOLE = 10_000
+
+
+def run(config: DictConfig, is_json: bool = False) -> int:
+    """Print the text with its holes filled."""
+    from illada_lab.commands.sample import n_different
+    from illada_lab.commands.writing import INTERRUPTED, as_json, is_chat, load, save_trace, write
+    from illada_lab.config import build, compose
+    from illada_lab.samplers import Infill
+
+    loaded = load(config)
+    if is_chat(loaded.config):
+        raise ValueError(
+            f"checkpoint = {config.checkpoint}; a fine-tuned model, which answers questions; its pre-trained one"
+        )
+    sampler = build(config.sampler)
+    if not isinstance(sampler, Infill):
+        # The root's default is another sampler; what was set of the rules both have is kept.
+        config.sampler = compose(["sampler=infill", *_shared(config)]).sampler
+        sampler = build(config.sampler)
+    ids = text_ids(config.text, loaded)
+    written = write(loaded, sampler, ids, n_different(config, sampler), config.seed, is_quiet=is_json)
+    if written.sampled is not None:
+        # BOS and EOS around the text are ours.
+        written.texts = [loaded.tokenizer.decode(row) for row in written.sampled.responses]
+    if is_json:
+        print(as_json(config, written, text=config.text))
+    else:
+        for text in written.texts:
+            print(text)
+        passes = INTERRUPTED if written.passes is None else f"{written.passes} passes"
+        print(f"({passes}, {written.seconds:.1f} s)")
+    save_trace(config, loaded, ids, written)
+    return 130 if written.sampled is None else 0
+
+
+def _shared(config: DictConfig) -> list[str]:
+    """Overrides for what the sampler of this configuration and `Infill` both have."""
+    keys = ("remasking", "temperature", "guidance_scale", "top_k", "top_p", "n_revisited", "cache", "refresh_every")
+    plain = {key: config.sampler.get(key) for key in keys}
+    return [f"sampler.{key}={'null' if value is None else value}" for key, value in plain.items()]
+
+
+def text_ids(text: str | None, loaded: Any) -> list[int]:
+    """Token ids of a text with `___` where a token is wanted (`___*4`: four), as a document the model was trained on.
+
+    Raises:
+        ValueError: no text, no hole, a hole of no token, an unknown word.
+    """
+    tokenizer, tokens = loaded.tokenizer, loaded.tokenizer.tokens
+    if text is None:
+        raise ValueError("text = null; what is to be filled?; text='ada lives in ___ .' (___*3: three tokens)")
+    ids: list[int] = [tokens.opening(bool(loaded.config["data"].get("adds_bos")))]
+    end = 0
+    for hole in HOLES.finditer(text):
+        n = int(hole[1] or 1)
+        if not 1 <= n <= MAX_HOLE:
+            raise ValueError(f"text = {hole[0]!r}; a hole of {n} tokens; 1 to {MAX_HOLE}")
+        ids += [*tokenizer.encode_prompt(text[end : hole.start()]), *[tokens.mask] * n]
+        end = hole.end()
+    if end == 0:
+        raise ValueError(f"text = {text!r}; has no hole; ___ where a token is wanted (___*3: three tokens)")
+    ids += tokenizer.encode_prompt(text[end:])
+    return [*ids, tokens.eos] if loaded.config["data"].get("adds_eos") else ids

@@ -1,0 +1,192 @@
+"""What `sample`, `infill` and `chat` share: a model that writes while one looks on, and can be stopped."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.samplers import Canvas
+from illada_lab.samplers.result import Sampled
+
+INTERRUPTED = "interrupted"
+HOLE = "▢"
+
+
+@dataclass
+class Written:
+    """What a model wrote, to its end or as far as it came.
+
+    Attributes:
+        texts: the responses.
+        stop_reasons: of each; "interrupted" after Ctrl-C.
+        seconds: it took.
+        sampled: the sampler's result; None after Ctrl-C.
+    """
+
+    texts: list[str]
+    stop_reasons: list[str]
+    seconds: float
+    sampled: Sampled | None
+
+    @property
+    def passes(self) -> int | None:
+        """Predictor passes of all rows; None after Ctrl-C."""
+        return None if self.sampled is None else int(self.sampled.nfe.sum())
+
+
+def load(config: DictConfig):
+    """The model a command is asked to use."""
+    from illada_lab.training.checkpoint import load_run
+
+    if config.checkpoint is None:
+        raise ValueError("checkpoint = null; which model?; checkpoint=runs/<name> of a run that has been trained")
+    return load_run(config.checkpoint)
+
+
+def is_chat(config: dict) -> bool:
+    """Whether a run was trained on conversations."""
+    source = config["data"]["source"]
+    return source.get("stage") == "sft" or bool(source.get("messages_field"))
+
+
+def write(
+    loaded: Any, sampler: Any, ids: Sequence[int], n: int, seed: int | torch.Generator, *, is_quiet: bool = False
+) -> Written:
+    """Let a model write behind a prompt (or into a text with masks), `n` times; Ctrl-C keeps what is there.
+
+    The canvas is shown as it fills where the output is a terminal.
+
+    Args:
+        loaded: model and tokenizer.
+        sampler: how.
+        ids: the prompt or the text.
+        n: how often.
+        seed: of the draws, or a generator that goes on.
+        is_quiet: show nothing.
+    """
+    generator = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
+    x = torch.tensor([list(ids)] * n)
+    begin = time.perf_counter()
+    with Display(loaded.tokenizer, is_quiet=is_quiet) as display:
+        try:
+            out = sampler.sample(loaded.predictor, x, generator=generator, on_step=display.update)
+        except KeyboardInterrupt:
+            rows = [[]] * n if display.canvas is None else display.canvas.responses(loaded.predictor.tokens)
+            texts = [shown(loaded.tokenizer, row) for row in rows]
+            return Written(texts, [INTERRUPTED] * n, time.perf_counter() - begin, None)
+    texts = [loaded.tokenizer.decode(row, skip_special=False) for row in out.responses]
+    return Written(texts, out.stop_reasons, time.perf_counter() - begin, out)
+
+
+def shown(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """Text of ids with masks in it."""
+    parts: list[str] = []
+    run: list[int] = []
+    for i in [*ids, None]:
+        if i is not None and i != tokenizer.tokens.mask:
+            run.append(i)
+            continue
+        if run:
+            parts.append(tokenizer.decode(run, skip_special=False))
+            run = []
+        if i is not None:
+            parts.append(HOLE)
+    return (" " if tokenizer.is_word_level else "").join(parts)
+
+
+class Display:
+    """The canvas in the terminal while it fills: what is new stands out. Does nothing where there is no terminal.
+
+    Attributes:
+        canvas: the last one seen, or None.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, is_quiet: bool) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.tokenizer, self.canvas = tokenizer, None
+        console = Console(highlight=False)
+        self._live = None
+        if console.is_terminal and not is_quiet:
+            # Transient: the finished text is printed behind it, once.
+            self._live = Live(console=console, transient=True, auto_refresh=False)
+        self._before: Tensor | None = None
+
+    def __enter__(self) -> "Display":
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, canvas: Canvas) -> None:
+        """Called by the sampler after each step."""
+        self.canvas = canvas
+        if self._live is None:
+            return
+        from rich.text import Text
+
+        now, before = canvas.x, self._before
+        lines = Text()
+        for n, ids in enumerate(now[:, canvas.n_prompt :].tolist()):
+            for i, token in enumerate(ids):
+                place = canvas.n_prompt + i
+                is_new = before is None or place >= before.shape[1] or token != int(before[n, place])
+                is_hole = token == self.tokenizer.tokens.mask
+                text = HOLE if is_hole else self.tokenizer.token_text(token)
+                lines.append(text, "dim" if is_hole else "bold green" if is_new else "")
+                lines.append(" " if self.tokenizer.is_word_level else "")
+            lines.append("\n")
+        self._before = now.clone()
+        self._live.update(lines, refresh=True)
+
+
+def as_json(config: DictConfig, written: Written, **more: Any) -> str:
+    """One JSON object for scripts: what was written, and every setting that made it."""
+    from illada_lab.config import to_plain
+
+    samples = [
+        {"text": text, "stop_reason": reason, **_costs(written, n)}
+        for n, (text, reason) in enumerate(zip(written.texts, written.stop_reasons, strict=True))
+    ]
+    about = {"checkpoint": config.checkpoint, "seed": config.seed, "sampler": to_plain(config.sampler), **more}
+    return json.dumps({**about, "seconds": written.seconds, "samples": samples}, ensure_ascii=False)
+
+
+def _costs(written: Written, n: int) -> dict[str, int]:
+    out = written.sampled
+    if out is None:
+        return {}
+    return {"n_tokens": len(out.responses[n]), "nfe": int(out.nfe[n]), "token_forwards": int(out.token_forwards[n])}
+
+
+def save_trace(config: DictConfig, loaded: Any, ids: Sequence[int], written: Written) -> None:
+    """Write the trace file that `trace=` asks for; says so on the error stream, which scripts do not read."""
+    import sys
+
+    from illada_lab.config import to_plain
+    from illada_lab.manifest import manifest
+    from illada_lab.samplers.trace import trace_of, write_trace
+
+    if config.trace is None:
+        return
+    if written.sampled is None:
+        print(f"trace = {config.trace}; not written: the run was interrupted", file=sys.stderr)
+        return
+    x = torch.tensor([list(ids)] * len(written.texts))
+    about = manifest(seed=config.seed, scale=loaded.config["scale"]["name"])
+    trace = trace_of(
+        written.sampled, loaded.predictor, x, text=loaded.tokenizer.token_text,
+        command=about["command"], commit=about["commit"], versions=about["versions"], seed=config.seed,
+        checkpoint=str(config.checkpoint), sampler=to_plain(config.sampler),
+    )  # fmt: skip
+    print(f"trace: {write_trace(config.trace, trace)}", file=sys.stderr)

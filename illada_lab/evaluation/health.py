@@ -1,0 +1,96 @@
+"""The health panel of a generation run: what to look at before believing a score."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from illada_lab.evaluation.generation import Generated
+from illada_lab.tokens import SpecialTokens
+
+
+def health(generations: Sequence[Generated], seconds: float, tokens: SpecialTokens) -> list[dict[str, Any]]:
+    """What to look at before believing a score: stop reasons, empty answers, where and when EOS comes, loops, cost.
+
+    Args:
+        generations: answers; EOS is looked up in their traces.
+        seconds: for all of them.
+        tokens: the model's special tokens.
+
+    Returns:
+        Rows of name, value, note, is_warning.
+
+    Source: our choice, from the threads that fill the field's issue lists ("most answers are nothing but EOS").
+    """
+    n = max(1, len(generations))
+    reasons = Counter(g.stop_reason for g in generations)
+    filled = reasons["length"] / n
+    empty = sum(g.n_tokens == 0 for g in generations) / n
+    looped = sum(_loops(g.text) for g in generations) / n
+    written = sum(g.n_tokens for g in generations)
+    passes = sum(g.nfe for g in generations)
+    shares = eos_shares(generations, tokens)
+    empty_note = "nothing but EOS; above 20 % the model has learnt EOS as padding, or is not asked in its own format"
+    if empty > 0.5:
+        empty_note = (
+            "most answers are EOS only: try a chat format, blocks, defer_eos=true, or fine-tuning without EOS padding"
+        )
+    return [
+        {"name": "stop reasons", "value": ", ".join(f"{reason} {count / n:.1%}" for reason, count in reasons.most_common()),
+         "note": "length: the budget was filled", "is_warning": filled > 0.5},
+        {"name": "empty answers", "value": f"{empty:.1%}", "note": empty_note, "is_warning": empty > 0.2},
+        {"name": "EOS by position", "value": _series(shares["by_position"]),
+         "note": "share of EOS among what was revealed, from the first tenth of the positions to the last", "is_warning": False},
+        {"name": "EOS by step", "value": _series(shares["by_step"]),
+         "note": "the same from the first tenth of the steps to the last; EOS first: the length is decided before the words",
+         "is_warning": False},
+        {"name": "answers with a loop", "value": f"{looped:.1%}", "note": "three equal words or phrases in a row",
+         "is_warning": looped > 0.1},
+        {"name": "passes per answer", "value": f"{passes / n:.1f}", "note": "predictor passes (NFE)", "is_warning": False},
+        {"name": "tokens per answer", "value": f"{written / n:.1f}", "note": "without the end token", "is_warning": False},
+        {"name": "tokens per second", "value": f"{written / max(seconds, 1e-9):.0f}", "note": "all answers together",
+         "is_warning": False},
+    ]  # fmt: skip
+
+
+def eos_shares(
+    generations: Sequence[Generated], tokens: SpecialTokens, n_bins: int = 10
+) -> dict[str, list[float | None]]:
+    """Share of end tokens among what was revealed, by place in the response and by step of the row.
+
+    Args:
+        generations: with traces; those without count for nothing.
+        tokens: whose `stop_ids` are meant.
+        n_bins: bins from the first position (step) of each row to its last.
+
+    Returns:
+        by_position, by_step: a share per bin, None where nothing was revealed.
+    """
+    counts = {name: [[0, 0] for _ in range(n_bins)] for name in ("position", "step")}
+    for g in generations:
+        for name, bins in counts.items():
+            values = [record[name] for record in g.trace]
+            low, span = min(values, default=0), max(values, default=0) + 1 - min(values, default=0)
+            for record in g.trace:
+                cell = bins[(record[name] - low) * n_bins // span]
+                cell[0] += record["token"] in tokens.stop_ids
+                cell[1] += 1
+    return {f"by_{name}": [a / n if n else None for a, n in bins] for name, bins in counts.items()}
+
+
+def _series(shares: Sequence[float | None]) -> str:
+    """Shares as one line of small bars and the numbers at its ends."""
+    known = [share for share in shares if share is not None]
+    if not known:
+        return "no trace"
+    bars = "".join("·" if share is None else "▁▂▃▄▅▆▇█"[min(7, int(share * 8))] for share in shares)
+    return f"{bars} {known[0]:.0%} to {known[-1]:.0%}"
+
+
+def _loops(text: str) -> bool:
+    """The same one to four words three times in a row."""
+    words = text.split()
+    return any(
+        words[i : i + k] == words[i + k : i + 2 * k] == words[i + 2 * k : i + 3 * k]
+        for k in range(1, 5)
+        for i in range(len(words) - 3 * k + 1)
+    )

@@ -1,0 +1,148 @@
+"""sample, infill, chat and trace on the command line."""
+
+import io
+import json
+
+import pytest
+
+import illada_lab.samplers.fixed_length
+from illada_lab.cli import main
+
+SHORT = ["sampler.response_length=6", "sampler.block_length=3"]
+
+
+def said(capsys):
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def sampled(capsys, *words):
+    assert main(["sample", *words, "--json"]) == 0
+    out, _ = said(capsys)
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_sample_prints_text_or_one_json_object(models, capsys):
+    assert main(["sample", models["base"], *SHORT, "prompt=ada lives in"]) == 0
+    out, err = said(capsys)
+    assert out.startswith("ada lives in | ") and "(6 passes," in out and "n_samples = 4; has no effect" in err
+    found = sampled(capsys, models["base"], *SHORT, "n_samples=3", "sampler.temperature=1.0", "seed=2")
+    assert len(found["samples"]) == 3 and {s["nfe"] for s in found["samples"]} == {6}
+    assert found["sampler"]["temperature"] == 1 and found["seed"] == 2 and found["prompt"] is None
+    assert len({s["text"] for s in found["samples"]}) == 3
+
+
+def test_seeds_make_samples_repeatable(models, capsys):
+    words = [models["base"], *SHORT, "n_samples=2", "sampler.temperature=1.0"]
+    one, two, other = (sampled(capsys, *words, f"seed={seed}")["samples"] for seed in (1, 1, 2))
+    assert one == two and one != other
+
+
+def test_infill_fills_the_holes_and_leaves_the_rest(models, capsys):
+    assert main(["infill", models["base"], "text=ada ___ in ___*2 .", "--json"]) == 0
+    found = json.loads(said(capsys)[0])
+    words = found["samples"][0]["text"].split()
+    assert (
+        len(words) == 6
+        and words[0] == "ada"
+        and words[2] == "in"
+        and words[5] == "."
+        and found["samples"][0]["nfe"] == 3
+    )
+    assert main(["infill", models["base"], "text=ada ___ .", "sampler=infill", "sampler.n_steps=1"]) == 0
+    assert "(1 passes" in said(capsys)[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("infill", ["text=ada lives ."], "has no hole; ___ where a token is wanted"),
+        ("infill", [], "text = null; what is to be filled?"),
+        ("infill", ["text=ada ___*0 ."], "a hole of 0 tokens; 1 to 10000"),
+        ("infill", ["text=adda ___ ."], "'adda'; not a word of this model's vocabulary; ada"),
+        ("sample", ["prompt='ada <mask>'"], "spells the mask token <mask>"),
+        ("sample", ["sampler=infill"], "sampler = infill; fills a given text"),
+        ("chat", [], "a base model, which does not answer"),
+    ],
+)
+def test_bad_input_of_the_commands(models, capsys, command, words, message):
+    assert main([command, models["base"], *words]) == 2
+    out, err = said(capsys)
+    assert message in err and err.count("\n") == 1 and not out
+
+
+def test_ctrl_c_keeps_what_was_written(models, capsys, monkeypatch, tmp_path):
+    """The third step is interrupted: two of six tokens are there."""
+    fill = illada_lab.samplers.fixed_length.fill_window
+
+    def interrupted(asker, canvas, *rest):
+        shown, steps = canvas.on_step, []
+
+        def on_step(canvas):
+            shown(canvas)
+            steps.append(1)
+            if len(steps) == 2:
+                raise KeyboardInterrupt
+
+        canvas.on_step = on_step
+        fill(asker, canvas, *rest)
+
+    monkeypatch.setattr(illada_lab.samplers.fixed_length, "fill_window", interrupted)
+    trace = tmp_path / "t.jsonl"
+    assert main(["sample", models["base"], *SHORT, "n_samples=1", "sampler.ban_eos=true", f"trace={trace}"]) == 130
+    out, err = said(capsys)
+    assert out.count("▢") == 4 and "(interrupted" in out and "not written: the run was interrupted" in err
+    assert not trace.exists()
+    assert main(["sample", models["base"], *SHORT, "n_samples=1", "--json"]) == 130
+    assert json.loads(said(capsys)[0])["samples"][0]["stop_reason"] == "interrupted"
+
+
+def test_chat_answers_line_by_line(models, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("where does ada live ?\nwho is zzz ?\n\nnever asked\n"))
+    assert main(["chat", models["instruct"], "--json", "sampler=variable_length", "sampler.max_length=16"]) == 0
+    lines = [json.loads(line) for line in said(capsys)[0].splitlines()]
+    assert [line["question"] for line in lines] == ["where does ada live ?", "who is zzz ?"]
+    assert lines[0]["nfe"] >= 16 and "answer" in lines[0] and "not a word" in lines[1]["error"]
+
+
+def test_chat_as_a_person_sees_it(models, capsys, monkeypatch):
+    asked = iter(["where does ada live ?", "/new", "where does zzz live ?", ""])
+    monkeypatch.setattr("builtins.input", lambda shown: next(asked))
+    assert main(["chat", models["instruct"], "n_turns=1"]) == 0
+    out, _ = said(capsys)
+    assert out.startswith("an empty line ends") and "(text = 'zzz'; not a word" in out
+
+
+def test_traces_are_shown_compared_and_rendered(models, capsys, tmp_path):
+    files = [str(tmp_path / name) for name in ("one.jsonl", "two.jsonl")]
+    for file, steps in zip(files, (6, 2), strict=True):
+        words = ["sample", models["base"], *SHORT, "n_samples=1", f"sampler.n_steps={steps}", f"trace={file}"]
+        assert main([*words, "sampler.ban_eos=true"]) == 0
+    assert f"trace: {files[0]}" in said(capsys)[1]
+    assert main(["trace", "show", files[0]]) == 0
+    out, _ = said(capsys)
+    assert out.count("\n   ") >= 6 and "▢" in out and "length, 6 passes" in out and "seed: 0" in out
+    assert main(["trace", "diff", files[0], files[0]]) == 0
+    assert "1 of 1 rows are revealed token by token alike" in said(capsys)[0]
+    assert main(["trace", "diff", *files]) == 1
+    out, _ = said(capsys)
+    assert "row 0: part at step 1, position" in out and "n_steps" in out and "0 of 1 rows" in out
+    assert main(["trace", "html", files[0]]) == 0
+    page = (tmp_path / "one.html").read_text()
+    assert "denoiser" in page and "row 0" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "not a use of it; trace show FILE"),
+        (["show"], "not a use of it"),
+        (["diff", "a"], "not a use of it"),
+        (["show", "nowhere.jsonl"], "nowhere.jsonl; no such file"),
+    ],
+)
+def test_trace_is_refused_in_one_line(words, message, capsys):
+    assert main(["trace", *words]) == 2
+    err = said(capsys)[1]
+    assert message in err and err.count("\n") == 1

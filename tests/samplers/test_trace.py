@@ -1,0 +1,90 @@
+"""Trace files: written and read back, and where two of them part."""
+
+import pytest
+import torch
+
+from illada_lab.samplers import FixedLength, Infill, VariableLength
+from illada_lab.samplers.trace import RECORD, Trace, partings, read_trace, trace_of, write_trace
+from illada_lab.tokens import ILLADA
+from tests.scripted import Scripted
+from tests.small import small_predictor
+
+PROMPT = torch.tensor([[0, 9, 10], [0, 11, 12]])
+MASK = ILLADA.mask
+
+
+def made(sampler, predictor=None, prompt=PROMPT, is_valid=None):
+    predictor = predictor or small_predictor()
+    return trace_of(
+        sampler.sample(predictor, prompt, is_valid), predictor, prompt, is_valid, seed=0, text=lambda i: f"w{i}"
+    )
+
+
+def test_a_trace_file_holds_what_was_traced(tmp_path):
+    trace = made(VariableLength(max_length=8, block_length=4, steps_per_block=2))
+    back = read_trace(write_trace(tmp_path / "deep" / "t.jsonl", trace))
+    assert (back.rows, back.records, back.text) == (trace.rows, trace.records, trace.text)
+    assert back.about == {"seed": 0} and set(back.records[0]) == set(RECORD)
+    assert back.show(9) == "w9" and back.show(None) == "▢" and back.show(1000) == "1000"
+    assert [r["prompt"] for r in back.rows] == PROMPT.tolist()
+    assert len(back.steps(0)) == 4 and len(back.steps(0)[0]) == 2
+
+
+def test_padding_is_no_part_of_a_prompt_and_infilling_starts_from_its_text():
+    is_valid = torch.tensor([[False, True, True], [True, True, True]])
+    assert made(FixedLength(response_length=2), is_valid=is_valid).rows[0]["prompt"] == [9, 10]
+    text = torch.tensor([[0, MASK, 10, MASK]])
+    row = made(Infill(), prompt=text).rows[0]
+    assert row["prompt"] == [] and row["start"] == [0, None, 10, None] and row["stop_reason"] == "filled"
+
+
+def test_equal_runs_do_not_part_and_neither_do_a_batch_and_its_rows():
+    sampler = VariableLength(max_length=12, block_length=4, stop_ids=(9, 3))
+    assert partings(made(sampler), made(sampler)) == []
+    solo = made(sampler, prompt=PROMPT[1:])
+    both = made(sampler)
+    alone = Trace(both.rows[1:], [{**r, "row": 0} for r in both.records if r["row"] == 1])
+    assert partings(solo, alone) == []
+
+
+def test_a_parting_names_the_first_step_and_position():
+    text = [0, 9, 10, 11, 12, 13, 14]
+    other = [0, 9, 10, 11, 12, 20, 14]
+    sampler, prompt = FixedLength(response_length=4, n_steps=4), PROMPT[:1]
+    found = partings(made(sampler, Scripted(text), prompt), made(sampler, Scripted(other), prompt))
+    assert [(p.row, p.step, p.position, p.tokens, p.has_same_end) for p in found] == [(0, 3, 2, (13, 20), False)]
+    assert found[0].confidences[0] == pytest.approx(found[0].confidences[1])
+    # Two at once against one by one: at the first step one of them has revealed nothing at position 1.
+    quick = FixedLength(response_length=4, n_steps=2)
+    found = partings(made(quick, Scripted(text), prompt), made(sampler, Scripted(text), prompt))
+    assert [(p.step, p.position, p.tokens, p.confidences[1], p.has_same_end) for p in found] == [
+        (1, 1, (12, None), None, True)
+    ]
+
+
+def test_traces_of_other_prompts_are_not_compared():
+    sampler = FixedLength(response_length=2)
+    with pytest.raises(ValueError, match="rows = 2 and 1; not the same prompts"):
+        partings(made(sampler), made(sampler, prompt=PROMPT[:1]))
+    with pytest.raises(ValueError, match=r"rows\[0\].prompt; differs"):
+        partings(made(sampler), made(sampler, prompt=PROMPT.flip(0)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "not a trace this version reads"),
+        (["{"], "line 1 is not JSON"),
+        (['{"format": "other", "rows": []}'], "not a trace this version reads; illada_lab trace, version 1"),
+        (['{"format": "illada_lab trace", "version": 2, "rows": []}'], "not a trace this version reads"),
+        (['{"format": "illada_lab trace", "version": 1, "rows": []}', '{"step": 1}'], "line 2 lacks one of step, row"),
+        (["[]"], "line 1 lacks one of format, rows"),
+    ],
+)
+def test_what_is_no_trace_is_refused_with_its_line(tmp_path, lines, message):
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=message):
+        read_trace(path)
+    with pytest.raises(FileNotFoundError, match="nowhere.jsonl; no such file"):
+        read_trace(tmp_path / "nowhere.jsonl")
