@@ -22,7 +22,7 @@ def run(config: DictConfig, is_json: bool = False) -> int:
         raise ValueError(
             f"checkpoint = {config.checkpoint}; a base model, which does not answer; one of experiment=sft"
         )
-    chat, sampler = ChatTemplate(loaded.tokenizer), _sampler(config)
+    chat, sampler = ChatTemplate(loaded.tokenizer), _sampler(config, loaded)
     generator = torch.Generator().manual_seed(config.seed)
     turns: list[dict[str, str]] = []
     if not is_json:
@@ -55,12 +55,12 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     return 0
 
 
-def _sampler(config: DictConfig) -> Any:
+def _sampler(config: DictConfig, loaded: Any) -> Any:
     """Answers end where they end: with a sampler of fixed length their length would have to be known."""
-    from illada_lab.config import build
+    from illada_lab.commands.writing import build_sampler
     from illada_lab.samplers import VariableLength
 
-    chosen = build(config.sampler)
+    chosen = build_sampler(config, loaded)
     if isinstance(chosen, VariableLength):
         return chosen
     return VariableLength(max_length=32, block_length=8, temperature=config.sampler.temperature)

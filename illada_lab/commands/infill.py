@@ -13,8 +13,8 @@ MAX_HOLE = 10_000
 def run(config: DictConfig, is_json: bool = False) -> int:
     """Print the text with its holes filled."""
     from illada_lab.commands.sample import n_different
-    from illada_lab.commands.writing import INTERRUPTED, as_json, is_chat, load, save_trace, write
-    from illada_lab.config import build, compose
+    from illada_lab.commands.writing import INTERRUPTED, as_json, build_sampler, is_chat, load, save_trace, write
+    from illada_lab.config import compose
     from illada_lab.samplers import Infill
 
     loaded = load(config)
@@ -22,11 +22,11 @@ def run(config: DictConfig, is_json: bool = False) -> int:
         raise ValueError(
             f"checkpoint = {config.checkpoint}; a fine-tuned model, which answers questions; its pre-trained one"
         )
-    sampler = build(config.sampler)
+    sampler = build_sampler(config, loaded)
     if not isinstance(sampler, Infill):
         # The root's default is another sampler; what was set of the rules both have is kept.
         config.sampler = compose(["sampler=infill", *_shared(config)]).sampler
-        sampler = build(config.sampler)
+        sampler = build_sampler(config, loaded)
     ids = text_ids(config.text, loaded)
     written = write(loaded, sampler, ids, n_different(config, sampler), config.seed, is_quiet=is_json)
     if written.sampled is not None:

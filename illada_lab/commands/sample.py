@@ -8,11 +8,11 @@ from omegaconf import DictConfig
 
 def run(config: DictConfig, is_json: bool = False) -> int:
     """Print responses to a prompt; a fine-tuned model is asked through its chat format."""
-    from illada_lab.commands.writing import INTERRUPTED, as_json, load, save_trace, write
-    from illada_lab.config import build
+    from illada_lab.commands.writing import INTERRUPTED, as_json, build_sampler, load, save_trace, write
     from illada_lab.samplers import Infill
 
-    loaded, sampler = load(config), build(config.sampler)
+    loaded = load(config)
+    sampler = build_sampler(config, loaded)
     if isinstance(sampler, Infill):
         raise ValueError("sampler = infill; fills a given text; illada-lab infill text='... ___ ...'")
     ids = prompt_ids(config, loaded)

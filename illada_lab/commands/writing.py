@@ -55,6 +55,14 @@ def is_chat(config: dict) -> bool:
     return source.get("stage") == "sft" or bool(source.get("messages_field"))
 
 
+def build_sampler(config: DictConfig, loaded: Any) -> Any:
+    """The sampler of a configuration; one that stops at strings is given the tokenizer."""
+    from illada_lab.config import build
+
+    needs_text = bool(config.sampler.get("stop_strings"))
+    return build(config.sampler, **({"tokenizer": loaded.tokenizer} if needs_text else {}))
+
+
 def write(
     loaded: Any, sampler: Any, ids: Sequence[int], n: int, seed: int | torch.Generator, *, is_quiet: bool = False
 ) -> Written:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -11,6 +12,7 @@ from illada_lab.samplers.canvas import Canvas
 from illada_lab.samplers.decode import Rules, fill_window
 from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
+from illada_lab.samplers.stopping import Decoder, check_stop_strings, find_end
 from illada_lab.shapes import Positions, Tokens
 
 
@@ -23,7 +25,9 @@ class VariableLength(Rules):
         block_length: tokens per block.
         steps_per_block: reverse steps per block; None: one token per step, as published, or what a transfer rule needs.
         stop_ids: token ids that end a response; None: the model's own (EOS, end of turn).
-        stop_sequences: token sequences that end a response as well (stop strings, tokenised).
+        stop_sequences: token sequences that end a response as well.
+        stop_strings: texts that end a response as well; needs a tokenizer.
+        tokenizer: what decodes the response when there are stop strings; a run-time argument.
         all others: see `Rules`.
 
     Raises:
@@ -37,6 +41,10 @@ class VariableLength(Rules):
     steps_per_block: int | None = None
     stop_ids: Sequence[int] | None = None
     stop_sequences: Sequence[Sequence[int]] = ()
+    stop_strings: Sequence[str] = ()
+    tokenizer: Decoder | None = None
+
+    runtime_arguments: ClassVar[frozenset[str]] = frozenset({"tokenizer"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,6 +64,8 @@ class VariableLength(Rules):
             raise ValueError(
                 "stop_sequences = [[]]; an empty sequence would stop everything; token ids of each stop string"
             )
+        if self.stop_strings and self.tokenizer is not None:
+            check_stop_strings(self.stop_strings, self.tokenizer)
 
     @torch.no_grad()
     def sample(
@@ -78,6 +88,7 @@ class VariableLength(Rules):
         Raises:
             ValueError: see `Canvas.start`; the context must hold the prompt and one block, and cuts the budget.
         """
+        check_stop_strings(self.stop_strings, self.tokenizer)
         tokens = predictor.tokens
         stop_ids = tokens.stop_ids if self.stop_ids is None else tuple(self.stop_ids)
         budget = self.max_length
@@ -100,7 +111,7 @@ class VariableLength(Rules):
             fill_window(asker, canvas, window, steps, self, active, noise, budget)
             written = canvas.x[:, canvas.n_prompt :].tolist()
             for row in active.tolist():
-                end = self._end(written[row], stop_ids)
+                end = find_end(written[row], stop_ids, self.stop_sequences, self.stop_strings, self.tokenizer)
                 if end is not None:
                     ends[row] = end
             active = torch.tensor([r for r in active.tolist() if r not in ends], dtype=torch.long, device=prompt.device)
@@ -114,11 +125,3 @@ class VariableLength(Rules):
             # Blocks appended for others, and what stood behind the end, are nobody's text.
             canvas.x[row, canvas.n_prompt + end + 1 :] = tokens.filler
         return Sampled(canvas.x, responses, reasons, asker.nfe, asker.token_forwards, canvas.trace, canvas.n_steps)
-
-    def _end(self, response: list[int], stop_ids: Sequence[int]) -> tuple[int, str] | None:
-        """Where a response ends and why: at the first stop id or sequence, or None."""
-        found = [(i, "eos") for i, token in enumerate(response) if token in stop_ids][:1]
-        for sequence in map(list, self.stop_sequences):
-            n = len(sequence)
-            found += [(i, "stop") for i in range(len(response) - n + 1) if response[i : i + n] == sequence][:1]
-        return min(found, default=None)

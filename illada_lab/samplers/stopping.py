@@ -1,0 +1,71 @@
+"""Where a response ends: at a token, at a sequence of tokens, or at a piece of text."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """What stop strings need of a tokenizer."""
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Text of ids."""
+        ...
+
+    def encode_known(self, text: str) -> list[int]:
+        """Ids of a text; ValueError if a word is unknown."""
+        ...
+
+
+def check_stop_strings(strings: Sequence[str], tokenizer: Decoder | None) -> None:
+    """Raise ValueError for stop strings that are empty, that nobody can look for, or that the model cannot write."""
+    if any(not isinstance(string, str) or not string.strip(" ") for string in strings):
+        raise ValueError(
+            f"stop_strings = {list(strings)}; an empty string would stop everything; text, for example '\\n\\n'"
+        )
+    if strings and tokenizer is None:
+        raise ValueError(f"stop_strings = {list(strings)}; text can be looked for with a tokenizer only; tokenizer=...")
+    for string in strings:
+        try:
+            assert tokenizer is not None
+            ids = tokenizer.encode_known(string)
+        except ValueError as error:
+            raise ValueError(f"stop_strings = {string!r}; cannot be tokenised, so it never comes; {error}") from error
+        if not ids:
+            raise ValueError(f"stop_strings = {string!r}; has no token, so it never comes; text the model can write")
+
+
+def find_end(
+    response: Sequence[int],
+    stop_ids: Sequence[int],
+    sequences: Sequence[Sequence[int]] = (),
+    strings: Sequence[str] = (),
+    tokenizer: Decoder | None = None,
+) -> tuple[int, str] | None:
+    """How many tokens of a response stand before its end, and what ended it: "eos" or "stop"; None: nothing yet.
+
+    Stop strings are looked for in the decoded text, as the published evaluation does: a string may be made of other tokens inside a
+    text than alone. A token that is partly in front of the string is dropped with it.
+
+    Args:
+        response: tokens written so far.
+        stop_ids: ids that end it.
+        sequences: token sequences that end it.
+        strings: texts that end it.
+        tokenizer: for `strings`.
+    """
+    found = [(i, "eos") for i, token in enumerate(response) if token in stop_ids][:1]
+    for sequence in map(list, sequences):
+        n = len(sequence)
+        found += [(i, "stop") for i in range(len(response) - n + 1) if list(response[i : i + n]) == sequence][:1]
+    if strings:
+        assert tokenizer is not None, "check_stop_strings has seen to it"
+        text = tokenizer.decode(response)
+        places = [place for place in map(text.find, strings) if place >= 0]
+        if places:
+            # The longest beginning whose text ends before the string does begin.
+            n = next(
+                n for n in range(len(response), -1, -1) if len(tokenizer.decode(response[:n])) <= min(places)
+            )
+            found.append((n, "stop"))
+    return min(found, default=None)

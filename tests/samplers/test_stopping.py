@@ -1,0 +1,62 @@
+"""Where responses end."""
+
+import pytest
+import torch
+
+from illada_lab.samplers import VariableLength
+from illada_lab.samplers.stopping import find_end
+from tests.scripted import Scripted
+
+PROMPT = torch.tensor([[0, 9, 10]])
+LETTERS = {i: letter for i, letter in enumerate("abcdefghijklm", 7)} | {20: "\n", 21: "no ", 22: "x\ny", 2: ""}
+
+
+class Letters:
+    """A token is a letter, but for a few that are more."""
+
+    def decode(self, ids, *, skip_special=True):
+        return "".join(LETTERS.get(i, "?") for i in ids)
+
+    def encode_known(self, text):
+        if "z" in text:
+            raise ValueError("text = 'z'; not a word of this model's vocabulary; y")
+        return [i for i, shown in LETTERS.items() if shown and shown in text]
+
+
+@pytest.mark.parametrize(
+    ("response", "strings", "expected"),
+    [
+        ([7, 8, 9, 10], ["cd"], (2, "stop")),
+        ([7, 8, 9, 10], ["d", "b"], (1, "stop")),
+        ([7, 8], ["z"], None),
+        ([7, 2, 8, 9], ["c"], (1, "eos")),
+        ([7, 8, 2], ["b"], (1, "stop")),
+        ([7, 22, 8], ["\n"], (1, "stop")),  # a token that begins before the string goes with it
+        ([20, 20, 8], ["\n\n"], (0, "stop")),
+        ([], ["a"], None),
+    ],
+)
+def test_strings_are_looked_for_in_the_text(response, strings, expected):
+    assert find_end(response, stop_ids=(2,), strings=strings, tokenizer=Letters()) == expected
+
+
+def test_variable_length_stops_at_a_string_that_crosses_blocks():
+    text = [0, 9, 10, 7, 8, 9, 10, 11, 12, 13]
+    sampler = VariableLength(max_length=6, block_length=3, stop_strings=["cd"], tokenizer=Letters())
+    out = sampler.sample(Scripted(text), PROMPT)
+    assert out.responses == [[7, 8]] and out.stop_reasons == ["stop"] and out.nfe.tolist() == [6]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stop_strings": [""], "tokenizer": Letters()}, "an empty string would stop everything"),
+        ({"stop_strings": ["zz"], "tokenizer": Letters()}, "'zz'; cannot be tokenised, so it never comes; text = 'z'"),
+        ({"stop_strings": ["#"], "tokenizer": Letters()}, "'#'; has no token, so it never comes"),
+        ({"stop_strings": ["a"]}, "text can be looked for with a tokenizer only"),
+        ({"stop_sequences": [[]]}, "an empty sequence would stop everything"),
+    ],
+)
+def test_what_can_never_stop_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        VariableLength(max_length=6, block_length=3, **settings).sample(Scripted([0, 9, 10, *range(7, 13)]), PROMPT)
