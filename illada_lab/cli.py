@@ -15,6 +15,7 @@ COMMANDS = {
     "infill": "fill the holes of a text",
     "chat": "talk to a fine-tuned model",
     "trace": "show a trace file, compare two, or make a page of one",
+    "export": "write a trained model in a published layout",
     "config": "show the composed configuration and the model's size",
     "doctor": "what this machine has, and what would be used",
 }
@@ -45,6 +46,10 @@ EXAMPLES = {
         "illada-lab trace show story.jsonl",
         "illada-lab trace diff exact.jsonl cached.jsonl",
         "illada-lab trace html story.jsonl story.html",
+    ),
+    "export": (
+        "illada-lab export checkpoint=runs/plain out=exported  (trained with model.has_qk_norm=false)",
+        "illada-lab export checkpoint=runs/plain layout=llada out=exported-llada",
     ),
     "config": ("illada-lab config scale=8b", "illada-lab config experiment=sft scale=toy"),
     "doctor": ("illada-lab doctor", "illada-lab doctor scale=1b --json"),
@@ -105,7 +110,7 @@ def _main(words: list[str], flags: set[str]) -> int:
         return 0
     if "--json" in flags and command not in PRINT_JSON:
         return _fail(f"--json; {command} prints no JSON; {', '.join(PRINT_JSON)}")
-    if "--multirun" in flags and command in ("doctor", "chat", "config", "trace"):
+    if "--multirun" in flags and command in ("doctor", "chat", "config", "trace", "export"):
         return _fail(f"--multirun; not with {command}; train, reproduce, evaluate or sample")
     run = importlib.import_module(f"illada_lab.commands.{command}").run
     if "--multirun" in flags:

@@ -149,9 +149,15 @@ def load_predictor(path: str | Path, tokens: SpecialTokens | None = None) -> Mas
 
 
 def load_run(path: str | Path) -> LoadedRun:
-    """Load a trained model with its tokenizer and configuration; raises as `load_predictor`."""
+    """Load a trained model with its tokenizer and configuration; raises as `load_predictor`.
+
+    A folder in a published layout needs its tokenizer beside the weights; one that brings a chat template is taken for a model that
+    answers questions.
+    """
     from illada_lab.data.tokenizer import Tokenizer
 
+    if is_published(path):
+        return _published_run(Path(path))
     payload = read_checkpoint(path)
     about = payload["illada_lab"]
     return LoadedRun(
@@ -161,6 +167,18 @@ def load_run(path: str | Path) -> LoadedRun:
         step=payload["global_step"],
         path=find_checkpoint(path),
     )
+
+
+def _published_run(folder: Path) -> LoadedRun:
+    from illada_lab.data.pretrained_tokenizer import pretrained
+
+    predictor = load_published(folder)
+    roles = {role: token for role, token in predictor.tokens.to_dict().items() if token is not None}
+    tokenizer = pretrained(str(folder), **roles)
+    stage = "pretrain" if tokenizer.chat_template is None else "sft"
+    # What commands ask a configuration; the published one says nothing of data.
+    data = {"adds_bos": predictor.tokens.bos is not None, "adds_eos": False, "source": {"stage": stage}}
+    return LoadedRun(predictor, tokenizer, {"data": data, "scale": {"name": folder.name}}, step=0, path=folder)
 
 
 def load_weights(predictor: MaskPredictor, payload: dict[str, Any], path: Path) -> None:

@@ -19,4 +19,6 @@ def models(tmp_path_factory):
     ]
     train(compose_and_check([*common, f"run_dir={folder}/base"]))
     train(compose_and_check([*common, "experiment=sft", f"run_dir={folder}/instruct", f"init_from={folder}/base"]))
-    return {name: f"checkpoint={folder}/{name}" for name in ("base", "instruct")}
+    # As published models are: without QK-norm.
+    train(compose_and_check([*common, "model.has_qk_norm=false", f"run_dir={folder}/plain"]))
+    return {name: f"checkpoint={folder}/{name}" for name in ("base", "instruct", "plain")}

@@ -1,0 +1,35 @@
+"""Published layouts on the command line: out, and written with again."""
+
+import json
+
+import pytest
+
+from illada_lab.cli import main
+
+SHORT = ["sampler.response_length=4", "sampler.block_length=4", "n_samples=1", "prompt=ada lives in", "--json"]
+
+
+@pytest.mark.parametrize("layout", ["illada", "llada"])
+def test_an_exported_model_writes_the_same(models, tmp_path, capsys, layout):
+    folder = tmp_path / "out"
+    assert main(["export", models["plain"], f"layout={layout}", f"out={folder}"]) == 0
+    assert capsys.readouterr().out == f"written: {folder}\n"
+    texts = []
+    for checkpoint in (models["plain"], f"checkpoint={folder}"):
+        assert main(["sample", checkpoint, *SHORT]) == 0
+        texts.append(json.loads(capsys.readouterr().out)["samples"][0]["text"])
+    assert texts[0] == texts[1] and texts[0]
+
+
+def test_what_cannot_be_exported_leaves_nothing_behind(models, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    for words, message in (
+        ([models["base"], f"out={tmp_path}/new"], "has_qk_norm = true; the layout illada has no place for it"),
+        ([models["plain"], f"out={tmp_path}/new", "layout=dream"], "layout = 'dream'; not a published one"),
+        ([models["plain"]], "out = null; where to?"),
+        ([models["plain"], f"out={tmp_path}/full"], "there is something in it"),
+    ):
+        assert main(["export", *words]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists() and len(list((tmp_path / "full").iterdir())) == 1
