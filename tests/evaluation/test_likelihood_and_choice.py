@@ -139,7 +139,12 @@ def test_batched_scores_equal_single_ones(rule, guidance_scale):
     # The last two share their first pass, and two candidates of a question every one.
     pairs = [([0, 8, 9], [10, 11]), ([0], [12, 13, 14, 15]), ([0, 7, 7, 7, 9], [20]), ([0, 8, 9], [11, 10]), ([0], [9])]
     together, orders = confidence_scores(
-        predictor, pairs, append=[2], rule=rule, guidance_scale=guidance_scale, generator=torch.Generator().manual_seed(1)
+        predictor,
+        pairs,
+        append=[2],
+        rule=rule,
+        guidance_scale=guidance_scale,
+        generator=torch.Generator().manual_seed(1),
     )
     generator = torch.Generator().manual_seed(1)
     for (prompt, response), score, order in zip(pairs, together, orders, strict=True):
@@ -164,7 +169,9 @@ def test_control_orders():
     assert confidence_score(predictor, prompt, response)[1][0] == int(first.argmax())
     assert confidence_score(predictor, prompt, response, rule="least_confident")[1][0] == int(first.argmin())
     orders = {
-        tuple(confidence_score(predictor, prompt, response, rule="random", generator=torch.Generator().manual_seed(s))[1])
+        tuple(
+            confidence_score(predictor, prompt, response, rule="random", generator=torch.Generator().manual_seed(s))[1]
+        )
         for s in range(60)
     }
     assert len(orders) > 15
