@@ -30,7 +30,13 @@ ROOT_TYPES: dict[str, Any] = {
     "evaluation.n_mc_samples": int,
 }
 # Constructors in here only keep and compare numbers, so they are called: their own messages are the most exact ones.
-PURE = ("illada_lab.diffusion", "illada_lab.objectives", "illada_lab.samplers", "illada_lab.data.packing")
+PURE = (
+    "illada_lab.diffusion",
+    "illada_lab.objectives",
+    "illada_lab.samplers",
+    "illada_lab.data.packing",
+    "illada_lab.evaluation.benchmarks",
+)
 
 
 class ConfigError(ValueError):

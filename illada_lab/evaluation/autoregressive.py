@@ -13,6 +13,7 @@ from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.models.rope import rotary_table
 from illada_lab.samplers.canvas import Canvas
 from illada_lab.samplers.result import Sampled
+from illada_lab.samplers.stopping import Decoder, check_stop_strings, find_end
 from illada_lab.shapes import Positions, Tokens
 
 
@@ -69,15 +70,20 @@ class Greedy:
 
     Args:
         max_length: tokens of a response at most.
+        stop_strings: texts that end a response as well; looked for after every token, needs a tokenizer.
+        tokenizer: what decodes the response when there are stop strings.
 
     Source: the usual way of answering with an autoregressive model; NFE is one per token.
     """
 
     max_length: int
+    stop_strings: Sequence[str] = ()
+    tokenizer: Decoder | None = None
 
     def __post_init__(self) -> None:
         if self.max_length < 1:
             raise ValueError(f"max_length = {self.max_length}; tokens of a response; 1 or more")
+        check_stop_strings(self.stop_strings, self.tokenizer)
 
     @torch.no_grad()
     def sample(
@@ -109,8 +115,7 @@ class Greedy:
             )
         valid = torch.ones_like(prompt, dtype=torch.bool) if is_valid is None else is_valid
         # BOS moves in at the left of each row, in front of its first token.
-        inputs = torch.cat((torch.full_like(prompt[:, :1], bos), prompt), 1)
-        inputs[:, :-1] = torch.where(valid, inputs[:, :-1], bos)
+        inputs = torch.cat((torch.full_like(prompt[:, :1], bos), torch.where(valid, prompt, bos)), 1)
         seen = torch.cat((valid, torch.ones_like(valid[:, :1])), 1)
         reader = _Reader(predictor, n_rows, n_prompt + budget)
         logits = reader.read(inputs, seen)
@@ -126,8 +131,11 @@ class Greedy:
                 nfe[row] += 1
                 if token in stop_ids:
                     is_open[row], reasons[row] = False, "eos"
-                else:
-                    written[row].append(token)
+                    continue
+                written[row].append(token)
+                end = find_end(written[row], (), (), self.stop_strings, self.tokenizer) if self.stop_strings else None
+                if end is not None:
+                    is_open[row], reasons[row], written[row] = False, end[1], written[row][: end[0]]
             if not any(is_open) or step == budget - 1:
                 break
             seen = torch.cat((seen, torch.ones_like(seen[:, :1])), 1)

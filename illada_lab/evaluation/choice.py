@@ -94,7 +94,7 @@ def confidence_scores(
     behind = list(append or [])
     check_pairs(predictor, pairs, behind)
     if rule not in ORDERS:
-        near = difflib.get_close_matches(str(rule), ORDERS, n=1) or list(ORDERS)
+        near = difflib.get_close_matches(str(rule), ORDERS, n=1, cutoff=0.4) or list(ORDERS)
         raise ValueError(f"rule = {rule!r}; not an order; {', '.join(near)}")
     # Drawn for each pair in turn, so that a pair's order does not depend on what shares its batch.
     given = [torch.rand(len(response), generator=generator) for _, response in pairs] if rule == "random" else None

@@ -43,7 +43,8 @@ ATTACKS = {
     "a wrong answer": ("assert 1 + 1 == 3", "AssertionError"),
     "no Python": ("def f(:", "SyntaxError"),
     "a report of its own": (
-        "import os\nfor fd in range(3, 64):\n  try: os.write(fd, b'{\"nonce\": \"\", \"reason\": \"\"}\\n')\n  except OSError: pass\nos._exit(0)",
+        "import os\nfor fd in range(3, 64):\n  try: os.write(fd, b'{\"nonce\": \"\", \"reason\": \"\"}\\n')\n"
+        "  except OSError: pass\nos._exit(0)",
         "before its end",
     ),
 }  # fmt: skip
@@ -58,7 +59,9 @@ def test_attacks_end_in_a_recorded_failure(attack, monkeypatch):
     monkeypatch.setenv("A_SECRET", "of the parent")
     program, told = ATTACKS[attack]
     before = leftovers()
-    outcome = run_program(program, SHORT if attack in ("endless loop", "sleep", "huge file") else Limits(seconds=20))
+    outcome = run_program(
+        program, SHORT if attack in ("endless loop", "sleep", "huge file") else Limits(seconds=20, memory_mib=128)
+    )
     assert not outcome.has_passed and "of the parent" not in outcome.output
     assert any(part in outcome.reason for part in told.split("|")), outcome.reason
     assert "\n" not in outcome.reason and len(outcome.output) <= 65_536
