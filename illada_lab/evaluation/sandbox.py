@@ -132,7 +132,7 @@ def check_kernel() -> None:
 @lru_cache(maxsize=1)
 def missing_protections() -> tuple[str, ...]:
     """Protections that this kernel does not give, found by running an empty program."""
-    return run_program("pass", Limits(seconds=20)).missing
+    return run_program("pass", Limits(seconds=20.0)).missing
 
 
 def _run(program: str, limits: Limits, folder: str) -> Outcome:

@@ -39,11 +39,13 @@ class SuiteResult:
         rows: one per task and rule: task, metric, value, ci_low, ci_high, n, chance, target, note.
         items: every question with what the model said.
         health: rows of the health panel (generated answers only).
+        settings: what the numbers depend on beside model and world.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     items: list[dict[str, Any]] = field(default_factory=list)
     health: list[dict[str, Any]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def add(
         self,

@@ -116,21 +116,24 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"evaluation.path = {path}; there is no such file; a JSONL file")
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as lines:
-        try:
+    is_packed = path.suffix == ".gz"
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if is_packed else path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    found = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{path}, line {number}; not JSON ({error.msg}); one object a line") from error
-                if not isinstance(found, dict):
-                    raise ValueError(f"{path}, line {number}; {type(found).__name__}, not an object; one object a line")
-                yield number, found
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-            raise ValueError(f"evaluation.path = {path}; not a text file ({error}); JSONL, or JSONL in gzip") from error
+                if line.strip():
+                    yield number, _object(f"{path}, line {number}", line)
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise ValueError(f"evaluation.path = {path}; not a text file ({error}); JSONL, or JSONL in gzip") from error
+
+
+def _object(place: str, line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}; not JSON ({error.msg}); one object a line") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{place}; {type(found).__name__}, not an object; one object a line")
+    return found
 
 
 def fields(path: str | Path, place: str, values: dict[str, Any], *names: str) -> list[str]:
