@@ -2,11 +2,11 @@
 
     python -m benchmarks.scoring [--device cpu] [--threads 2] [--rounds 3] [--questions 100]
 
-Four-choice questions, candidates of 8 tokens behind a prompt of 64, a random model of 10M parameters. The loop is what one writes first:
-one candidate at a time, logits and log-probabilities at every position. For the Monte-Carlo rule it comes in two forms: one
-pass for each mask set, and (stronger, as the published code does) the mask sets of a candidate in batches of 32. Loop and ours draw the same mask
-sets, so their scores must agree. Variants take turns round by round; a ratio is the median over rounds of (loop / ours). Writes a table and
-`benchmarks/results/scoring_<device>.json`.
+Four-choice questions, candidates of 8 tokens behind a prompt of 64, a random model of 10M parameters. The loop is what one writes
+first: one candidate at a time, logits and log-probabilities at every position. For the Monte-Carlo rule it comes in two forms: one pass for
+each mask set, and (stronger) the mask sets of a candidate in batches of 32, as the published code does. Loop and ours draw the same mask
+sets, so their scores must agree. Variants take turns round by round; a ratio is the median over rounds of (loop / ours). Writes a table
+and `benchmarks/results/scoring_<device>.json`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from illada_lab.manifest import commit, machine, versions
 from illada_lab.models import MaskPredictor
 from illada_lab.tokens import ILLADA
 
-# 9.9M parameters, tied, vocabulary 8192: conf/model/small.yaml with fewer, wider layers would be the same work; our choice.
+# Ten million parameters with the head, which is tied; the vocabulary of scale=small with a BPE tokenizer. Our choice.
 SIZES: dict[str, Any] = dict(
     vocab_size=8192, d_model=320, n_layers=6, n_heads=5, n_kv_heads=5, d_ffn=832, max_length=256, is_tied=True
 )

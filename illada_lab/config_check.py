@@ -28,6 +28,7 @@ ROOT_TYPES: dict[str, Any] = {
     "n_samples": int,
     "evaluation.n_questions": int,
     "evaluation.n_mc_samples": int,
+    "evaluation.run_code": bool,
 }
 # Constructors in here only keep and compare numbers, so they are called: their own messages are the most exact ones.
 PURE = (

@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,6 +97,7 @@ def _world(config: DictConfig) -> int:
     """The world's own questions."""
     from illada_lab.commands.writing import is_chat, load
     from illada_lab.data.worlds import World
+    from illada_lab.evaluation.sandbox import WARNING
     from illada_lab.evaluation.world_suite import evaluate_base, evaluate_instruct
     from illada_lab.manifest import manifest
     from illada_lab.report.tables import print_rows
@@ -109,9 +111,20 @@ def _world(config: DictConfig) -> int:
         )
     world = World(seed=source["world_seed"], n_people=source["n_people"])
     n = config.evaluation.n_questions
+    if config.evaluation.run_code:
+        print(WARNING, file=sys.stderr)
     if is_chat(loaded.config):
-        result = evaluate_instruct(loaded.predictor, loaded.tokenizer, world, n_questions=n, seed=config.seed)
+        result = evaluate_instruct(
+            loaded.predictor,
+            loaded.tokenizer,
+            world,
+            n_questions=n,
+            run_code=config.evaluation.run_code,
+            seed=config.seed,
+        )
     else:
+        if config.evaluation.run_code:
+            raise ValueError("evaluation.run_code = true; has no effect: base models are asked for no functions; false")
         result = evaluate_base(
             loaded.predictor,
             loaded.tokenizer,
