@@ -37,6 +37,7 @@ PURE = (
     "illada_lab.samplers",
     "illada_lab.data.packing",
     "illada_lab.evaluation.benchmarks",
+    "illada_lab.evaluation.harness_task",
 )
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -62,21 +63,30 @@ def _benchmark(config: DictConfig) -> int:
     """A benchmark on a local file."""
     from illada_lab.commands.writing import load
     from illada_lab.config import build, to_plain
-    from illada_lab.evaluation.run import RESULTS, run_benchmark
+    from illada_lab.evaluation.harness_task import HarnessTask
+    from illada_lab.evaluation.run import run_benchmark
     from illada_lab.manifest import manifest
-    from illada_lab.report.tables import print_rows
 
     benchmark, loaded = build(config.evaluation), load(config)
+    folder = Path(benchmark.out or loaded.path.parent.parent / "evaluation" / benchmark.name)
+    about = {**manifest(seed=config.seed, scale=loaded.config["scale"]["name"]), **_about(config, loaded)}
+    about["evaluation"] = to_plain(config.evaluation)
+    if isinstance(benchmark, HarnessTask):
+        return _tell(benchmark.run(str(config.checkpoint), folder, seed=config.seed, about=about), folder)
     if loaded.predictor.spec.is_causal:
         _refuse_for_twins(config)
-    folder = benchmark.out or loaded.path.parent.parent / "evaluation" / benchmark.name
-    about = {**_about(config, loaded), "evaluation": to_plain(config.evaluation)}
     results = run_benchmark(
         benchmark, loaded.predictor, loaded.tokenizer, folder,
-        model={"checkpoint": str(loaded.path), "step": loaded.step},
-        about={**manifest(seed=config.seed, scale=loaded.config["scale"]["name"]), **about},
+        model={"checkpoint": str(loaded.path), "step": loaded.step}, about=about,
         has_bos=bool(loaded.config["data"].get("adds_bos")), seed=config.seed,
     )  # fmt: skip
+    return _tell(results, folder)
+
+
+def _tell(results: dict[str, Any], folder: Path) -> int:
+    from illada_lab.evaluation.run import RESULTS
+    from illada_lab.report.tables import print_rows
+
     print_rows(results["rows"])
     print(f"written: {folder}/{RESULTS}")
     return 0
