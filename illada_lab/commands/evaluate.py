@@ -71,9 +71,11 @@ def _benchmark(config: DictConfig) -> int:
     folder = Path(benchmark.out or loaded.path.parent.parent / "evaluation" / benchmark.name)
     about = {**manifest(seed=config.seed, scale=loaded.config["scale"]["name"]), **_about(config, loaded)}
     about["evaluation"] = to_plain(config.evaluation)
+    is_twin = loaded.predictor.spec.is_causal
     if isinstance(benchmark, HarnessTask):
-        return _tell(benchmark.run(str(config.checkpoint), folder, seed=config.seed, about=about), folder)
-    if loaded.predictor.spec.is_causal:
+        found = benchmark.run(str(config.checkpoint), folder, seed=config.seed, about=about, is_twin=is_twin)
+        return _tell(found, folder)
+    if is_twin:
         _refuse_for_twins(config)
     results = run_benchmark(
         benchmark, loaded.predictor, loaded.tokenizer, folder,

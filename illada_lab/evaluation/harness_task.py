@@ -64,7 +64,9 @@ class HarnessTask:
             if value is not None and value < least:
                 raise ValueError(f"{key} = {value}; too few; {least} or more")
 
-    def run(self, checkpoint: str, folder: Path, *, seed: int, about: dict[str, Any]) -> dict[str, Any]:
+    def run(
+        self, checkpoint: str, folder: Path, *, seed: int, about: dict[str, Any], is_twin: bool = False
+    ) -> dict[str, Any]:
         """Ask everything, or what an earlier call in this folder has not asked, and sum up.
 
         Args:
@@ -72,6 +74,7 @@ class HarnessTask:
             folder: of the results; lm-eval's own record of answers (`asked_*.db`) is kept there too.
             seed: of masks and draws.
             about: manifest of the run.
+            is_twin: an autoregressive model: candidates are scored by the chain rule.
 
         Raises:
             ModuleNotFoundError: lm-eval is not installed.
@@ -84,7 +87,8 @@ class HarnessTask:
         begin = time.perf_counter()
         settings = {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in ("out", "batch_size")}
         _claim(folder, {**settings, "checkpoint": str(checkpoint), "seed": seed})
-        asked = {key: settings[key] for key in ("scoring", "n_samples", "has_eos", "max_length", "block_length")}
+        keys = ("max_length",) if is_twin else ("scoring", "n_samples", "has_eos", "max_length", "block_length")
+        asked = {key: settings[key] for key in keys}
         model = IlladaLab(
             str(checkpoint), batch_size=self.batch_size, seed=seed,
             **{key: value for key, value in asked.items() if value is not None},
@@ -97,7 +101,7 @@ class HarnessTask:
         )  # fmt: skip
         assert found is not None, "only other ranks get nothing"
         n_items = sum(n["effective"] for n in found["n-samples"].values())
-        told = {**model.get_model_info(), **about, **settings, "n_items": n_items, "temperature": 0.0,
+        told = {**settings, **model.get_model_info(), **about, "n_items": n_items, "temperature": 0.0,
                 "steps_per_block": self.block_length, "lm_eval": lm_eval.__version__,
                 "seconds": time.perf_counter() - begin}  # fmt: skip
         results = {"manifest": told, "rows": rows_of(found), "lm_eval": found["results"]}

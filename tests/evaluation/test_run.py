@@ -8,6 +8,7 @@ from illada_lab.cli import main
 from illada_lab.commands.evaluate import translate
 from illada_lab.config import ConfigError, compose_and_check
 from illada_lab.evaluation import run as runs
+from illada_lab.evaluation.harness_task import HarnessTask, rows_of
 from illada_lab.evaluation.intervals import bootstrap
 from illada_lab.training.run import train
 
@@ -178,3 +179,52 @@ def test_bootstrap_intervals():
     assert bootstrap([True] * 3) == (1.0, 1.0)
     with pytest.raises(ValueError, match=r"is_correct = \[\]"):
         bootstrap([])
+
+
+HARNESS = ["mmlu", "cmmlu", "arc_challenge", "hellaswag", "piqa", "math", "math_instruct", "mmlu_instruct", "mmlu_redux_instruct",
+           "mmlu_pro_instruct"]  # fmt: skip
+
+
+@pytest.mark.parametrize("task", HARNESS)
+def test_tasks_of_lm_eval_have_the_papers_settings(task):
+    told = compose_and_check(translate([f"tasks={task}"])).evaluation
+    lengths = {
+        "math": (1024, 32), "math_instruct": (4096, 32), "mmlu_instruct": (4, 4), "mmlu_redux_instruct": (3, 3),
+        "mmlu_pro_instruct": (4096, 32),
+    }  # fmt: skip
+    if told.scoring is None:
+        assert (told.max_length, told.block_length) == lengths[task]
+    elif task in ("mmlu", "cmmlu"):
+        assert (told.scoring, told.n_samples, told.n_shots) == ("monte_carlo", 1, 5)
+    else:
+        assert (told.scoring, told.has_eos, told.n_shots) == ("confidence", True, 0)
+    assert told.is_chat is task.endswith("_instruct")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scoring": "guess"}, "scoring = 'guess'; not a rule"),
+        (
+            {"scoring": "confidence", "has_eos": True, "n_samples": 4},
+            "n_samples = 4; has no effect with scoring = confidence",
+        ),
+        ({"scoring": "monte_carlo"}, "n_samples = null; a score with scoring = monte_carlo depends on it"),
+        ({"max_length": 4, "block_length": 4, "has_eos": True}, "has_eos = True; has no effect"),
+        ({"max_length": 4, "block_length": 4, "n_items": 0}, "n_items = 0; too few; 1 or more"),
+    ],
+)
+def test_settings_of_lm_eval_tasks_that_cannot_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        HarnessTask(name="a", task="a", **changes)
+
+
+def test_rows_of_lm_eval_results():
+    found = {
+        "results": {"a": {"alias": "a", "acc,none": 0.5, "acc_stderr,none": 0.1, "word_perplexity,none": 40.0}},
+        "n-samples": {"a": {"original": 9, "effective": 4}},
+    }
+    acc, perplexity = rows_of(found)
+    assert (acc["metric"], acc["value"], acc["n"]) == ("acc", 0.5, 4)
+    assert (acc["ci_low"], acc["ci_high"]) == (pytest.approx(0.304), pytest.approx(0.696))
+    assert perplexity["ci_low"] is None and perplexity["unit"] == ""
