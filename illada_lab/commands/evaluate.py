@@ -125,6 +125,13 @@ def _world(config: DictConfig) -> int:
     n = config.evaluation.n_questions
     if config.evaluation.run_code:
         print(WARNING, file=sys.stderr)
+    if (is_chat(loaded.config) or loaded.predictor.spec.is_causal) and (
+        config.evaluation.n_mc_samples != config.scale.n_mc_samples
+    ):
+        raise ValueError(
+            f"evaluation.n_mc_samples = {config.evaluation.n_mc_samples}; has no effect on this model, which is scored without masks; "
+            "leave it out"
+        )
     if is_chat(loaded.config):
         result = evaluate_instruct(
             loaded.predictor,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from illada_lab.evaluation.masked import BATCH_TOKENS, Pair
+from illada_lab.evaluation.masked import BATCH_TOKENS, Pair, looks_back
 from illada_lab.models.cache import Cache, LayerCache
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.models.rope import rotary_table
@@ -173,7 +173,7 @@ class _Reader:
 
 
 def _start_token(predictor: MaskPredictor) -> int:
-    if not getattr(getattr(predictor, "spec", None), "is_causal", False):
+    if not looks_back(predictor):
         raise ValueError(
             "model.is_causal = false; a mask predictor has no chain rule; monte_carlo, confidence or a twin"
         )

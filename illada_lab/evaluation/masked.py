@@ -53,12 +53,11 @@ class Padded:
 
 def check_pairs(predictor: Predictor, pairs: Sequence[Pair], append: Sequence[int] = ()) -> None:
     """Raise ValueError for what cannot be scored: nothing, more than the context, a model that looks back only."""
-    spec = getattr(predictor, "spec", None)
-    if getattr(spec, "is_causal", False):
+    if looks_back(predictor):
         raise ValueError(
             "model.is_causal = true; an autoregressive model fills in no masks; rule chain_rule, or a mask predictor"
         )
-    limit = getattr(spec, "max_length", None)
+    limit = getattr(getattr(predictor, "spec", None), "max_length", None)
     for number, (prompt, response) in enumerate(pairs):
         if len(response) == 0:
             raise ValueError(f"response = []; nothing to score in pair {number}; at least one token")
@@ -67,6 +66,11 @@ def check_pairs(predictor: Predictor, pairs: Sequence[Pair], append: Sequence[in
             raise ValueError(
                 f"prompt + response = {n} tokens; pair {number} is longer than the model's context; at most {limit}"
             )
+
+
+def looks_back(predictor: Predictor) -> bool:
+    """Whether a predictor is an autoregressive twin."""
+    return bool(getattr(getattr(predictor, "spec", None), "is_causal", False))
 
 
 def device_of(predictor: Predictor) -> torch.device:

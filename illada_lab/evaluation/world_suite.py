@@ -24,12 +24,14 @@ from illada_lab.data.worlds import World, facts, sums
 from illada_lab.data.worlds import lexicon as lx
 from illada_lab.evaluation import world_tasks as tasks
 from illada_lab.evaluation.autoregressive import Greedy
-from illada_lab.evaluation.choice import ChoiceItem, choose
+from illada_lab.evaluation.choice import choose
 from illada_lab.evaluation.generation import Generated, Sampler, generate, is_right
 from illada_lab.evaluation.health import health
 from illada_lab.evaluation.intervals import wilson
+from illada_lab.evaluation.masked import looks_back
 from illada_lab.evaluation.sandbox import run_programs
-from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.evaluation.world_choices import ending_choices, fact_choice
+from illada_lab.models.protocol import Predictor
 from illada_lab.samplers import FixedLength, VariableLength
 
 TARGET = 0.95
@@ -72,7 +74,7 @@ class SuiteResult:
 
 
 def evaluate_base(
-    predictor: MaskPredictor, tokenizer: Tokenizer, world: World, *, n_questions: int, n_mc_samples: int, seed: int = 0
+    predictor: Predictor, tokenizer: Tokenizer, world: World, *, n_questions: int, n_mc_samples: int, seed: int = 0
 ) -> SuiteResult:
     """A pre-trained model: completions of statements, and both scoring rules of multiple choice.
 
@@ -96,7 +98,7 @@ def evaluate_base(
         "sums": [(item.statements()[0], item.answer) for item in sums.all_sums()],
     }
     # The answer, the full stop and EOS: a statement's length is part of what the model is given.
-    is_twin = predictor.spec.is_causal
+    is_twin = looks_back(predictor)
     sampler = Greedy(max_length=3) if is_twin else FixedLength(response_length=3, n_steps=3)
     result.settings = {
         "response_length": 3, "block_length": 3, "steps": 3, "temperature": 0.0, "n_mc_samples": n_mc_samples
@@ -120,9 +122,9 @@ def evaluate_base(
     for task, items in (
         (
             "facts, four candidates",
-            [_fact_choice(t, a, world, draw, encode, bos, eos) for t, a in statements["facts"]][:n_questions],
+            [fact_choice(t, a, world, draw, encode, bos, eos) for t, a in statements["facts"]][:n_questions],
         ),
-        ("story endings, four candidates", _ending_choices(world, n_questions, draw, encode, bos, eos)),
+        ("story endings, four candidates", ending_choices(world, n_questions, draw, encode, bos, eos)),
     ):
         right = [item.answer for item in items]
         rules = {"monte_carlo": f"Monte-Carlo likelihood, {n_mc_samples} samples", "confidence": "confidence score"}
@@ -152,7 +154,7 @@ def evaluate_base(
 
 
 def evaluate_instruct(
-    predictor: MaskPredictor,
+    predictor: Predictor,
     tokenizer: Tokenizer,
     world: World,
     *,
@@ -174,7 +176,7 @@ def evaluate_instruct(
     """
     result, chat = SuiteResult(), ChatTemplate(tokenizer)
     usual = VariableLength(max_length=BUDGET, block_length=BLOCK_LENGTH)
-    sampler = sampler or (Greedy(max_length=BUDGET) if predictor.spec.is_causal else usual)
+    sampler = sampler or (Greedy(max_length=BUDGET) if looks_back(predictor) else usual)
     result.settings = {
         "max_length": getattr(sampler, "max_length", None), "block_length": getattr(sampler, "block_length", None),
         "steps_per_block": getattr(sampler, "block_length", None), "temperature": getattr(sampler, "temperature", 0.0),
@@ -215,46 +217,3 @@ def evaluate_instruct(
 def _item(task: str, prompt: str, answer: str, generated: Generated, is_correct: bool) -> dict[str, Any]:
     return {"task": task, "prompt": prompt, "text": generated.text, "answer": answer, "is_correct": is_correct,
             "stop_reason": generated.stop_reason, "nfe": generated.nfe, "trace": generated.trace}  # fmt: skip
-
-
-def _fact_choice(
-    text: str, answer: str, world: World, draw: random.Random, encode: Any, bos: int, eos: int
-) -> ChoiceItem:
-    """A statement with four endings of the same type."""
-    books = tuple(person.book for person in world.lexicon.people)
-    pool = next(words for words in (lx.TOWNS, lx.JOBS, books) if answer in words)
-    candidates = [answer, *draw.sample([word for word in pool if word != answer], 3)]
-    draw.shuffle(candidates)
-    return ChoiceItem(
-        prompt=[bos, *encode(text.removesuffix(f" {answer} ."))],
-        candidates=[[*encode(f"{word} ."), eos] for word in candidates],
-        answer=candidates.index(answer),
-    )
-
-
-def _ending_choices(world: World, n: int, draw: random.Random, encode: Any, bos: int, eos: int) -> list[ChoiceItem]:
-    """Stories in which something is given away, without their last sentence ("now the fox has a red kite ."), and three endings that
-    contradict the story in one word each."""
-    items: list[ChoiceItem] = []
-    lexicon = world.lexicon
-    pools = {"animal": lexicon.animals, "colour": lexicon.colours, "object": lexicon.objects}
-    for document in world.documents("test", 20 * n, seed=1):
-        parsed = world.stories.parse(document.text)
-        assert parsed is not None, "the world parses its own stories"
-        choices = parsed[1]
-        head, now, ending = document.text.partition(" now ")
-        if not now or ending.count(" .") != 1 or len(items) == n:
-            continue
-        endings = [now.strip() + " " + ending]
-        for slot, words in pools.items():
-            other = draw.choice([word for word in words if word != choices[slot]])
-            endings.append(endings[0].replace(f" {choices[slot]} ", f" {other} "))
-        order = draw.sample(range(4), 4)
-        items.append(
-            ChoiceItem(
-                prompt=[bos, *encode(head)],
-                candidates=[[*encode(endings[i]), eos] for i in order],
-                answer=order.index(0),
-            )
-        )
-    return items

@@ -18,7 +18,8 @@ from illada_lab.data.worlds import World, sums
 from illada_lab.data.worlds.facts import REVERSE_STATEMENTS
 from illada_lab.evaluation.choice import ChoiceItem, choose
 from illada_lab.evaluation.generation import Generated, generate
-from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.evaluation.masked import looks_back
+from illada_lab.models.protocol import Predictor
 from illada_lab.samplers import Infill
 
 HOLE = "___"
@@ -67,9 +68,7 @@ def reversed_statements(world: World, n: int) -> list[tuple[str, str]]:
     return [(head.format(book=p.book), p.name) for p in world.lexicon.people if p.is_one_way][:n]
 
 
-def fill(
-    predictor: MaskPredictor, tokenizer: Tokenizer, holes: Sequence[Hole]
-) -> list[tuple[bool, Generated | None, str]]:
+def fill(predictor: Predictor, tokenizer: Tokenizer, holes: Sequence[Hole]) -> list[tuple[bool, Generated | None, str]]:
     """Fill the holes: whether right, what was written, and the word.
 
     A mask predictor sees both sides and writes the word. An autoregressive model cannot look ahead: it takes the word of the pool with
@@ -83,7 +82,7 @@ def fill(
         middle = [tokens.mask] if word is None else tokenizer.encode_known(word)
         return [*tokenizer.encode_known(before), *middle, *tokenizer.encode_known(after), tokens.eos]
 
-    if predictor.spec.is_causal:
+    if looks_back(predictor):
         items = [ChoiceItem([tokens.bos], [ids(h, word) for word in h.pool], h.pool.index(h.answer)) for h in holes]
         chosen = choose(predictor, items, "chain_rule")
         return [(got == item.answer, None, h.pool[got]) for got, item, h in zip(chosen, items, holes, strict=True)]
