@@ -17,6 +17,7 @@ from illada_lab.evaluation.generation import Generated, generate
 from illada_lab.evaluation.health import health
 from illada_lab.evaluation.intervals import bootstrap
 from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.samplers import EndOfThinking
 
 ITEMS, SETTINGS, RESULTS = "items.jsonl", "settings.json", "results.json"
 
@@ -90,6 +91,9 @@ def sampler_of(benchmark: Benchmark, predictor: MaskPredictor, tokenizer: Tokeni
     sampler = benchmark.sampler
     if predictor.spec.is_causal:
         return Greedy(max_length=sampler.max_length, stop_strings=tuple(sampler.stop_strings), tokenizer=tokenizer)
+    if benchmark.thinking_power is not None:
+        push = EndOfThinking(sequence=tokenizer.encode_known("</think>"), power=benchmark.thinking_power)
+        sampler = replace(sampler, end_of_thinking=push)
     return replace(sampler, tokenizer=tokenizer) if sampler.stop_strings else sampler
 
 
@@ -100,6 +104,7 @@ def told_of(benchmark: Benchmark, sampler: Any, predictor: MaskPredictor) -> dic
         "task": benchmark.name,
         "path": benchmark.path,
         **benchmark.settings(),
+        **({"thinking_power": None} if predictor.spec.is_causal else {}),
         "sampler": {"_target_": f"{type(sampler).__module__}.{type(sampler).__qualname__}", **settings},
         "steps_per_block": settings.get("steps_per_block") or settings.get("block_length"),
         "block_length": settings.get("block_length"),

@@ -7,10 +7,14 @@ import pytest
 from illada_lab.cli import main
 from illada_lab.commands.evaluate import translate
 from illada_lab.config import ConfigError, compose_and_check
+from illada_lab.data.build_tokenizer import byte_tokenizer
 from illada_lab.evaluation import run as runs
+from illada_lab.evaluation.benchmarks import Gsm8k
 from illada_lab.evaluation.harness_task import HarnessTask, rows_of
 from illada_lab.evaluation.intervals import bootstrap
+from illada_lab.samplers import VariableLength
 from illada_lab.training.run import train
+from tests.small import small_predictor
 
 QUESTIONS = [
     {"question": f"What is {n} and {n + 1}?", "answer": f"It is {2 * n + 1}.\n#### {2 * n + 1}"} for n in range(7)
@@ -163,6 +167,18 @@ def test_settings_are_those_of_the_paper(task, max_length, block_length, n_shots
     assert (told.sampler.max_length, told.sampler.block_length) == (max_length, block_length)
     assert (told.get("n_shots", 0), told.is_chat, told.sampler.temperature) == (n_shots, is_chat, 0.0)
     assert told.sampler.steps_per_block is None and told.name == task
+    assert told.get("thinking_power") == {"gsm8k_instruct": 3.0, "humaneval_instruct": 1.0}.get(task)
+
+
+def test_the_push_towards_the_end_of_thinking_has_the_tokenizers_ids():
+    sampler = VariableLength(max_length=8, block_length=4)
+    benchmark = Gsm8k(path="a", is_chat=True, thinking_power=3.0, sampler=sampler)
+    pushed = runs.sampler_of(benchmark, small_predictor(), byte_tokenizer()).end_of_thinking
+    assert byte_tokenizer().decode(pushed.sequence) == "</think>" and (pushed.amount, pushed.power) == (100.0, 3.0)
+    twin = runs.sampler_of(benchmark, small_predictor(is_causal=True), byte_tokenizer())
+    assert runs.told_of(benchmark, twin, small_predictor(is_causal=True))["thinking_power"] is None
+    with pytest.raises(ValueError, match="thinking_power = -1.0"):
+        Gsm8k(path="a", thinking_power=-1.0, sampler=sampler)
 
 
 def test_what_the_configuration_refuses():

@@ -55,12 +55,15 @@ class Benchmark(ABC):
         sampler: how the model answers; its length and block are the paper's settings.
         is_chat: ask through the chat format of the model, without examples; false: as plain text behind examples.
         n_shots: examples in front of a plain-text question.
+        thinking_power: power of the growing push towards "</think>", whose token ids the tokenizer gives; None: no push.
         n_items: the first so many only; None: all.
         batch_size: questions answered together; decides nothing but speed.
         out: folder of the results; None: `evaluation/<task>` beside the checkpoint.
 
     Raises:
         ValueError: a number out of range, or a setting without effect.
+
+    Source: iLLaDA, inference (the push: amount 100, power 3, and 1 for HumanEval) and settings of the evaluation.
     """
 
     metric: ClassVar[str] = "exact match"
@@ -70,6 +73,7 @@ class Benchmark(ABC):
     sampler: VariableLength
     is_chat: bool = False
     n_shots: int = 0
+    thinking_power: float | None = None
     n_items: int | None = None
     batch_size: int = 8
     out: str | None = None
@@ -79,6 +83,10 @@ class Benchmark(ABC):
             raise ValueError(f"n_shots = {self.n_shots}; examples in front of a question; 0 or more")
         if self.n_shots and self.is_chat:
             raise ValueError(f"n_shots = {self.n_shots}; has no effect with is_chat: chat questions stand alone; 0")
+        if self.thinking_power is not None and (self.thinking_power < 0 or self.sampler.end_of_thinking is not None):
+            raise ValueError(
+                f"thinking_power = {self.thinking_power}; 3 and 1 are the published ones, beside no sampler.end_of_thinking; 0 or more, or null"
+            )
         if self.n_items is not None and self.n_items < 1:
             raise ValueError(f"n_items = {self.n_items}; at least one question; 1 or more, or null for all")
         if self.batch_size < 1:
@@ -103,7 +111,8 @@ class Benchmark(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What a score depends on beside model, sampler and file; plain data."""
-        return {"is_chat": self.is_chat, "n_shots": self.n_shots, "n_items": self.n_items}
+        names = ("is_chat", "n_shots", "thinking_power", "n_items")
+        return {name: getattr(self, name) for name in names}
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
