@@ -85,7 +85,7 @@ class Benchmark(ABC):
             raise ValueError(f"n_shots = {self.n_shots}; has no effect with is_chat: chat questions stand alone; 0")
         if self.thinking_power is not None and (self.thinking_power < 0 or self.sampler.end_of_thinking is not None):
             raise ValueError(
-                f"thinking_power = {self.thinking_power}; 3 and 1 are the published ones, beside no sampler.end_of_thinking; 0 or more, or null"
+                f"thinking_power = {self.thinking_power}; beside no sampler.end_of_thinking; 3 or 1 as published, or null"
             )
         if self.n_items is not None and self.n_items < 1:
             raise ValueError(f"n_items = {self.n_items}; at least one question; 1 or more, or null for all")
