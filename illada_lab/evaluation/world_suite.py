@@ -24,7 +24,7 @@ from illada_lab.data.worlds import World, facts, sums
 from illada_lab.data.worlds import lexicon as lx
 from illada_lab.evaluation import world_tasks as tasks
 from illada_lab.evaluation.autoregressive import Greedy
-from illada_lab.evaluation.choice import choose
+from illada_lab.evaluation.choice import ChoiceItem, choose
 from illada_lab.evaluation.generation import Generated, Sampler, generate, is_right
 from illada_lab.evaluation.health import health
 from illada_lab.evaluation.intervals import wilson
@@ -131,6 +131,8 @@ def evaluate_base(
         for rule, metric in ({"chain_rule": "likelihood, exact"} if is_twin else rules).items():
             got = choose(predictor, items, rule, n_samples=n_mc_samples, generator=generator)
             result.add(task, metric, [a == b for a, b in zip(got, right, strict=True)], chance=0.25)
+            named = f"{task}: {rule.replace('_', ' ')}"
+            result.items += [_choice(named, item, n, tokenizer) for item, n in zip(items, got, strict=True)]
 
     one_in = 1 / len(world.lexicon.people)
     told, reverse = tasks.told_statements(world, n_questions), tasks.reversed_statements(world, n_questions)
@@ -212,6 +214,14 @@ def evaluate_instruct(
                 result.items.append(_item("functions", item.prompt, item.response, shown, right))
     result.health = health(everything, seconds, predictor.tokens)
     return result
+
+
+def _choice(task: str, item: ChoiceItem, chosen: int, tokenizer: Tokenizer) -> dict[str, Any]:
+    """A choice as it reads."""
+    texts = [tokenizer.decode(candidate) for candidate in item.candidates]
+    shown = Generated(texts[chosen], "chosen", 0, len(item.candidates[chosen]), [])
+    asked = f"{tokenizer.decode(item.prompt)} ({' | '.join(texts)})"
+    return _item(task, asked, texts[item.answer], shown, chosen == item.answer)
 
 
 def _item(task: str, prompt: str, answer: str, generated: Generated, is_correct: bool) -> dict[str, Any]:
