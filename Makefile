@@ -2,7 +2,7 @@
 #
 #   make reproduce   the main job at toy scale: data, pre-training, fine-tuning, evaluation, samples, report
 #   make test        lint, types, tests, notebooks
-#   make bench       training speed against a plain loop
+#   make bench       speed of training and of scoring against plain loops
 
 PYTHON ?= python3
 SCALE ?= toy
@@ -59,6 +59,7 @@ notebooks: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.training $(ARGS)
+	$(BIN)/python -m benchmarks.scoring
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

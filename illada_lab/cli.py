@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 COMMANDS = {
     "reproduce": "the main job: pre-train, fine-tune, evaluate, sample, report",
     "train": "one stage of training",
-    "evaluate": "score a trained model on the world's questions",
+    "evaluate": "score a trained model on the world's questions, or on a benchmark's file",
     "sample": "let a model write",
     "infill": "fill the holes of a text",
     "chat": "talk to a fine-tuned model",
@@ -29,6 +29,8 @@ EXAMPLES = {
     "evaluate": (
         "illada-lab evaluate checkpoint=runs/sft-toy",
         "illada-lab evaluate checkpoint=runs/pretrain-toy scale=smoke",
+        "illada-lab evaluate tasks=gsm8k data.path=test.jsonl checkpoint=runs/pretrain-small",
+        "illada-lab evaluate tasks=humaneval data.path=HumanEval.jsonl.gz evaluation.run_code=true checkpoint=runs/pretrain-small",
     ),
     "sample": (
         "illada-lab sample checkpoint=runs/pretrain-toy",
@@ -112,7 +114,10 @@ def _main(words: list[str], flags: set[str]) -> int:
         return _fail(f"--json; {command} prints no JSON; {', '.join(PRINT_JSON)}")
     if "--multirun" in flags and command in ("doctor", "chat", "config", "trace", "export"):
         return _fail(f"--multirun; not with {command}; train, reproduce, evaluate or sample")
-    run = importlib.import_module(f"illada_lab.commands.{command}").run
+    module = importlib.import_module(f"illada_lab.commands.{command}")
+    run = module.run
+    if hasattr(module, "translate"):
+        overrides = module.translate(overrides)
     if "--multirun" in flags:
         return _run_all(run, overrides)
     if command == "trace":

@@ -28,9 +28,17 @@ ROOT_TYPES: dict[str, Any] = {
     "n_samples": int,
     "evaluation.n_questions": int,
     "evaluation.n_mc_samples": int,
+    "evaluation.run_code": bool,
 }
 # Constructors in here only keep and compare numbers, so they are called: their own messages are the most exact ones.
-PURE = ("illada_lab.diffusion", "illada_lab.objectives", "illada_lab.samplers", "illada_lab.data.packing")
+PURE = (
+    "illada_lab.diffusion",
+    "illada_lab.objectives",
+    "illada_lab.samplers",
+    "illada_lab.data.packing",
+    "illada_lab.evaluation.benchmarks",
+    "illada_lab.evaluation.harness_task",
+)
 
 
 class ConfigError(ValueError):

@@ -32,7 +32,7 @@ class Optional:
 OPTIONAL = (
     Optional("flash_attn", "gpu", "attention over packed segments in one kernel (planned)"),
     Optional("liger_kernel", "gpu", "fused cross-entropy and normalisation (planned)"),
-    Optional("lm_eval", "eval", "the benchmarks of lm-eval (planned)"),
+    Optional("lm_eval", "eval", "the benchmarks of lm-eval"),
     Optional("transformers", "eval", "published checkpoints and their tokenizers (planned)"),
     Optional("tensorboard", "tensorboard", "logger=tensorboard"),
     Optional("wandb", None, "logger=wandb"),

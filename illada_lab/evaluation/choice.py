@@ -1,5 +1,6 @@
-"""Multiple choice: the paper's two scoring rules."""
+"""Multiple choice: the paper's two scoring rules, and the orders that the confidence score is to be compared with."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,9 +8,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from illada_lab.evaluation.likelihood import BATCH_TOKENS, monte_carlo_log_likelihood
+from illada_lab.evaluation.autoregressive import chain_rule_log_likelihoods
+from illada_lab.evaluation.likelihood import monte_carlo_log_likelihoods
+from illada_lab.evaluation.masked import Padded, Pair, batches_by_length, check_pairs, n_vocabulary, true_log_probs
+from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.models.protocol import Predictor
-from illada_lab.samplers.asker import Asker
+
+ORDERS = ("most_confident", "left_to_right", "random", "least_confident")
+RULES = ("confidence", "monte_carlo", "chain_rule")
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,11 @@ def confidence_score(
     prompt: Int[Tensor, " P"],
     response: Int[Tensor, " R"],
     append: Int[Tensor, " A"] | None = None,
+    *,
+    prepend: Int[Tensor, " B"] | None = None,
+    rule: str = "most_confident",
+    guidance_scale: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> tuple[float, list[int]]:
     """Deterministic score of a response: reveal the true token the model is surest of, sum the log-probabilities.
 
@@ -39,27 +50,38 @@ def confidence_score(
 
     Args:
         predictor: the model.
-        prompt: visible tokens in front (BOS among them where the model has seen one).
+        prompt: visible tokens in front.
         response: tokens to score.
         append: visible tokens behind, never masked (the published evaluation appends EOS).
+        prepend: visible tokens in front of the prompt (the published evaluation puts BOS there).
+        rule: which masked token is revealed next: most_confident; as controls left_to_right, random, least_confident.
+        guidance_scale: classifier-free guidance; 0 is off.
+        generator: randomness of the random order (CPU); None: torch's global one.
 
     Returns:
         (score in nats, order in which positions were revealed).
 
     Raises:
-        ValueError: an empty response.
+        ValueError: an empty response, an unknown rule, a sequence longer than the context.
 
-    Source: iLLaDA, confidence-based scoring of multiple choice.
+    Source: iLLaDA, confidence-based scoring of multiple choice; the other orders are our controls.
     """
+    front, behind = ([] if part is None else part.tolist() for part in (prepend, append))
+    pairs = [([*front, *prompt.tolist()], response.tolist())]
     scores, orders = confidence_scores(
-        predictor, [(prompt.tolist(), response.tolist())], None if append is None else append.tolist()
+        predictor, pairs, behind, rule=rule, guidance_scale=guidance_scale, generator=generator
     )
     return scores[0], orders[0]
 
 
-@torch.no_grad()
 def confidence_scores(
-    predictor: Predictor, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], append: Sequence[int] | None = None
+    predictor: Predictor,
+    pairs: Sequence[Pair],
+    append: Sequence[int] | None = None,
+    *,
+    rule: str = "most_confident",
+    guidance_scale: float = 0.0,
+    generator: torch.Generator | None = None,
 ) -> tuple[list[float], list[list[int]]]:
     """`confidence_score` of many (prompt, response) pairs, together: pass k reveals the k-th token of all of them.
 
@@ -67,62 +89,55 @@ def confidence_scores(
         predictor: the model.
         pairs: token ids.
         append: visible tokens behind every response.
+        rule, guidance_scale, generator: as above.
     """
-    if any(len(response) == 0 for _, response in pairs):
-        raise ValueError("response = []; nothing to score; at least one token")
     behind = list(append or [])
+    check_pairs(predictor, pairs, behind)
+    if rule not in ORDERS:
+        near = difflib.get_close_matches(str(rule), ORDERS, n=1, cutoff=0.4) or list(ORDERS)
+        raise ValueError(f"rule = {rule!r}; not an order; {', '.join(near)}")
+    # Drawn for each pair in turn, so that a pair's order does not depend on what shares its batch.
+    given = [torch.rand(len(response), generator=generator) for _, response in pairs] if rule == "random" else None
     scores, orders = [0.0] * len(pairs), [[] for _ in pairs]
-    # Pairs of similar length share a batch; rows are padded on the right and padding is not attended to.
-    by_length = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
-    start = 0
-    while start < len(by_length):
-        end = start + 1
-        while end < len(by_length):
-            prompt, response = pairs[by_length[end]]
-            if (end + 1 - start) * (len(prompt) + len(response) + len(behind)) > BATCH_TOKENS:
-                break
-            end += 1
-        _reveal(predictor, [(i, *pairs[i]) for i in by_length[start:end]], behind, scores, orders)
-        start = end
+    lengths = [len(prompt) + len(response) + len(behind) for prompt, response in pairs]
+    for batch in batches_by_length(lengths, [len(response) for _, response in pairs], n_vocabulary(predictor)):
+        padded = Padded.of(predictor, [pairs[i] for i in batch], behind)
+        drawn = None if given is None else torch.cat([given[i] for i in batch])
+        for n, (value, order) in enumerate(_reveal(predictor, padded, rule, drawn, guidance_scale)):
+            scores[batch[n]], orders[batch[n]] = value, order
     return scores, orders
 
 
 def _reveal(
-    predictor: Predictor,
-    rows: list[tuple[int, Sequence[int], Sequence[int]]],
-    behind: list[int],
-    scores: list[float],
-    orders: list[list[int]],
-) -> None:
-    """Score one batch, writing into `scores` and `orders` at the rows' own numbers."""
-    device = getattr(getattr(predictor, "head_weight", None), "device", torch.device("cpu"))
-    width = max(len(p) + len(r) for _, p, r in rows) + len(behind)
-    clean = torch.full((len(rows), width), predictor.tokens.filler)
-    is_valid = torch.zeros(len(rows), width, dtype=torch.bool)
-    is_masked = torch.zeros(len(rows), width, dtype=torch.bool)
-    for n, (_, prompt, response) in enumerate(rows):
-        whole = [*prompt, *response, *behind]
-        clean[n, : len(whole)] = torch.tensor(whole)
-        is_valid[n, : len(whole)] = True
-        is_masked[n, len(prompt) : len(prompt) + len(response)] = True
-    clean, is_valid, is_masked = clean.to(device), is_valid.to(device), is_masked.to(device)
-    no_padding = bool(is_valid.all())
+    predictor: Predictor, padded: Padded, rule: str, drawn: Tensor | None, guidance_scale: float
+) -> list[tuple[float, list[int]]]:
+    """Score and order of every row of one batch."""
+    is_masked = padded.is_response.clone()
+    device, column = is_masked.device, torch.arange(is_masked.shape[1], device=is_masked.device)
+    priority = -column.double().expand(is_masked.shape)  # left to right
+    if drawn is not None:
+        priority = torch.zeros(is_masked.shape, device=device).masked_scatter(is_masked, drawn.to(device))
+    total = torch.zeros(len(is_masked), dtype=torch.float64, device=device)
+    steps: list[tuple[Tensor, Tensor]] = []
     while bool(is_masked.any()):
         active = is_masked.any(1).nonzero()[:, 0]
         masked = is_masked[active]
-        x = torch.where(masked, predictor.tokens.mask, clean[active])
-        valid = None if no_padding else is_valid[active]
-        logits = Asker(predictor, 0.0, torch.zeros(len(rows), dtype=torch.long, device=device)).logits_at(
-            x, masked, valid, torch.zeros_like(masked), active
-        )
-        log_p = logits.double().log_softmax(-1).gather(1, clean[active][masked][:, None])[:, 0]
-        table = torch.full(x.shape, -torch.inf, dtype=torch.float64, device=device).masked_scatter(masked, log_p)
-        best = table.max(1)
-        for n, value, position in zip(active.tolist(), best.values.tolist(), best.indices.tolist(), strict=True):
-            number, prompt, _ = rows[n]
-            scores[number] += value
-            orders[number].append(position - len(prompt))
-            is_masked[n, position] = False
+        log_p = true_log_probs(predictor, padded, active, masked, guidance_scale)
+        table = torch.full(masked.shape, -torch.inf, dtype=torch.float64, device=device).masked_scatter(masked, log_p)
+        wanted = priority[active].double()
+        if rule.endswith("_confident"):
+            wanted = table if rule == "most_confident" else -table
+        wanted = wanted.masked_fill(~masked, -torch.inf)
+        # The first of equals, on every device.
+        best = torch.where(wanted == wanted.amax(1, keepdim=True), column, len(column)).amin(1)
+        total[active] += table.gather(1, best[:, None])[:, 0]
+        is_masked[active, best] = False
+        steps.append((active, best - padded.n_prompt[active]))
+    orders: list[list[int]] = [[] for _ in range(len(total))]
+    for active, positions in steps:
+        for row, position in zip(active.tolist(), positions.tolist(), strict=True):
+            orders[row].append(position)
+    return list(zip(total.tolist(), orders, strict=True))
 
 
 def choose(
@@ -132,6 +147,7 @@ def choose(
     *,
     n_samples: int = 128,
     append: Sequence[int] | None = None,
+    guidance_scale: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> list[int]:
     """Number of the best candidate of every item.
@@ -139,26 +155,30 @@ def choose(
     Args:
         predictor: the model.
         items: questions.
-        rule: "confidence" or "monte_carlo".
+        rule: "confidence", "monte_carlo", or "chain_rule" (autoregressive models).
         n_samples: mask sets per candidate (monte_carlo).
         append: visible tokens behind the candidates (confidence).
+        guidance_scale: classifier-free guidance; 0 is off (not with chain_rule).
         generator: randomness (monte_carlo).
 
     Raises:
-        ValueError: an unknown rule.
+        ValueError: an unknown rule, or a setting that has no effect on it.
     """
-    if rule not in ("monte_carlo", "confidence"):
-        raise ValueError(f"rule = {rule!r}; not a scoring rule; monte_carlo or confidence")
+    if rule not in RULES:
+        raise ValueError(f"rule = {rule!r}; not a scoring rule; monte_carlo or confidence (chain_rule for twins)")
+    if append and rule != "confidence":
+        raise ValueError(f"append = {list(append)}; has no effect on rule = {rule}; rule=confidence, or none")
+    if guidance_scale and rule == "chain_rule":
+        raise ValueError(f"guidance_scale = {guidance_scale}; has no effect on rule = chain_rule; 0")
     pairs = [(item.prompt, candidate) for item in items for candidate in item.candidates]
     if rule == "confidence":
-        scores, _ = confidence_scores(predictor, pairs, append)
+        scores, _ = confidence_scores(predictor, pairs, append, guidance_scale=guidance_scale)
+    elif rule == "monte_carlo":
+        found = monte_carlo_log_likelihoods(predictor, pairs, n_samples, guidance_scale, generator)
+        scores = [value for value, _ in found]
     else:
-        scores = [
-            monte_carlo_log_likelihood(
-                predictor, torch.tensor(prompt), torch.tensor(candidate), n_samples=n_samples, generator=generator
-            )[0]
-            for prompt, candidate in pairs
-        ]
+        assert isinstance(predictor, MaskPredictor), "the twin is a MaskPredictor"
+        scores = chain_rule_log_likelihoods(predictor, pairs)
     chosen, start = [], 0
     for item in items:
         part = scores[start : start + len(item.candidates)]

@@ -1,19 +1,26 @@
-"""How likely a response is under a masked diffusion model: the bound by Monte Carlo and by enumeration."""
+"""How likely a response is under a masked diffusion model: the bound by Monte Carlo and by enumeration, the any-order value."""
 
 import itertools
 import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from illada_lab.evaluation.masked import (
+    Padded,
+    Pair,
+    batches_by_length,
+    check_pairs,
+    device_of,
+    n_vocabulary,
+    true_log_probs,
+)
 from illada_lab.models.protocol import Predictor
-from illada_lab.samplers.asker import Asker
 
-# Positions per forward pass; our choice: small enough for a laptop, large enough to fill a core.
-BATCH_TOKENS = 16_384
-MAX_ENUMERATED = 12
+# 2^12 mask sets; 8! = 40,320 orders. Our choice: a second or so of a laptop.
+MAX_ENUMERATED, MAX_ORDERED = 12, 8
 
 
 def stratified_counts(length: int, n_samples: int, generator: torch.Generator | None = None) -> Int[Tensor, " n"]:
@@ -53,29 +60,56 @@ def monte_carlo_log_likelihood(
         (value, standard error), nats. Stratification makes the true error smaller than the standard error says.
 
     Raises:
-        ValueError: an empty response, fewer than one sample.
+        ValueError: an empty response, fewer than one sample, a sequence longer than the context.
 
     Source: LLaDA, Appendix B.5, equation for the lower-variance estimator.
     """
-    _check(response)
+    pairs = [(prompt.tolist(), response.tolist())]
+    return monte_carlo_log_likelihoods(predictor, pairs, n_samples, guidance_scale, generator)[0]
+
+
+def monte_carlo_log_likelihoods(
+    predictor: Predictor,
+    pairs: Sequence[Pair],
+    n_samples: int = 128,
+    guidance_scale: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> list[tuple[float, float]]:
+    """`monte_carlo_log_likelihood` of many (prompt, response) pairs; questions, candidates and samples share the passes.
+
+    Draws what one call after the other would draw. A mask set that is drawn twice is computed once.
+
+    Args:
+        predictor: the model.
+        pairs: token ids.
+        n_samples, guidance_scale, generator: as above; a response of one token needs, and gets, one sample.
+    """
+    check_pairs(predictor, pairs)
     if n_samples < 1:
         raise ValueError(f"n_samples = {n_samples}; at least one mask set; 1 or more")
-    length = len(response)
-    n_samples = 1 if length == 1 else n_samples
-    counts = stratified_counts(length, n_samples, generator)
-    scores = torch.rand(n_samples, length, generator=generator)
-    is_masked = scores.argsort(1).argsort(1) < counts[:, None]
-    values = _masked_sums(predictor, prompt, response, is_masked, guidance_scale) * length / counts
-    stderr = float(values.std() / math.sqrt(n_samples)) if n_samples > 1 else 0.0
-    return float(values.mean()), stderr
+    drawn: list[tuple[Tensor, Tensor]] = []  # of each pair: number of the mask set of each sample, number of its masks
+    sets: list[list[Tensor]] = []
+    for _, response in pairs:
+        length = len(response)
+        n = 1 if length == 1 else n_samples
+        counts = stratified_counts(length, n, generator)
+        is_masked = torch.rand(n, length, generator=generator).argsort(1).argsort(1) < counts[:, None]
+        distinct, number = is_masked.unique(dim=0, return_inverse=True)
+        drawn.append((number, counts))
+        sets.append(list(distinct))
+    sums = _masked_sums(predictor, pairs, sets, guidance_scale)
+    found = []
+    for (_, response), of_set, (number, counts) in zip(pairs, sums, drawn, strict=True):
+        values = of_set[number] * len(response) / counts
+        stderr = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
+        found.append((float(values.mean()), stderr))
+    return found
 
 
 def exact_log_likelihood(
     predictor: Predictor, prompt: Int[Tensor, " P"], response: Int[Tensor, " R"], guidance_scale: float = 0.0
 ) -> float:
     """The bound on log p(response | prompt), nats, by enumeration of all mask sets.
-
-    It is also the mean over all orders of the chain rule: the any-order value.
 
     Args:
         predictor: the model.
@@ -86,42 +120,95 @@ def exact_log_likelihood(
     Raises:
         ValueError: an empty response, or one too long to enumerate.
     """
-    _check(response)
     length = len(response)
     if length > MAX_ENUMERATED:
         raise ValueError(f"response = {length} tokens; 2^{length} mask sets are too many; at most {MAX_ENUMERATED}")
-    sets = torch.tensor([s for s in itertools.product((False, True), repeat=length) if any(s)])
+    sets, log_p = mask_set_table(predictor, prompt, response, guidance_scale)
     counts = sets.sum(1)
-    sums = _masked_sums(predictor, prompt, response, sets, guidance_scale)
     # All sets of a size are equally likely, and sizes are uniform: weight (L / l) / (L * C(L, l)).
     weights = torch.tensor([1 / (int(k) * math.comb(length, int(k))) for k in counts], dtype=torch.float64)
-    return float((weights * sums).sum())
+    return float((weights * log_p.nansum(1)).sum())
 
 
-@torch.no_grad()
+def any_order_log_likelihood(
+    predictor: Predictor, prompt: Int[Tensor, " P"], response: Int[Tensor, " R"], guidance_scale: float = 0.0
+) -> float:
+    """The mean over all orders of the chain rule, nats, order by order.
+
+        1 / L! * sum over orders o, sum over i of log p(response[o_i] | prompt, response[o_1 ... o_(i-1)])
+
+    The same number as `exact_log_likelihood`: a masked diffusion model is an any-order autoregressive one.
+
+    Args:
+        predictor: the model.
+        prompt: visible tokens.
+        response: at most 8 tokens (40,320 orders).
+        guidance_scale: classifier-free guidance; 0 is off.
+
+    Raises:
+        ValueError: an empty response, or one with too many orders.
+
+    Source: LLaDA, Appendix A (the bound and any-order models); Uria et al. 2014.
+    """
+    length = len(response)
+    if length > MAX_ORDERED:
+        raise ValueError(f"response = {length} tokens; {length}! orders are too many; at most {MAX_ORDERED}")
+    sets, log_p = mask_set_table(predictor, prompt, response, guidance_scale)
+    number = (sets.long() << torch.arange(length)).sum(1)  # the set as a number in binary
+    table = torch.empty(2**length, length, dtype=torch.float64)
+    table[number] = log_p
+    orders = torch.tensor(list(itertools.permutations(range(length))))
+    masked = torch.full((len(orders),), 2**length - 1)
+    total = torch.zeros(len(orders), dtype=torch.float64)
+    for step in range(length):
+        total += table[masked, orders[:, step]]
+        masked -= 1 << orders[:, step]
+    return float(total.mean())
+
+
+def mask_set_table(
+    predictor: Predictor, prompt: Int[Tensor, " P"], response: Int[Tensor, " R"], guidance_scale: float = 0.0
+) -> tuple[Bool[Tensor, "n R"], Float[Tensor, "n R"]]:
+    """All 2^L - 1 mask sets of a response, and log p of each masked token under each; NaN where nothing is masked."""
+    pairs = [(prompt.tolist(), response.tolist())]
+    check_pairs(predictor, pairs)
+    sets = torch.tensor([s for s in itertools.product((False, True), repeat=len(response)) if any(s)])
+    table = torch.full(sets.shape, torch.nan, dtype=torch.float64)
+    for batch, is_masked, log_p in _passes(predictor, pairs, [list(sets)], guidance_scale):
+        chosen = [number for _, number in batch]
+        table[chosen] = torch.full(is_masked.shape, torch.nan, dtype=torch.float64).masked_scatter(is_masked, log_p)
+    return sets, table
+
+
 def _masked_sums(
-    predictor: Predictor, prompt: Tensor, response: Tensor, is_masked: Bool[Tensor, "n R"], guidance_scale: float
-) -> Tensor:
-    """Sum of log p of the true tokens at the masked positions, for each mask set; float64 [n]."""
-    n_prompt, width = len(prompt), len(prompt) + len(response)
-    clean = torch.cat((prompt, response))
-    per_pass = max(1, BATCH_TOKENS // width)
-    sums = []
-    for part in is_masked.to(clean.device).split(per_pass):
-        wanted = torch.cat((part.new_zeros(len(part), n_prompt), part), 1)
-        x = torch.where(wanted, predictor.tokens.mask, clean)
-        rows = torch.arange(len(part), device=clean.device)
-        is_prompt = torch.zeros_like(wanted)
-        is_prompt[:, :n_prompt] = True
-        logits = Asker(predictor, guidance_scale, torch.zeros_like(rows)).logits_at(x, wanted, None, is_prompt, rows)
-        goal = clean.expand_as(x)[wanted]
-        log_p = logits.double().log_softmax(-1).gather(1, goal[:, None])[:, 0]
-        sums.append(
-            torch.zeros(len(part), dtype=torch.float64, device=x.device).index_add(0, wanted.nonzero()[:, 0], log_p)
-        )
-    return torch.cat(sums).cpu()
+    predictor: Predictor, pairs: Sequence[Pair], sets: list[list[Tensor]], guidance_scale: float
+) -> list[Float[Tensor, " n"]]:
+    """Of each pair, for each of its mask sets: sum of log p of the true tokens at the masked positions."""
+    found = [torch.zeros(len(own), dtype=torch.float64) for own in sets]
+    for batch, is_masked, log_p in _passes(predictor, pairs, sets, guidance_scale):
+        sums = torch.zeros(len(batch), dtype=torch.float64).index_add(0, is_masked.nonzero()[:, 0], log_p)
+        for (pair, number), value in zip(batch, sums.tolist(), strict=True):
+            found[pair][number] = value
+    return found
 
 
-def _check(response: Tensor | Sequence[int]) -> None:
-    if len(response) == 0:
-        raise ValueError("response = []; nothing to score; at least one token")
+def _passes(predictor: Predictor, pairs: Sequence[Pair], sets: list[list[Tensor]], guidance_scale: float):
+    """Batches of mask sets: ((pair, number of the set) of each, the sets side by side, log p of what they mask)."""
+    jobs = [(pair, number) for pair, own in enumerate(sets) for number in range(len(own))]
+    lengths = [len(pairs[pair][0]) + len(pairs[pair][1]) for pair, _ in jobs]
+    n_masks = [n for own in sets for n in torch.stack(own).sum(1).tolist()] if jobs else []
+    for batch in batches_by_length(lengths, n_masks, n_vocabulary(predictor)):
+        chosen = [jobs[i] for i in batch]
+        own = {pair: n for n, pair in enumerate(dict.fromkeys(pair for pair, _ in chosen))}
+        padded = Padded.of(predictor, [pairs[pair] for pair in own])
+        rows = torch.tensor([own[pair] for pair, _ in chosen])
+        width = max(len(pairs[pair][1]) for pair in own)
+        masks = torch.zeros(len(chosen), width, dtype=torch.bool)
+        for n, (pair, number) in enumerate(chosen):
+            masks[n, : len(pairs[pair][1])] = sets[pair][number]
+        rows = rows.to(device_of(predictor))
+        wanted = torch.zeros(len(chosen), padded.clean.shape[1], dtype=torch.bool, device=rows.device)
+        is_own = torch.arange(width) < padded.is_response.sum(1).cpu()[rows.cpu()][:, None]
+        wanted[padded.is_response[rows]] = masks[is_own].to(rows.device)
+        log_p = true_log_probs(predictor, padded, rows, wanted, guidance_scale)
+        yield chosen, masks, log_p.cpu()

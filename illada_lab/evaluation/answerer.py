@@ -1,0 +1,237 @@
+"""A model behind the three questions that evaluation harnesses ask: how likely, how likely in all, and what next."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from illada_lab.data.chat import ChatTemplate
+from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.evaluation.autoregressive import Greedy, chain_rule_log_likelihoods
+from illada_lab.evaluation.choice import confidence_scores
+from illada_lab.evaluation.generation import generate
+from illada_lab.evaluation.likelihood import monte_carlo_log_likelihoods
+from illada_lab.evaluation.masked import Pair
+from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.samplers import FixedLength, VariableLength
+
+SCORING = ("confidence", "monte_carlo", "chain_rule")
+# In front of a conversation on its way through a harness, which knows text only: a character that stands for nothing.
+CHAT = "\ue000"
+KNOWN_OPTIONS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
+
+
+@dataclass(kw_only=True)
+class Answerer:
+    """Scores and generates from text.
+
+    Args:
+        predictor: the model; an autoregressive one is scored by the chain rule and answers greedily.
+        tokenizer: its tokenizer.
+        scoring: confidence, monte_carlo, or chain_rule (twins).
+        n_samples: mask sets per candidate (monte_carlo).
+        guidance_scale: classifier-free guidance of scores and answers; 0 is off.
+        has_bos: BOS stands in front of every text.
+        has_eos: EOS stands behind a candidate, visible (confidence).
+        has_greedy: also find out whether the greedy answer is the candidate; costs a pass per token.
+        max_length: budget of an answer where the harness names none, tokens.
+        block_length: tokens per block.
+        steps_per_block: reverse steps per block; None: one token per step.
+        batch_size: answers generated together.
+        seed: of masks and draws.
+
+    Raises:
+        ValueError: an unknown rule, or settings without effect on it.
+
+    Source: iLLaDA, settings of the evaluation: confidence score with BOS and EOS for likelihood tasks.
+    """
+
+    predictor: MaskPredictor
+    tokenizer: Tokenizer
+    scoring: str = "confidence"
+    n_samples: int = 128
+    guidance_scale: float = 0.0
+    has_bos: bool = True
+    has_eos: bool = True
+    has_greedy: bool = False
+    max_length: int = 256
+    block_length: int = 32
+    steps_per_block: int | None = None
+    batch_size: int = 8
+    seed: int = 0
+    _generator: torch.Generator = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.scoring not in SCORING:
+            raise ValueError(f"scoring = {self.scoring!r}; not a rule; {', '.join(SCORING)}")
+        if self.predictor.spec.is_causal != (self.scoring == "chain_rule"):
+            legal = "chain_rule" if self.predictor.spec.is_causal else "confidence or monte_carlo"
+            raise ValueError(f"scoring = {self.scoring}; not for this model; {legal}")
+        if self.guidance_scale and self.scoring == "chain_rule":
+            raise ValueError(f"guidance_scale = {self.guidance_scale}; has no effect on an autoregressive model; 0")
+        self._generator = torch.Generator().manual_seed(self.seed)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; a conversation that `chat` made becomes the prompt of its chat format."""
+        if not text.startswith(CHAT):
+            return self.tokenizer.encode_known(text)
+        messages, end = json.JSONDecoder().raw_decode(text[len(CHAT) :])
+        return [*ChatTemplate(self.tokenizer).prompt(messages), *self.encode(text[len(CHAT) + end :])]
+
+    @staticmethod
+    def chat(messages: Sequence[dict[str, str]]) -> str:
+        """A conversation as text that `encode` understands: special tokens cannot be typed."""
+        return CHAT + json.dumps([dict(message) for message in messages], ensure_ascii=False)
+
+    def pair(self, context: str, continuation: str) -> Pair:
+        """Ids of a prompt and of what follows it; spaces between the two belong to the second.
+
+        A context that leaves no room is cut on the left.
+
+        Raises:
+            ValueError: an empty continuation, or one longer than the model's context.
+        """
+        if not continuation:
+            raise ValueError("continuation = ''; nothing to score; text")
+        if context.startswith(CHAT):
+            prompt, response = self.encode(context), self.encode(continuation)
+        else:
+            n_spaces = len(context) - len(context.rstrip(" "))
+            if n_spaces:
+                context, continuation = context[:-n_spaces], context[-n_spaces:] + continuation
+            head = self.encode(context)
+            whole = self.encode(context + continuation)
+            # Where a token reaches over the border, each side is encoded for itself.
+            is_clean = whole[: len(head)] == head
+            response = whole[len(head) :] if is_clean else self.encode(continuation)
+            prompt = [*self._opening(), *head]
+        room = self.predictor.spec.max_length - len(response) - (self.has_eos and self.scoring == "confidence")
+        if not response or room < 1:
+            raise ValueError(
+                f"continuation = {continuation[:40]!r}; {len(response)} tokens; 1 to {self.predictor.spec.max_length - 2}"
+            )
+        return self._cut(prompt, room), response
+
+    def log_likelihoods(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        """Score of each (context, continuation), and whether the greedy answer is the continuation (False unless has_greedy)."""
+        pairs = [self.pair(context, continuation) for context, continuation in requests]
+        is_greedy = self._greedy(pairs) if self.has_greedy else [False] * len(pairs)
+        return list(zip(self.scores(pairs), is_greedy, strict=True))
+
+    def scores(self, pairs: Sequence[Pair]) -> list[float]:
+        """Scores of token ids under the rule."""
+        if self.scoring == "chain_rule":
+            return chain_rule_log_likelihoods(self.predictor, pairs)
+        if self.scoring == "monte_carlo":
+            found = monte_carlo_log_likelihoods(
+                self.predictor, pairs, self.n_samples, self.guidance_scale, self._generator
+            )
+            return [value for value, _ in found]
+        behind = [self.predictor.tokens.eos] if self.has_eos else []
+        return confidence_scores(self.predictor, pairs, behind, guidance_scale=self.guidance_scale)[0]
+
+    def rolling_log_likelihoods(self, texts: Sequence[str]) -> list[float]:
+        """log p of whole texts, nats: in windows of half a context, each behind as much of the text as fits.
+
+        Raises:
+            ValueError: a rule that is no likelihood, or an empty text.
+        """
+        if self.scoring == "confidence":
+            raise ValueError("scoring = confidence; no likelihood, so it cannot be added up over a text; monte_carlo")
+        opening, pairs, owner = self._opening(), [], []
+        limit = self.predictor.spec.max_length
+        window = max(1, limit // 2)
+        for number, text in enumerate(texts):
+            ids = self.encode(text)
+            if not ids:
+                raise ValueError(f"text {number} = {text!r}; nothing to score; text")
+            for start in range(0, len(ids), window):
+                response = ids[start : start + window]
+                pairs.append((self._cut([*opening, *ids[:start]], limit - len(response)), response))
+                owner.append(number)
+        totals = [0.0] * len(texts)
+        for number, value in zip(owner, self.scores(pairs), strict=True):
+            totals[number] += value
+        return totals
+
+    def answers(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+        """What the model says behind each context, up to its end, a stop string or the budget.
+
+        Args:
+            requests: context and the harness's options: until, max_gen_toks, do_sample, temperature, top_p, top_k.
+
+        Raises:
+            ValueError: an option that is not known, or that would have no effect.
+        """
+        found = [""] * len(requests)
+        groups: dict[str, list[int]] = {}
+        for number, (_, options) in enumerate(requests):
+            groups.setdefault(json.dumps(options, sort_keys=True, default=str), []).append(number)
+        for numbers in groups.values():
+            sampler = self._sampler(requests[numbers[0]][1])
+            prompts = []
+            for number in numbers:
+                context = requests[number][0]
+                ids = self.encode(context)
+                prompt = ids if context.startswith(CHAT) else [*self._opening(), *ids]
+                room = self.predictor.spec.max_length - min(sampler.max_length, self.predictor.spec.max_length // 2)
+                prompts.append(self._cut(prompt, room))
+            written, _ = generate(
+                self.predictor, self.tokenizer, prompts, sampler, batch_size=self.batch_size, generator=self._generator
+            )
+            for number, g in zip(numbers, written, strict=True):
+                found[number] = g.text
+        return found
+
+    def _sampler(self, options: dict[str, Any]) -> Any:
+        """The sampler that a harness's options mean."""
+        if unknown := sorted(set(options) - KNOWN_OPTIONS):
+            raise ValueError(
+                f"{unknown[0]} = {options[unknown[0]]}; not an option of generation here; {', '.join(sorted(KNOWN_OPTIONS))}"
+            )
+        until = options.get("until") or []
+        stops = [text for text in ([until] if isinstance(until, str) else until) if text]
+        budget = int(options.get("max_gen_toks") or self.max_length)
+        # Harnesses name a temperature with do_sample=false too, and mean argmax.
+        temperature = float(options.get("temperature") or 0.0) if options.get("do_sample") else 0.0
+        cuts = {key: options[key] for key in ("top_p", "top_k") if temperature and options.get(key) is not None}
+        text = {"stop_strings": stops, "tokenizer": self.tokenizer if stops else None}
+        if self.scoring == "chain_rule":
+            if temperature:
+                raise ValueError(f"temperature = {temperature}; the twin answers greedily; do_sample=false")
+            return Greedy(max_length=budget, **text)
+        block = min(self.block_length, budget)
+        steps = None if self.steps_per_block is None else min(self.steps_per_block, block)
+        return VariableLength(
+            max_length=budget, block_length=block, steps_per_block=steps, temperature=temperature,
+            guidance_scale=self.guidance_scale, has_trace=False, **cuts, **text,
+        )  # fmt: skip
+
+    def _greedy(self, pairs: Sequence[Pair]) -> list[bool]:
+        """Whether the model, filling as many masks as the response has tokens, writes the response."""
+        found = [False] * len(pairs)
+        for length in {len(response) for _, response in pairs}:
+            own = [i for i, (_, response) in enumerate(pairs) if len(response) == length]
+            sampler: Any = FixedLength(response_length=length, has_trace=False, guidance_scale=self.guidance_scale)
+            if self.scoring == "chain_rule":
+                sampler = Greedy(max_length=length)
+            written, _ = generate(
+                self.predictor, self.tokenizer, [pairs[i][0] for i in own], sampler, batch_size=self.batch_size
+            )
+            for i, g in zip(own, written, strict=True):
+                found[i] = g.text == self.tokenizer.decode(pairs[i][1], skip_special=False)
+        return found
+
+    def _opening(self) -> list[int]:
+        return [self.tokenizer.tokens.opening(self.has_bos)]
+
+    @staticmethod
+    def _cut(prompt: list[int], room: int) -> list[int]:
+        """The end of a prompt that is too long, its first token kept: a model is used to what a text begins with."""
+        if len(prompt) <= room:
+            return prompt
+        print(f"prompt = {len(prompt)} tokens; cut on the left to {room}: the model's context is full", file=sys.stderr)
+        return [*prompt[:1], *prompt[len(prompt) - room + 1 :]] if room > 1 else prompt[len(prompt) - room :]

@@ -1,0 +1,145 @@
+"""A benchmark that lm-eval knows, with the paper's settings: one YAML each in `conf/evaluation/`."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SETTINGS, RESULTS = "settings.json", "results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessTask:
+    """A task of lm-eval and how a model is asked; needs the extra `eval`.
+
+    Args:
+        name: of the task here; results are kept under it.
+        task: upstream name, or a shipped one (`illada_lab/evaluation/tasks`) together with `path`.
+        path: local data file of a shipped task; null: the data is where upstream looks for it.
+        n_shots: examples in front of a question.
+        is_chat: ask through the chat format of the model; examples are earlier turns.
+        scoring: confidence or monte_carlo, of tasks that score candidates; null: the task generates answers.
+        n_samples: mask sets per candidate (monte_carlo).
+        has_eos: EOS stands behind a candidate, visible (confidence).
+        max_length, block_length: budget of an answer and its blocks, tokens, of tasks that generate.
+        n_items: the first so many questions only; null: all.
+        batch_size: answers generated together.
+        out: folder of the results; null: `evaluation/<name>` beside the checkpoint.
+
+    Raises:
+        ValueError: settings that have no effect, or a number out of range.
+    """
+
+    name: str
+    task: str
+    path: str | None = None
+    n_shots: int = 0
+    is_chat: bool = False
+    scoring: str | None = None
+    n_samples: int | None = None
+    has_eos: bool | None = None
+    max_length: int | None = None
+    block_length: int | None = None
+    n_items: int | None = None
+    batch_size: int = 8
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.scoring not in (None, "confidence", "monte_carlo"):
+            raise ValueError(f"scoring = {self.scoring!r}; not a rule; confidence, monte_carlo, or null")
+        rule = f"scoring = {'null' if self.scoring is None else self.scoring}"
+        for key, value, has_effect in (
+            ("n_samples", self.n_samples, self.scoring == "monte_carlo"),
+            ("has_eos", self.has_eos, self.scoring == "confidence"),
+            ("max_length", self.max_length, self.scoring is None),
+            ("block_length", self.block_length, self.scoring is None),
+        ):
+            if value is not None and not has_effect:
+                raise ValueError(f"{key} = {value}; has no effect with {rule}; null")
+            if value is None and has_effect:
+                raise ValueError(f"{key} = null; a score with {rule} depends on it; a value")
+        for key in ("n_shots", "n_items", "batch_size", "n_samples", "max_length", "block_length"):
+            value, least = getattr(self, key), 0 if key == "n_shots" else 1
+            if value is not None and value < least:
+                raise ValueError(f"{key} = {value}; too few; {least} or more")
+
+    def run(
+        self, checkpoint: str, folder: Path, *, seed: int, about: dict[str, Any], is_twin: bool = False
+    ) -> dict[str, Any]:
+        """Ask everything, or what an earlier call in this folder has not asked, and sum up.
+
+        Args:
+            checkpoint: the model.
+            folder: of the results; lm-eval's own record of answers (`asked_*.db`) is kept there too.
+            seed: of masks and draws.
+            about: manifest of the run.
+            is_twin: an autoregressive model: candidates are scored by the chain rule.
+
+        Raises:
+            ModuleNotFoundError: lm-eval is not installed.
+            ValueError: the folder holds another run.
+        """
+        import lm_eval  # pyright: ignore[reportMissingImports]
+
+        from illada_lab.evaluation.harness import IlladaLab, local_task
+
+        begin = time.perf_counter()
+        settings = {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in ("out", "batch_size")}
+        _claim(folder, {**settings, "checkpoint": str(checkpoint), "seed": seed})
+        keys = ("max_length",) if is_twin else ("scoring", "n_samples", "has_eos", "max_length", "block_length")
+        asked = {key: settings[key] for key in keys}
+        model = IlladaLab(
+            str(checkpoint), batch_size=self.batch_size, seed=seed,
+            **{key: value for key, value in asked.items() if value is not None},
+        )  # fmt: skip
+        found = lm_eval.simple_evaluate(
+            model=model, tasks=[local_task(self.task, self.path) if self.path else self.task],
+            num_fewshot=self.n_shots, limit=self.n_items, apply_chat_template=self.is_chat,
+            fewshot_as_multiturn=self.is_chat and self.n_shots > 0, use_cache=str(folder / "asked"),
+            random_seed=seed, numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
+        )  # fmt: skip
+        assert found is not None, "only other ranks get nothing"
+        n_items = sum(n["effective"] for n in found["n-samples"].values())
+        told = {**settings, **model.get_model_info(), **about, "n_items": n_items, "temperature": 0.0,
+                "steps_per_block": self.block_length, "lm_eval": lm_eval.__version__,
+                "seconds": time.perf_counter() - begin}  # fmt: skip
+        results = {"manifest": told, "rows": rows_of(found), "lm_eval": found["results"]}
+        text = json.dumps(results, indent=1, ensure_ascii=False, default=str)
+        (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
+        return results
+
+
+def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every metric of lm-eval's result with its standard error, as rows of the other suites."""
+    rows = []
+    for task, values in found["results"].items():
+        for key, value in values.items():
+            metric, _, rule = key.partition(",")
+            if not isinstance(value, int | float) or "_stderr" in metric or not rule:
+                continue
+            error = values.get(f"{metric}_stderr,{rule}")
+            error = error if isinstance(error, int | float) else None
+            is_share = 0 <= value <= 1
+            rows.append(
+                {"task": task, "metric": metric if rule == "none" else f"{metric}, {rule}", "value": value,
+                 "ci_low": None if error is None else value - 1.96 * error,
+                 "ci_high": None if error is None else value + 1.96 * error,
+                 "n": found["n-samples"].get(task, {}).get("effective"), "chance": None, "target": None,
+                 "note": "lm-eval's standard error, times 1.96", **({} if is_share else {"unit": ""})}
+            )  # fmt: skip
+    return rows
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Make the folder this run's, or see that it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / SETTINGS
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else settings
+    differing = [key for key in settings if settings[key] != before.get(key)]
+    if differing:
+        key = differing[0]
+        raise ValueError(
+            f"evaluation.out = {folder}; holds a run with {key} = {before.get(key)}, this one has {settings[key]}; another folder"
+        )
+    file.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")

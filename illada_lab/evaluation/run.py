@@ -1,0 +1,217 @@
+"""Running a benchmark: answers written one by one, so that a broken-off run goes on, and a result that says how it came about."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from illada_lab.data.chat import ChatTemplate
+from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.evaluation.autoregressive import Greedy
+from illada_lab.evaluation.benchmarks import Benchmark, Item
+from illada_lab.evaluation.generation import Generated, generate
+from illada_lab.evaluation.health import health
+from illada_lab.evaluation.intervals import bootstrap
+from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.samplers import EndOfThinking
+
+ITEMS, SETTINGS, RESULTS = "items.jsonl", "settings.json", "results.json"
+
+
+def run_benchmark(
+    benchmark: Benchmark,
+    predictor: MaskPredictor,
+    tokenizer: Tokenizer,
+    folder: str | Path,
+    *,
+    model: dict[str, Any],
+    about: dict[str, Any],
+    has_bos: bool = True,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Answer all items that `folder` does not hold yet, and sum up.
+
+    Args:
+        benchmark: questions and settings.
+        predictor: the model; an autoregressive one answers greedily.
+        tokenizer: its tokenizer.
+        folder: `items.jsonl` (one item a line), `settings.json`, `results.json`; made where it is not there.
+        model: what tells this model from others (checkpoint, step); a folder is for one model and one set of settings.
+        about: manifest of the run (see `illada_lab.manifest`); what the score depends on is added to it.
+        has_bos: whether the model was trained on documents with BOS.
+        seed: of draws and of the interval.
+
+    Returns:
+        manifest, rows (as the other suites have them) and health panel: what `results.json` holds.
+
+    Raises:
+        ValueError: a malformed file, a prompt longer than the context, a folder that holds another run.
+    """
+    begin, folder = time.perf_counter(), Path(folder)
+    items = benchmark.items()
+    prompts = _prompts(benchmark, items, tokenizer, predictor, has_bos)
+    sampler = sampler_of(benchmark, predictor, tokenizer)
+    told = told_of(benchmark, sampler, predictor)
+    _claim(folder, json.loads(json.dumps({"model": model, "seed": seed, **told})))
+    # Similar lengths share a batch; the batches are the same whenever the run was broken off.
+    order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
+    batches = [order[i : i + benchmark.batch_size] for i in range(0, len(order), benchmark.batch_size)]
+    done = _done(folder / ITEMS, [items[i].key for batch in batches for i in batch], [len(batch) for batch in batches])
+    records = [json.loads(line) for line in done]
+    n_done, seconds, generations = len(records), 0.0, []
+    with (folder / ITEMS).open("a", encoding="utf-8") as file:
+        for number, batch in enumerate(batches):
+            if sum(map(len, batches[:number])) < n_done:
+                continue
+            written, took = generate(
+                predictor, tokenizer, [prompts[i] for i in batch], sampler, batch_size=len(batch),
+                generator=torch.Generator().manual_seed(seed * 1_000_003 + number),
+            )  # fmt: skip
+            seconds, generations = seconds + took, generations + written
+            for record in _judge(benchmark, [items[i] for i in batch], written):
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                records.append(record)
+            file.flush()
+    results = {
+        "manifest": {**about, "seed": seed, "model": model, **told, "n_items": len(records),
+                     "n_items_of_this_call": len(records) - n_done, "seconds": time.perf_counter() - begin},
+        "rows": rows_of(benchmark, records, seed),
+        "health": health(generations, seconds, predictor.tokens),
+    }  # fmt: skip
+    (folder / RESULTS).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return results
+
+
+def sampler_of(benchmark: Benchmark, predictor: MaskPredictor, tokenizer: Tokenizer) -> Any:
+    """How the model answers: the benchmark's sampler, or greedily with the same budget where the model is autoregressive."""
+    sampler = benchmark.sampler
+    if predictor.spec.is_causal:
+        return Greedy(max_length=sampler.max_length, stop_strings=tuple(sampler.stop_strings), tokenizer=tokenizer)
+    if benchmark.thinking_power is not None:
+        push = EndOfThinking(sequence=tokenizer.encode_known("</think>"), power=benchmark.thinking_power)
+        sampler = replace(sampler, end_of_thinking=push)
+    return replace(sampler, tokenizer=tokenizer) if sampler.stop_strings else sampler
+
+
+def told_of(benchmark: Benchmark, sampler: Any, predictor: MaskPredictor) -> dict[str, Any]:
+    """What a score depends on beside the model."""
+    settings = {key: value for key, value in _plain(sampler).items() if key != "tokenizer"}
+    return {
+        "task": benchmark.name,
+        "path": benchmark.path,
+        **benchmark.settings(),
+        **({"thinking_power": None} if predictor.spec.is_causal else {}),
+        "sampler": {"_target_": f"{type(sampler).__module__}.{type(sampler).__qualname__}", **settings},
+        "steps_per_block": settings.get("steps_per_block") or settings.get("block_length"),
+        "block_length": settings.get("block_length"),
+        "max_length": settings["max_length"],
+        "temperature": settings.get("temperature", 0.0),
+        "dtype": str(predictor.head_weight.dtype).removeprefix("torch."),
+        "batch_size": benchmark.batch_size,
+    }
+
+
+def rows_of(benchmark: Benchmark, records: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """The share of right answers with its bootstrap interval: of everything, and of each group where there are several."""
+    groups = [group for group in dict.fromkeys(record["group"] for record in records) if group]
+    name, parts = benchmark.name, [(benchmark.name, records)]
+    if len(groups) > 1:
+        parts += [(f"{name}: {group}", [r for r in records if r["group"] == group]) for group in sorted(groups)]
+    rows = []
+    for task, own in parts:
+        is_correct = [record["is_correct"] for record in own]
+        low, high = bootstrap(is_correct, seed=seed)
+        rows.append(
+            {"task": task, "metric": benchmark.metric,
+             "value": sum(is_correct) / len(is_correct), "ci_low": low, "ci_high": high, "n": len(is_correct),
+             "chance": None, "target": None, "note": "bootstrap interval"}
+        )  # fmt: skip
+    return rows
+
+
+def _prompts(
+    benchmark: Benchmark, items: Sequence[Item], tokenizer: Tokenizer, predictor: MaskPredictor, has_bos: bool
+) -> list[list[int]]:
+    """Token ids of every prompt, all of them checked before the first is answered."""
+    sampler, limit = benchmark.sampler, predictor.spec.max_length
+    room = 1 if predictor.spec.is_causal else sampler.block_length
+    chat = ChatTemplate(tokenizer) if benchmark.is_chat else None
+    found = []
+    for item in items:
+        text = benchmark.prompt(item)
+        if chat is not None:
+            ids = chat.prompt([{"role": "user", "content": text}])
+        else:
+            ids = [tokenizer.tokens.opening(has_bos), *tokenizer.encode_prompt(text)]
+        if len(ids) + room > limit:
+            raise ValueError(
+                f"prompt of {item.key} = {len(ids)} tokens; with a block of {room} longer than the model's context of {limit}; "
+                f"fewer evaluation.n_shots ({benchmark.n_shots}), or a model with more context"
+            )
+        found.append(ids)
+    return found
+
+
+def _judge(benchmark: Benchmark, items: Sequence[Item], written: Sequence[Generated]) -> list[dict[str, Any]]:
+    judged = benchmark.judge(items, [g.text for g in written])
+    return [
+        {"key": item.key, "group": item.group, "text": g.text, "answer": j.answer, "gold": item.gold,
+         "is_correct": j.is_correct, "note": j.note, "stop_reason": g.stop_reason, "n_tokens": g.n_tokens, "nfe": g.nfe}
+        for item, g, j in zip(items, written, judged, strict=True)
+    ]  # fmt: skip
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Make the folder this run's, or see that it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / SETTINGS
+    if not file.exists():
+        file.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        return
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        before = {}
+    differing = [key for key in {**settings, **before} if settings.get(key) != before.get(key)]
+    if differing:
+        key = differing[0]
+        raise ValueError(
+            f"evaluation.out = {folder}; holds a run with {key} = {before.get(key)}, this one has {settings.get(key)}; another folder"
+        )
+
+
+def _done(file: Path, keys: Sequence[str], sizes: Sequence[int]) -> list[str]:
+    """Lines of the items that are answered: whole batches of this run; what stands behind them is cut off the file."""
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
+    n_good = 0
+    for line, key in zip(lines, keys, strict=False):
+        try:
+            if not line.endswith("\n") or json.loads(line).get("key") != key:
+                break
+        except (json.JSONDecodeError, AttributeError):
+            break
+        n_good += 1
+    n_whole = 0
+    for size in sizes:
+        if n_whole + size > n_good:
+            break
+        n_whole += size
+    if len(lines) > n_whole:
+        file.write_text("".join(lines[:n_whole]), encoding="utf-8")
+    return lines[:n_whole]
+
+
+def _plain(sampler: Any) -> dict[str, Any]:
+    """A sampler's settings as plain data; parts by their class and settings, the tokenizer left out."""
+    found: dict[str, Any] = {}
+    for key in sampler.__dataclass_fields__:
+        value = getattr(sampler, key)
+        if key == "tokenizer":
+            continue
+        is_part = hasattr(value, "__dataclass_fields__")
+        found[key] = {"_target_": type(value).__qualname__, **asdict(value)} if is_part else value
+    return found

@@ -1,0 +1,227 @@
+"""Programs that a model wrote, run where they can do no harm: a process of their own, locked in by the kernel, for a limited time.
+
+What holds a program in (`sandbox_child.py` sets it up before the program's first line):
+
+| attack | what stops it |
+|---|---|
+| endless loop | wall-clock and CPU time limit, then the whole process group is killed |
+| fork bomb, exec of binaries, killing others | a seccomp filter: one process, no exec, no signals |
+| memory bomb, deep recursion | address-space and stack limit |
+| huge output | stops at `max_output_bytes` |
+| writing outside, reading other files | Landlock: the temporary directory and Python's own files only; each file's size is limited |
+| reading the environment | it is empty, and /proc cannot be read |
+| sockets | the seccomp filter; a network namespace of its own where the kernel allows |
+| sys.exit | a program has passed only if it ran to its end |
+
+It keeps accidents and simple attacks from a machine that matters. A program that is out to forge its result can: it runs in the
+interpreter that reports. Whoever evaluates models that may be hostile puts a virtual machine around it.
+"""
+
+import json
+import os
+import platform
+import secrets
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+# For the start of an interpreter on a busy machine; our choice.
+START_SECONDS = 60.0
+CHILD = Path(__file__).with_name("sandbox_child.py")
+WARNING = (
+    "run_code = true: programs written by the model will run on this machine, each in a sandbox (no network, no files outside of a "
+    "temporary directory, limited time and memory)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a program may use.
+
+    Args:
+        seconds: wall clock, and CPU time.
+        memory_mib: address space.
+        file_mib: size of each file it writes, and of all of them where the kernel gives it a file system of its own.
+        max_output_bytes: of stdout and stderr together.
+
+    Source: HumanEval allows 3 s; memory as large as its reference solutions need, several times over (our choice).
+    """
+
+    seconds: float = 3.0
+    memory_mib: int = 512
+    file_mib: int = 8
+    max_output_bytes: int = 65_536
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not value > 0:
+                raise ValueError(f"{name} = {value}; a limit of the sandbox; above 0")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program ended.
+
+    Attributes:
+        status: "passed", "failed", "timeout" or "output" (too much of it).
+        reason: one line: the exception, the signal, the exit status; "" where it passed.
+        output: what it printed, cut.
+        seconds: wall clock.
+        missing: protections that this kernel does not give.
+    """
+
+    status: str
+    reason: str
+    output: str
+    seconds: float
+    missing: tuple[str, ...]
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether it ran to its end."""
+        return self.status == "passed"
+
+
+def run_program(program: str, limits: Limits | None = None) -> Outcome:
+    """Run a Python program (the standard library is all it has) to its end, or until a limit or an attack ends it.
+
+    Args:
+        program: source text.
+        limits: None: the usual ones.
+
+    Returns:
+        Its outcome; whatever the program does, nothing is raised and nothing is left behind.
+
+    Raises:
+        ValueError: a kernel that cannot lock a program in (seccomp; Linux on x86-64 or arm64).
+    """
+    limits = limits or Limits()
+    check_kernel()
+    folder = tempfile.mkdtemp(prefix="illada_lab_sandbox_")
+    try:
+        return _run(program, limits, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_programs(programs: Iterable[str], limits: Limits | None = None, n_workers: int | None = None) -> list[Outcome]:
+    """`run_program` of many, several at a time (None: as many as there are cores)."""
+    with ThreadPoolExecutor(n_workers or os.cpu_count() or 1) as pool:
+        return list(pool.map(lambda program: run_program(program, limits), programs))
+
+
+def check_kernel() -> None:
+    """Raise ValueError where programs cannot be locked in at all."""
+    if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
+        where = f"{sys.platform} on {platform.machine()}"
+        raise ValueError(
+            f"run_code = true; the sandbox cannot lock a program in on {where}; Linux on x86_64 or aarch64"
+        )
+
+
+@lru_cache(maxsize=1)
+def missing_protections() -> tuple[str, ...]:
+    """Protections that this kernel does not give, found by running an empty program."""
+    return run_program("pass", Limits(seconds=20.0)).missing
+
+
+def _run(program: str, limits: Limits, folder: str) -> Outcome:
+    """Start the child, feed it, watch it, end it."""
+    report_in, report_out = os.pipe()
+    nonce = secrets.token_hex(16)
+    begin = time.perf_counter()
+    # -I: no user's files, no environment; -S: no site-packages.
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(CHILD), str(report_out)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={}, cwd=folder, pass_fds=(report_out,), start_new_session=True,
+    )  # fmt: skip
+    os.close(report_out)
+    try:
+        assert process.stdin is not None and process.stdout is not None
+        setting = {"nonce": nonce, "program": program, "folder": folder, **asdict(limits)}
+        with suppress(BrokenPipeError):  # it died at once; the report will be missing
+            process.stdin.write(json.dumps(setting).encode())
+            process.stdin.close()
+        output, said, why = _watch(process, report_in, limits)
+    finally:
+        _kill(process)
+        os.close(report_in)
+        process.stdout.close()  # type: ignore[union-attr]
+    report = _report(said)
+    seconds, missing = time.perf_counter() - begin, tuple(report.get("missing", ()))
+    text = output.decode(errors="replace")
+    if "refused" in report:
+        raise ValueError(f"run_code = true; the sandbox cannot lock a program in here: {report['refused']}; false")
+    if why:
+        reason = f"more than {limits.seconds:g} s" if why == "timeout" else f"more than {limits.max_output_bytes} bytes"
+        return Outcome(why, reason, text, seconds, missing)
+    if report.get("nonce") == nonce and report.get("reason") == "" and process.returncode == 0:
+        return Outcome("passed", "", text, seconds, missing)
+    return Outcome("failed", report.get("reason") or _how_it_died(process.returncode), text, seconds, missing)
+
+
+def _watch(process: subprocess.Popen, report_in: int, limits: Limits) -> tuple[bytes, bytes, str]:
+    """Read what the process prints and reports until it ends: both, and "timeout", "output" or "" for what cut it short."""
+    assert process.stdout is not None
+    printed = process.stdout.fileno()
+    read = {printed: b"", report_in: b""}
+    # The program's time begins where the child says that it is locked in, not with the start of an interpreter.
+    deadline = time.perf_counter() + START_SECONDS
+    is_running = False
+    with selectors.DefaultSelector() as selector:
+        for pipe in read:
+            os.set_blocking(pipe, False)
+            selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            # Closing its pipes is no end of a process: look at it as well.
+            ready = selector.select(0.02) if selector.get_map() else time.sleep(0.005) or []
+            for key, _ in ready:
+                part = os.read(key.fd, 65_536)
+                if not part:
+                    selector.unregister(key.fd)
+                read[key.fd] += part
+            if not is_running and b"\n" in read[report_in]:
+                is_running, deadline = True, time.perf_counter() + limits.seconds
+            if len(read[printed]) > limits.max_output_bytes or len(read[report_in]) > limits.max_output_bytes:
+                return read[printed][: limits.max_output_bytes], read[report_in], "output"
+            if not ready and process.poll() is not None:
+                return read[printed], read[report_in], ""
+            if time.perf_counter() > deadline:
+                return read[printed], read[report_in], "timeout"
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """End the process and whatever shares its group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _report(said: bytes) -> dict:
+    """What the child said of itself, line by line; what is no report is passed over."""
+    report: dict = {}
+    for line in said.splitlines():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            report |= found
+    return report
+
+
+def _how_it_died(status: int) -> str:
+    if status < 0:
+        return f"ended by signal {signal.Signals(-status).name}"
+    return f"left with status {status} before its end"

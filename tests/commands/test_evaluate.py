@@ -1,0 +1,37 @@
+"""`illada-lab evaluate` on the world's questions."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from illada_lab.cli import main
+
+
+@pytest.mark.parametrize("model", ["base", "instruct"])
+def test_results_say_how_they_came_about(models, model, capsys):
+    assert main(["evaluate", models[model], "scale=smoke", "evaluation.n_questions=3"]) == 0
+    path = Path(models[model].partition("=")[2]) / "evaluation.json"
+    assert f"written: {path}" in capsys.readouterr().out
+    found = json.loads(path.read_text())
+    told = found["manifest"]
+    for key in ("scale", "seed", "commit", "config", "versions", "temperature", "dtype", "n_items", "block_length"):
+        assert key in told, key
+    assert ("steps" if model == "base" else "steps_per_block") in told
+    assert told["dtype"] == "float32" and told["scale"] == "smoke" and told["n_items"] == len(found["items"])
+    assert all(row["ci_low"] <= row["value"] <= row["ci_high"] and row["n"] for row in found["rows"])
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "message"),
+    [
+        ("base", ["evaluation.run_code=true"], "evaluation.run_code = true; has no effect: base models"),
+        ("instruct", ["evaluation.n_mc_samples=99"], "evaluation.n_mc_samples = 99; has no effect on this model"),
+        ("base", ["sampler.temperature=1"], "sampler.temperature = 1; has no effect on toy; evaluation.*, checkpoint and seed"),
+        ("base", ["tasks=gsm8"], "tasks = gsm8; there is no such task here; did you mean gsm8k"),
+        ("base", ["evaluation.n_questions=few"], "evaluation.n_questions = few"),
+    ],
+)  # fmt: skip
+def test_settings_without_effect_are_errors(models, model, words, message, capsys):
+    assert main(["evaluate", models[model], "scale=smoke", *words]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,212 @@
+"""The benchmarks' own files: gold answers are right, wrong ones are not, malformed files are named."""
+
+import gzip
+import json
+import os
+import time
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from illada_lab.evaluation.benchmarks import Bbh, Gsm8k, HumanEval
+from illada_lab.evaluation.benchmarks.bbh import final_answer
+from illada_lab.evaluation.benchmarks.gsm8k import final_number
+from illada_lab.samplers import VariableLength
+
+DATA = Path(os.environ.get("ILLADA_LAB_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")
+SAMPLER = VariableLength(max_length=16, block_length=8)
+
+
+def needs(name: str):
+    return pytest.mark.skipif(not (DATA / name).exists(), reason=f"no {name} here (ILLADA_LAB_SHARED_DATA)")
+
+
+def write(path: Path, *lines) -> str:
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("5 eggs at $2 each make $10.", "10"),
+        ("so 1,200 - 200 = 1,000 dollars", "1000"),
+        ("the answer is -3.50%", "-3.50"),
+        ("10-5", "5"),
+        ("x = .5", "0.5"),
+        ("a\n#### 2,125\n\nQuestion: 7 and 8?", "2125"),
+        ("#### $70000", "70000"),
+        ("<think> 3 </think> 4", "4"),
+        ("1,2", "2"),
+    ],
+)
+def test_numbers_are_read_as_the_benchmark_reads_them(text, number):
+    assert final_number(text) == Decimal(number)
+
+
+@pytest.mark.parametrize("text", ["", "none", "$", "####"])
+def test_a_text_without_a_number_has_none(text):
+    assert final_number(text) is None
+
+
+@needs("gsm8k")
+@pytest.mark.parametrize(("file", "n"), [("test.jsonl", 1319), ("train.jsonl", 7473)])
+def test_gsm8k_gold_answers_are_right_and_others_wrong(file, n):
+    benchmark = Gsm8k(path=str(DATA / "gsm8k" / file), sampler=SAMPLER)
+    items = benchmark.items()
+    assert len(items) == n
+    assert all(j.is_correct for j in benchmark.judge(items, [item.gold for item in items]))
+    # In words, with a unit, and without the mark.
+    said = [f"That makes ${final_number(item.gold):,f} in all." for item in items]
+    assert all(j.is_correct for j in benchmark.judge(items, said))
+    wrong = benchmark.judge(items, [f"#### {final_number(item.gold) + 1}" for item in items])
+    assert not any(j.is_correct for j in wrong)
+
+
+@needs("gsm8k")
+def test_gsm8k_prompts_show_worked_examples():
+    benchmark = Gsm8k(path=str(DATA / "gsm8k" / "test.jsonl"), n_shots=8, n_items=3, sampler=SAMPLER)
+    items = benchmark.items()
+    text = benchmark.prompt(items[2])
+    assert len(items) == 3 and text.count("Question: ") == 9 and text.count("#### ") == 8
+    assert text.endswith(f"Question: {items[2].question}\nAnswer:")
+    chat = Gsm8k(path=benchmark.path, is_chat=True, sampler=SAMPLER)
+    assert chat.prompt(items[0]).startswith(items[0].question) and "####" in chat.prompt(items[0])
+
+
+@needs("humaneval")
+@pytest.mark.slow
+def test_humaneval_canonical_solutions_pass_and_wrong_ones_do_not(capsys):
+    benchmark = HumanEval(
+        path=str(DATA / "humaneval" / "HumanEval.jsonl.gz"), run_code=True, sampler=SAMPLER, seconds=20.0
+    )
+    items, begin = benchmark.items(), time.perf_counter()
+    assert "run_code = true" in capsys.readouterr().err and len(items) == 164
+    judged = benchmark.judge(items, [item.gold for item in items])
+    seconds = time.perf_counter() - begin
+    assert [item.key for item, j in zip(items, judged, strict=True) if not j.is_correct] == []
+    print(f"164 programs in {seconds:.0f} s")
+    # As an instruct model answers, and with nothing to say.
+    few = items[:6]
+    fenced = [f"Here it is:\n```python\n{item.question}{item.gold}```\nIt works." for item in few]
+    assert all(j.is_correct for j in benchmark.judge(few, fenced))
+    empty = benchmark.judge(few, ["    pass\n"] * 6)
+    assert not any(j.is_correct for j in empty) and empty[0].note.startswith("failed: AssertionError")
+
+
+@needs("bbh")
+@pytest.mark.parametrize(
+    "phrase", ["{}", " {}.", "Two and three. So the answer is {}.", "the answer is: {}\n\nQ: next"]
+)
+def test_bbh_gold_answers_are_right_and_others_wrong(phrase):
+    benchmark = Bbh(path=str(DATA / "bbh"), sampler=SAMPLER)
+    items = benchmark.items()
+    assert len(items) == 1000 and {item.group for item in items} >= {"web_of_lies", "object_counting"}
+    assert all(j.is_correct for j in benchmark.judge(items, [phrase.format(item.gold) for item in items]))
+    assert not any(j.is_correct for j in benchmark.judge(items, [phrase.format("(Z)") for _ in items]))
+
+
+@needs("bbh")
+def test_bbh_examples_are_not_scored():
+    benchmark = Bbh(path=str(DATA / "bbh"), n_shots=3, n_items=5, sampler=SAMPLER)
+    items = benchmark.items()
+    assert len(items) == 20 and items[0].key == "boolean_expressions/4"
+    text = benchmark.prompt(items[0])
+    assert text.count("Q: ") == 4 and text.count("the answer is ") == 3 and text.endswith(f"Q: {items[0].question}\nA:")
+
+
+def test_bbh_published_examples(tmp_path):
+    path = write(tmp_path / "counting.json", {"examples": [{"input": "one and one?", "target": "2"}]})
+    (tmp_path / "counting.txt").write_text("a warning\n-----\nQ: none?\nA: the answer is 0.\n")
+    benchmark = Bbh(path=path, shots_path=str(tmp_path), sampler=SAMPLER)
+    assert benchmark.prompt(benchmark.items()[0]) == "Q: none?\nA: the answer is 0.\n\nQ: one and one?\nA:"
+    assert final_answer("it is 3.\nand more") == "it is 3"
+    (tmp_path / "counting.txt").unlink()
+    with pytest.raises(FileNotFoundError, match="counting.txt"):
+        benchmark.prompt(benchmark.items()[0])
+
+
+GOOD = {"question": "one and one?", "answer": "#### 2"}
+PROBLEM = {"task_id": "t/1", "prompt": "def f():\n", "entry_point": "f", "test": "def check(c): pass"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([GOOD, "{"], "line 2; not JSON"),
+        ([GOOD, GOOD, "[1]"], "line 3; list, not an object"),
+        ([GOOD, {"question": "two?"}], "line 2; an item without answer"),
+        ([GOOD, {"question": "two?", "answer": ""}], "line 2; an item without answer"),
+        ([{"question": 3, "answer": "3"}], "line 1; an item with no text as question"),
+        ([{"question": "two?", "answer": "two"}], "line 1; an answer without a number"),
+        ([""], "an empty file"),
+    ],
+)
+def test_malformed_gsm8k_files_are_named(lines, message, tmp_path):
+    path = write(tmp_path / "test.jsonl", *lines)
+    with pytest.raises(ValueError, match=message):
+        Gsm8k(path=path, sampler=SAMPLER).items()
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([PROBLEM, {**PROBLEM, "test": None}], "line 2; an item without test"),
+        ([{**PROBLEM, "entry_point": "g"}], "line 1; the prompt has no def g"),
+    ],
+)
+def test_malformed_humaneval_files_are_named(lines, message, tmp_path):
+    path = write(tmp_path / "problems.jsonl", *lines)
+    with pytest.raises(ValueError, match=message):
+        HumanEval(path=path, run_code=True, sampler=SAMPLER).items()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"kind.json, line .; not JSON"),
+        ("{}", "no list of examples"),
+        ('{"examples": [{"input": "a", "target": "b"}, {"input": "a"}]}', "example 2; an item without target"),
+    ],
+)
+def test_malformed_bbh_files_are_named(text, message, tmp_path):
+    path = write(tmp_path / "kind.json", text)
+    with pytest.raises(ValueError, match=message):
+        Bbh(path=path, sampler=SAMPLER).items()
+
+
+def test_files_that_are_not_there_or_not_text(tmp_path):
+    for benchmark in (Gsm8k, Bbh):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            benchmark(path=str(tmp_path / "nowhere"), sampler=SAMPLER).items()
+    packed = tmp_path / "a.jsonl.gz"
+    packed.write_bytes(b"no gzip")
+    with pytest.raises(ValueError, match="not a text file"):
+        Gsm8k(path=str(packed), sampler=SAMPLER).items()
+    packed.write_bytes(gzip.compress(json.dumps(GOOD).encode()))
+    assert len(Gsm8k(path=str(packed), sampler=SAMPLER).items()) == 1
+    shots = Gsm8k(path=str(packed), n_shots=1, sampler=SAMPLER)
+    with pytest.raises(FileNotFoundError, match="train.jsonl"):
+        shots.prompt(shots.items()[0])
+    with pytest.raises(ValueError, match="n_shots = 2; .* has fewer; at most 1"):
+        Gsm8k(path=str(packed), n_shots=2, shots_path=str(packed), sampler=SAMPLER).prompt(shots.items()[0])
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Gsm8k(path="a", n_shots=8, is_chat=True, sampler=SAMPLER), "n_shots = 8; has no effect with is_chat"),
+        (lambda: Gsm8k(path="a", n_shots=-1, sampler=SAMPLER), "n_shots = -1"),
+        (lambda: Gsm8k(path="a", shots_path="b", sampler=SAMPLER), "shots_path = b; has no effect"),
+        (lambda: Gsm8k(path="a", n_items=0, sampler=SAMPLER), "n_items = 0"),
+        (lambda: Gsm8k(path="a", batch_size=0, sampler=SAMPLER), "batch_size = 0"),
+        (lambda: HumanEval(path="a", n_shots=1, sampler=SAMPLER), "HumanEval shows no examples"),
+        (lambda: HumanEval(path="a", seconds=0.0, sampler=SAMPLER), "seconds = 0.0"),
+        (lambda: HumanEval(path="a", sampler=SAMPLER).items(), "run_code = false; .*run_code=true"),
+        (lambda: Bbh(path="a", shots_path="b", n_shots=1, sampler=SAMPLER), "shots_path = b"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

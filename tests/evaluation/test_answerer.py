@@ -1,0 +1,178 @@
+"""Scores and answers from text, as harnesses ask for them; lm-eval itself where it is installed."""
+
+import json
+
+import pytest
+import torch
+
+from illada_lab.data.build_tokenizer import byte_tokenizer, word_tokenizer
+from illada_lab.data.chat import ChatTemplate
+from illada_lab.evaluation import chain_rule_log_likelihoods, confidence_score, monte_carlo_log_likelihoods
+from illada_lab.evaluation.answerer import Answerer
+from tests.small import small_predictor
+
+TOKENIZER = byte_tokenizer()
+
+
+def answerer(**settings) -> Answerer:
+    sizes = {"vocab_size": TOKENIZER.vocab_size, **settings.pop("sizes", {})}
+    return Answerer(predictor=small_predictor(**sizes), tokenizer=TOKENIZER, **settings)
+
+
+def ids(text: str) -> list[int]:
+    return TOKENIZER.encode(text)
+
+
+def test_scores_are_those_of_the_rules():
+    requests = [("two is", " 2"), ("one is ", "1"), ("", "x")]
+    pairs = [([0, *ids("two is")], ids(" 2")), ([0, *ids("one is")], ids(" 1")), ([0], ids("x"))]
+    one = answerer(scoring="confidence")
+    for (value, is_greedy), (prompt, response) in zip(one.log_likelihoods(requests), pairs, strict=True):
+        alone = confidence_score(one.predictor, torch.tensor(prompt), torch.tensor(response), append=torch.tensor([2]))
+        assert value == pytest.approx(alone[0], abs=1e-4) and is_greedy is False
+    many = answerer(scoring="monte_carlo", n_samples=5, seed=4)
+    expected = monte_carlo_log_likelihoods(many.predictor, pairs, 5, generator=torch.Generator().manual_seed(4))
+    assert [v for v, _ in many.log_likelihoods(requests)] == pytest.approx([v for v, _ in expected], abs=1e-4)
+    twin = answerer(scoring="chain_rule", sizes={"is_causal": True})
+    exact = chain_rule_log_likelihoods(twin.predictor, pairs)
+    assert [v for v, _ in twin.log_likelihoods(requests)] == pytest.approx(exact, abs=1e-4)
+
+
+def test_guidance_is_honoured_in_scores_and_answers():
+    plain, guided = answerer(), answerer(guidance_scale=2.0)
+    assert plain.log_likelihoods([("ab", "cd")])[0][0] != pytest.approx(guided.log_likelihoods([("ab", "cd")])[0][0])
+    options = {"until": [], "max_gen_toks": 6}
+    assert plain.answers([("ab", options)]) != guided.answers([("ab", options)])
+
+
+@pytest.mark.parametrize("scoring", ["confidence", "chain_rule"])
+def test_the_greedy_answer_is_greedy(scoring):
+    one = answerer(scoring=scoring, has_greedy=True, block_length=4, sizes={"is_causal": scoring == "chain_rule"})
+    (said,) = one.answers([("ab", {"max_gen_toks": 4})])
+    if len(ids(said)) == 4:
+        assert one.log_likelihoods([("ab", said)])[0][1] is True
+    assert one.log_likelihoods([("ab", "zzzz")])[0][1] is (said == "zzzz")
+
+
+@pytest.mark.parametrize("scoring", ["monte_carlo", "chain_rule"])
+def test_rolling_adds_up_windows(scoring):
+    """65 bytes in a context of 64: windows of 32, 32 and 1."""
+    one = answerer(scoring=scoring, n_samples=2, sizes={"is_causal": scoring == "chain_rule"})
+    text = "a" * 30 + "b" * 35
+    (value,) = one.rolling_log_likelihoods([text])
+    x = ids(text)
+    pairs = [([0], x[:32]), ([0, *x[1:32]], x[32:64]), ([0, *x[2:64]], x[64:])]
+    assert value == pytest.approx(sum(answerer_scores(scoring, one, pairs)), abs=1e-3)
+    with pytest.raises(ValueError, match="text 1 = ''"):
+        one.rolling_log_likelihoods(["a", ""])
+    with pytest.raises(ValueError, match="scoring = confidence; no likelihood"):
+        answerer().rolling_log_likelihoods(["a"])
+
+
+def answerer_scores(scoring, one, pairs):
+    if scoring == "chain_rule":
+        return chain_rule_log_likelihoods(one.predictor, pairs)
+    found = monte_carlo_log_likelihoods(one.predictor, pairs, 2, generator=torch.Generator().manual_seed(0))
+    return [value for value, _ in found]
+
+
+def test_answers_stop_at_strings_and_do_not_depend_on_their_batch():
+    one = answerer(block_length=4)
+    options = {"until": [], "max_gen_toks": 12}
+    contexts = ["ab", "what is it ?", "x"]
+    together = one.answers([(context, options) for context in contexts])
+    assert together == [answerer(block_length=4).answers([(context, options)])[0] for context in contexts]
+    stop = next(said for said in together if len(said) > 3)[2]
+    cut = one.answers([(context, {**options, "until": [stop]}) for context in contexts])
+    assert [said.split(stop)[0] for said in together] == cut
+
+
+def test_options_of_harnesses():
+    one = answerer(block_length=4)
+    assert one._sampler({"until": "x", "max_gen_toks": 9}).stop_strings == ["x"]
+    assert one._sampler({"max_gen_toks": 3}).block_length == 3
+    assert one._sampler({"do_sample": False, "temperature": 0.7}).temperature == 0.0
+    hot = one._sampler({"do_sample": True, "temperature": 0.7, "top_p": 0.9})
+    assert (hot.temperature, hot.top_p) == (0.7, 0.9)
+    with pytest.raises(ValueError, match="num_beams = 4; not an option"):
+        one.answers([("a", {"num_beams": 4})])
+
+
+def test_conversations_go_through_as_text():
+    tokenizer = word_tokenizer(["what", "is", "it", "?", "this", "that"])
+    one = Answerer(predictor=small_predictor(), tokenizer=tokenizer)
+    messages = [
+        {"role": "user", "content": "what is it ?"},
+        {"role": "assistant", "content": "this"},
+        {"role": "user", "content": "what ?"},
+    ]
+    text = one.chat(messages)
+    assert one.encode(text) == ChatTemplate(tokenizer).prompt(messages)
+    assert one.pair(text, "that") == (ChatTemplate(tokenizer).prompt(messages), tokenizer.encode("that"))
+    assert one.encode(text + " that") == [*ChatTemplate(tokenizer).prompt(messages), *tokenizer.encode("that")]
+
+
+def test_long_contexts_are_cut_and_long_candidates_refused(capsys):
+    one = answerer()
+    prompt, response = one.pair("a" * 100, "bc")
+    assert len(prompt) + len(response) + 1 == 64 and prompt[0] == 0
+    assert "cut on the left" in capsys.readouterr().err
+    for continuation in ("b" * 63, ""):
+        with pytest.raises(ValueError, match="continuation = "):
+            one.pair("a", continuation)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scoring": "guess"}, "scoring = 'guess'; not a rule"),
+        ({"scoring": "chain_rule"}, "scoring = chain_rule; not for this model; confidence or monte_carlo"),
+        ({"scoring": "confidence", "sizes": {"is_causal": True}}, "not for this model; chain_rule"),
+        ({"scoring": "chain_rule", "guidance_scale": 1.0, "sizes": {"is_causal": True}}, "guidance_scale = 1.0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        answerer(**settings)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder of a model that writes bytes."""
+    from illada_lab.config import compose_and_check
+    from illada_lab.training.run import train
+
+    text = tmp_path / "text.txt"
+    text.write_text("one and one is two .\n" * 400)
+    words = ["scale=smoke", "data=text", f"data.path={text}", "tokenizer=byte", "scale.n_steps=2"]
+    train(
+        compose_and_check([*words, "trainer.precision=32-true", "trainer.accelerator=cpu", f"run_dir={tmp_path}/run"])
+    )
+    return tmp_path / "run"
+
+
+def test_lm_eval_runs_the_shipped_tasks_on_local_files(run, tmp_path):
+    lm_eval = pytest.importorskip("lm_eval")
+    from illada_lab.evaluation.harness import IlladaLab, local_task
+
+    files = {
+        "gsm8k_local": [{"question": "one and one?", "answer": "1 + 1 = 2\n#### 2"}] * 3,
+        "text_local": [{"text": "one and one"}, {"text": "two"}],
+    }
+    kinds = {"bbh_local": {"input": "not True is", "target": "False"}, "yes_no_local": {"input": "so?", "target": "No"}}
+    for name, rows in files.items():
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, example in kinds.items():
+        (tmp_path / name).write_text(json.dumps({"canary": "", "examples": [example] * 2}))
+    model = IlladaLab(str(run), scoring="monte_carlo", n_samples=2, block_length=4, max_length=8)
+    tasks = [local_task(name, tmp_path / name) for name in (*files, *kinds)]
+    for task in tasks:
+        task.get("generation_kwargs", {}).update(max_gen_toks=8) if "generation_kwargs" in task else None
+    found = lm_eval.simple_evaluate(model=model, tasks=tasks, bootstrap_iters=0)
+    assert set(found["results"]) == {*files, *kinds}
+    assert found["results"]["text_local"]["bits_per_byte,none"] > 0
+    assert 0 <= found["results"]["yes_no_local"]["acc,none"] <= 1
+    with pytest.raises(ValueError, match="task = mmlu; not shipped; bbh_local, gsm8k_local"):
+        local_task("mmlu", tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        local_task("gsm8k_local", tmp_path / "nowhere")

@@ -1,0 +1,68 @@
+"""The twin: chain rule and greedy answers against the plain way."""
+
+import pytest
+import torch
+
+from illada_lab.evaluation import ChoiceItem, Greedy, chain_rule_log_likelihoods, choose
+from illada_lab.objectives.autoregressive import shift_right
+from tests.small import small_predictor
+
+TWIN = {"is_causal": True}
+
+
+@torch.no_grad()
+def test_chain_rule_is_what_training_minimises():
+    predictor = small_predictor(**TWIN)
+    pairs = [([0, 8, 9], [10, 11]), ([0], [12, 13, 14, 15]), ([0, 7, 7, 7, 9], [20])]
+    for (prompt, response), value in zip(pairs, chain_rule_log_likelihoods(predictor, pairs), strict=True):
+        x = torch.tensor([[*prompt, *response]])
+        log_p = predictor(shift_right(x, torch.ones_like(x), 0))[0].double().log_softmax(-1)
+        own = log_p.gather(1, x[0][:, None])[len(prompt) :]
+        assert value == pytest.approx(float(own.sum()), abs=1e-4)
+
+
+@torch.no_grad()
+def test_chain_rule_sums_to_one_over_all_responses():
+    predictor = small_predictor(**TWIN)
+    pairs = [([0, 9], [a, b]) for a in range(24) for b in range(24)]
+    total = torch.tensor(chain_rule_log_likelihoods(predictor, pairs)).double().exp().sum()
+    assert float(total) == pytest.approx(1.0, abs=1e-5)
+
+
+@torch.no_grad()
+def test_greedy_with_cache_is_greedy_without_and_rows_do_not_depend_on_their_batch():
+    predictor, eos = small_predictor(**TWIN), 2
+    prompts = [[0, 8, 9], [0, 12], [0, 7, 7, 20, 9]]
+    x = torch.tensor([[1] * (5 - len(p)) + p for p in prompts])
+    out = Greedy(max_length=6).sample(predictor, x, x != 1)
+    for n, prompt in enumerate(prompts):
+        written: list[int] = []
+        while len(written) < 6:
+            inputs = torch.tensor([[0, *prompt, *written]])
+            token = int(predictor(inputs)[0, -1].argmax())
+            if token == eos:
+                break
+            written.append(token)
+        assert out.responses[n] == written
+        assert out.stop_reasons[n] == ("length" if len(written) == 6 else "eos")
+        assert int(out.nfe[n]) == len(written) + (out.stop_reasons[n] == "eos")
+
+
+@torch.no_grad()
+def test_the_twin_chooses_and_says_what_it_cannot():
+    predictor = small_predictor(**TWIN)
+    ranked = predictor(torch.tensor([[0, 0, 8]]))[0, -1].argsort(descending=True)
+    item = ChoiceItem([0, 8], [[int(ranked[k])] for k in (9, 1, 15, 4)], 1)
+    assert choose(predictor, [item], "chain_rule") == [1]
+    with pytest.raises(ValueError, match="is_causal = false"):
+        chain_rule_log_likelihoods(small_predictor(), [([0], [9])])
+    with pytest.raises(ValueError, match="is_causal = false"):
+        Greedy(max_length=3).sample(small_predictor(), torch.tensor([[0]]))
+    with pytest.raises(ValueError, match=r"response = \[\]"):
+        chain_rule_log_likelihoods(predictor, [([0], [])])
+    with pytest.raises(ValueError, match="at most 64"):
+        chain_rule_log_likelihoods(predictor, [([0], [9] * 64)])
+    with pytest.raises(ValueError, match="leaves no room"):
+        Greedy(max_length=3).sample(predictor, torch.full((1, 64), 9))
+    with pytest.raises(ValueError, match="max_length = 0"):
+        Greedy(max_length=0)

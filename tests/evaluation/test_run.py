@@ -1,0 +1,246 @@
+"""`illada-lab evaluate tasks=...`: results item by item, going on, the manifest, settings without effect."""
+
+import json
+
+import pytest
+
+from illada_lab.cli import main
+from illada_lab.commands.evaluate import translate
+from illada_lab.config import ConfigError, compose_and_check
+from illada_lab.data.build_tokenizer import byte_tokenizer
+from illada_lab.evaluation import run as runs
+from illada_lab.evaluation.benchmarks import Gsm8k
+from illada_lab.evaluation.harness_task import HarnessTask, rows_of
+from illada_lab.evaluation.intervals import bootstrap
+from illada_lab.samplers import VariableLength
+from illada_lab.training.run import train
+from tests.small import small_predictor
+
+QUESTIONS = [
+    {"question": f"What is {n} and {n + 1}?", "answer": f"It is {2 * n + 1}.\n#### {2 * n + 1}"} for n in range(7)
+]
+SHORT = [
+    "evaluation.n_shots=0", "evaluation.sampler.max_length=8", "evaluation.sampler.block_length=4", "evaluation.batch_size=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A diffusion model and a twin that write bytes and have learnt next to nothing."""
+    folder = tmp_path_factory.mktemp("models")
+    text = folder / "text.txt"
+    text.write_text("one and one is two .\n" * 400)
+    common = [
+        "scale=smoke", "data=text", f"data.path={text}", "tokenizer=byte", "trainer.precision=32-true",
+        "trainer.accelerator=cpu", "scale.n_steps=3",
+    ]  # fmt: skip
+    train(compose_and_check([*common, f"run_dir={folder}/base"]))
+    train(compose_and_check([*common, "experiment=autoregressive", f"run_dir={folder}/twin"]))
+    return folder
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
+    return path
+
+
+def evaluate(folder, file, out, *more, model="base"):
+    words = ["tasks=gsm8k", f"data.path={file}", f"checkpoint={folder}/{model}", f"evaluation.out={out}", *SHORT, *more]
+    return main(["evaluate", *words])
+
+
+def test_every_item_is_written_and_the_result_says_how_it_came_about(models, file, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert evaluate(models, file, out) == 0
+    assert "gsm8k" in capsys.readouterr().out
+    items = [json.loads(line) for line in (out / "items.jsonl").read_text().splitlines()]
+    assert sorted(item["key"] for item in items) == [f"test/{n}" for n in range(1, 8)]
+    assert all(item["gold"] and item["nfe"] > 0 and isinstance(item["is_correct"], bool) for item in items)
+    results = json.loads((out / "results.json").read_text())
+    told = results["manifest"]
+    for key in (
+        "scale",
+        "seed",
+        "commit",
+        "versions",
+        "dtype",
+        "config",
+        "evaluation",
+        "checkpoint",
+        "command",
+        "machine",
+    ):
+        assert key in told, key
+    assert (told["n_items"], told["steps_per_block"], told["block_length"], told["max_length"]) == (7, 4, 4, 8)
+    assert told["temperature"] == 0 and told["n_shots"] == 0 and told["config"]["scale"]["name"] == "smoke"
+    (row,) = results["rows"]
+    assert row["n"] == 7 and row["ci_low"] <= row["value"] <= row["ci_high"]
+
+
+def test_two_runs_with_one_seed_give_one_file(models, file, tmp_path):
+    more = ("evaluation.sampler.temperature=1.0", "seed=3")
+    for name in ("a", "b"):
+        assert evaluate(models, file, tmp_path / name, *more) == 0
+    assert (tmp_path / "a" / "items.jsonl").read_bytes() == (tmp_path / "b" / "items.jsonl").read_bytes()
+    assert evaluate(models, file, tmp_path / "c", more[0], "seed=4") == 0
+    assert (tmp_path / "a" / "items.jsonl").read_bytes() != (tmp_path / "c" / "items.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("n_kept", [0, 1, 3, 7])
+def test_a_broken_off_run_goes_on(models, file, tmp_path, monkeypatch, n_kept):
+    """Killed in the middle of writing: what is whole is kept, the rest is asked again, the file comes out the same."""
+    out = tmp_path / "out"
+    more = "evaluation.sampler.temperature=1.0"
+    assert evaluate(models, file, out, more) == 0
+    whole = (out / "items.jsonl").read_text()
+    lines = whole.splitlines(keepends=True)
+    (out / "items.jsonl").write_text("".join(lines[:n_kept]) + ("" if n_kept == 7 else lines[n_kept][:20]))
+    asked = []
+    generate = runs.generate
+    monkeypatch.setattr(runs, "generate", lambda *a, **k: asked.extend(a[2]) or generate(*a, **k))
+    assert evaluate(models, file, out, more) == 0
+    assert (out / "items.jsonl").read_text() == whole
+    assert len(asked) == 7 - n_kept // 2 * 2 - (n_kept == 7)
+    assert json.loads((out / "results.json").read_text())["manifest"]["n_items_of_this_call"] == len(asked)
+
+
+def test_a_folder_is_for_one_run(models, file, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert evaluate(models, file, out) == 0
+    capsys.readouterr()
+    assert evaluate(models, file, out, "evaluation.sampler.steps_per_block=2") == 2
+    assert "another folder" in capsys.readouterr().err
+    assert evaluate(models, file, out, "seed=1") == 2
+
+
+def test_the_twin_answers_greedily(models, file, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert evaluate(models, file, out, model="twin") == 0
+    told = json.loads((out / "results.json").read_text())["manifest"]
+    assert told["sampler"]["_target_"].endswith("Greedy") and told["block_length"] is None and told["max_length"] == 8
+    assert evaluate(models, file, tmp_path / "b", "evaluation.sampler.temperature=1.0", model="twin") == 2
+    assert "evaluation.sampler.temperature = 1.0; has no effect on an autoregressive model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["evaluation.n_shots=2"], "train.jsonl; there is no such file"),
+        (["evaluation.is_chat=true"], ""),
+        (["evaluation.sampler.block_length=5", "evaluation.sampler.max_length=4"], "max_length = 4"),
+        (["data.path=nowhere.jsonl"], "nowhere.jsonl; there is no such file"),
+        (["sampler.temperature=1"], "sampler.temperature = 1; has no effect on gsm8k; did you mean evaluation.sampler.temperature?"),
+        (["scale=toy"], "scale = toy; has no effect on gsm8k"),
+        (["evaluation.run_code=true"], "there is no such key"),
+        (["evaluation.sampler.max_length=4000", "evaluation.sampler.block_length=4000"], "longer than the model's context"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(models, file, tmp_path, more, message, capsys):
+    assert evaluate(models, file, tmp_path / "out", *more) == (2 if message else 0)
+    assert message in capsys.readouterr().err
+
+
+def test_tasks_are_files_of_the_configuration():
+    assert translate(["tasks=gsm8k", "data.path=a"]) == ["evaluation=gsm8k", "evaluation.path=a"]
+    assert translate(["checkpoint=a", "scale=smoke"]) == ["checkpoint=a", "scale=smoke"]
+    assert translate(["tasks=gsm8k,bbh", "checkpoint=a"]) == ["evaluation=gsm8k,bbh", "checkpoint=a"]
+    with pytest.raises(ValueError, match=r"tasks = gsm8; there is no such task here; did you mean gsm8k"):
+        translate(["tasks=gsm8"])
+    with pytest.raises(ValueError, match="trainer.max_steps = 3; has no effect on toy"):
+        translate(["trainer.max_steps=3"])
+
+
+@pytest.mark.parametrize(
+    ("task", "max_length", "block_length", "n_shots", "is_chat"),
+    [
+        ("bbh", 1024, 32, 3, False),
+        ("gsm8k", 1024, 32, 8, False),
+        ("humaneval", 512, 512, 0, False),
+        ("gsm8k_instruct", 2048, 32, 0, True),
+        ("humaneval_instruct", 2048, 32, 0, True),
+    ],
+)
+def test_settings_are_those_of_the_paper(task, max_length, block_length, n_shots, is_chat):
+    told = compose_and_check(translate([f"tasks={task}", "data.path=a"])).evaluation
+    assert (told.sampler.max_length, told.sampler.block_length) == (max_length, block_length)
+    assert (told.get("n_shots", 0), told.is_chat, told.sampler.temperature) == (n_shots, is_chat, 0.0)
+    assert told.sampler.steps_per_block is None and told.name == task
+    assert told.get("thinking_power") == {"gsm8k_instruct": 3.0, "humaneval_instruct": 1.0}.get(task)
+
+
+def test_the_push_towards_the_end_of_thinking_has_the_tokenizers_ids():
+    sampler = VariableLength(max_length=8, block_length=4)
+    benchmark = Gsm8k(path="a", is_chat=True, thinking_power=3.0, sampler=sampler)
+    pushed = runs.sampler_of(benchmark, small_predictor(), byte_tokenizer()).end_of_thinking
+    assert byte_tokenizer().decode(pushed.sequence) == "</think>" and (pushed.amount, pushed.power) == (100.0, 3.0)
+    twin = runs.sampler_of(benchmark, small_predictor(is_causal=True), byte_tokenizer())
+    assert runs.told_of(benchmark, twin, small_predictor(is_causal=True))["thinking_power"] is None
+    with pytest.raises(ValueError, match="thinking_power = -1.0"):
+        Gsm8k(path="a", thinking_power=-1.0, sampler=sampler)
+
+
+def test_what_the_configuration_refuses():
+    with pytest.raises(ConfigError, match="evaluation.path = ...; must be given"):
+        compose_and_check(["evaluation=gsm8k"])
+    with pytest.raises(ConfigError, match="evaluation.n_shots = -1"):
+        compose_and_check(["evaluation=gsm8k", "evaluation.path=a", "evaluation.n_shots=-1"])
+
+
+def test_bootstrap_intervals():
+    low, high = bootstrap([True] * 80 + [False] * 20)
+    assert (low, high) == (pytest.approx(0.72, abs=0.02), pytest.approx(0.88, abs=0.02))
+    assert bootstrap([True, False] * 9, seed=1) == bootstrap([True, False] * 9, seed=1)
+    assert bootstrap([True] * 3) == (1.0, 1.0)
+    with pytest.raises(ValueError, match=r"is_correct = \[\]"):
+        bootstrap([])
+
+
+HARNESS = ["mmlu", "cmmlu", "arc_challenge", "hellaswag", "piqa", "math", "math_instruct", "mmlu_instruct", "mmlu_redux_instruct",
+           "mmlu_pro_instruct"]  # fmt: skip
+
+
+@pytest.mark.parametrize("task", HARNESS)
+def test_tasks_of_lm_eval_have_the_papers_settings(task):
+    told = compose_and_check(translate([f"tasks={task}"])).evaluation
+    lengths = {
+        "math": (1024, 32), "math_instruct": (4096, 32), "mmlu_instruct": (4, 4), "mmlu_redux_instruct": (3, 3),
+        "mmlu_pro_instruct": (4096, 32),
+    }  # fmt: skip
+    if told.scoring is None:
+        assert (told.max_length, told.block_length) == lengths[task]
+    elif task in ("mmlu", "cmmlu"):
+        assert (told.scoring, told.n_samples, told.n_shots) == ("monte_carlo", 1, 5)
+    else:
+        assert (told.scoring, told.has_eos, told.n_shots) == ("confidence", True, 0)
+    assert told.is_chat is task.endswith("_instruct")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scoring": "guess"}, "scoring = 'guess'; not a rule"),
+        (
+            {"scoring": "confidence", "has_eos": True, "n_samples": 4},
+            "n_samples = 4; has no effect with scoring = confidence",
+        ),
+        ({"scoring": "monte_carlo"}, "n_samples = null; a score with scoring = monte_carlo depends on it"),
+        ({"max_length": 4, "block_length": 4, "has_eos": True}, "has_eos = True; has no effect"),
+        ({"max_length": 4, "block_length": 4, "n_items": 0}, "n_items = 0; too few; 1 or more"),
+    ],
+)
+def test_settings_of_lm_eval_tasks_that_cannot_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        HarnessTask(name="a", task="a", **changes)
+
+
+def test_rows_of_lm_eval_results():
+    found = {
+        "results": {"a": {"alias": "a", "acc,none": 0.5, "acc_stderr,none": 0.1, "word_perplexity,none": 40.0}},
+        "n-samples": {"a": {"original": 9, "effective": 4}},
+    }
+    acc, perplexity = rows_of(found)
+    assert (acc["metric"], acc["value"], acc["n"]) == ("acc", 0.5, 4)
+    assert (acc["ci_low"], acc["ci_high"]) == (pytest.approx(0.304), pytest.approx(0.696))
+    assert perplexity["ci_low"] is None and perplexity["unit"] == ""

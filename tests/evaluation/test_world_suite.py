@@ -1,0 +1,126 @@
+"""The suite: an oracle that reads the generator's state has everything right, a guesser has what chance gives."""
+
+import math
+import random
+
+import pytest
+import torch
+
+from illada_lab.data.build_tokenizer import word_tokenizer
+from illada_lab.data.worlds import World
+from illada_lab.evaluation import world_tasks
+from illada_lab.evaluation.choice import ChoiceItem, choose
+from illada_lab.evaluation.sandbox import run_programs
+from illada_lab.evaluation.world_suite import evaluate_base, evaluate_instruct
+from tests.evaluation.oracle import Guesser, Oracle
+from tests.small import small_predictor
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World(seed=0, n_people=8)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(world):
+    return word_tokenizer(world.words)
+
+
+@pytest.fixture(scope="module")
+def oracle(world, tokenizer):
+    return Oracle(world, tokenizer, N)
+
+
+def test_an_oracle_has_every_base_task_right(oracle, world, tokenizer):
+    result = evaluate_base(oracle, tokenizer, world, n_questions=N, n_mc_samples=16)
+    assert {row["task"]: row["value"] for row in result.rows} == {row["task"]: 1.0 for row in result.rows}
+    assert {row["task"] for row in result.rows} == {
+        "facts, completed", "sums, completed", "facts, four candidates", "story endings, four candidates",
+        "one-way books, as told", "one-way books, reversed", "one-way books, author infilled", "equations, operand infilled",
+    }  # fmt: skip
+    # Two rules score the choices.
+    assert [row["metric"] for row in result.rows if row["task"] == "facts, four candidates"] == [
+        "Monte-Carlo likelihood, 16 samples", "confidence score",
+    ]  # fmt: skip
+    # Every answer can be checked by eye.
+    for item in result.items:
+        assert item["prompt"] and item["answer"] in item["text"] and item["is_correct"]
+
+
+def test_an_oracle_has_every_instruct_task_right(oracle, world, tokenizer):
+    result = evaluate_instruct(oracle, tokenizer, world, n_questions=N, run_code=True)
+    assert {row["task"]: row["value"] for row in result.rows} == {row["task"]: 1.0 for row in result.rows}
+    assert {"fact", "sum", "word sum", "choice", "reversal", "functions"} <= {row["task"] for row in result.rows}
+    functions = [item for item in result.items if item["task"] == "functions"]
+    assert len(functions) == N and all(item["text"].startswith("def f(a, b, c):") for item in functions)
+    assert result.settings == {"max_length": 32, "block_length": 8, "steps_per_block": 8, "temperature": 0.0}
+
+
+def within_chance(n_right: int, n: int, chance: float) -> bool:
+    return abs(n_right - n * chance) <= 4 * math.sqrt(n * chance * (1 - chance))
+
+
+@pytest.mark.parametrize("rule", ["monte_carlo", "confidence"])
+def test_random_models_choose_by_chance(rule):
+    generator = torch.Generator().manual_seed(0)
+    items = [
+        ChoiceItem([0, *torch.randint(7, 24, (3,), generator=generator).tolist()],
+                   torch.randint(7, 24, (4, 2), generator=generator).tolist(), i % 4)
+        for i in range(200)
+    ]  # fmt: skip
+    chosen = choose(small_predictor(), items, rule, n_samples=4, generator=generator)
+    assert within_chance(sum(a == item.answer for a, item in zip(chosen, items, strict=True)), 200, 0.25)
+
+
+def test_a_guesser_fills_holes_by_chance(world, tokenizer):
+    for holes in (world_tasks.equations(200, random.Random(0)), world_tasks.told_holes(world, 99) * 40):
+        pool = holes[0].pool
+        filled = world_tasks.fill(Guesser(tokenizer, pool), tokenizer, holes)
+        assert all(word in pool for _, _, word in filled)
+        assert within_chance(sum(right for right, _, _ in filled), len(holes), 1 / len(pool))
+
+
+def test_holes_have_one_answer(world):
+    for hole in world_tasks.equations(500, random.Random(0)):
+        left, _, right = hole.text.removesuffix(" .").partition(" = ")
+        fitting = [w for w in hole.pool if sum(map(int, left.replace("___", w).split(" + "))) == int(right)]
+        assert fitting == [hole.answer]
+    books = {p.book for p in world.lexicon.people if p.is_one_way}
+    assert {hole.text.split()[2] for hole in world_tasks.told_holes(world, 99)} == books
+    assert {text.split()[0] for text, _ in world_tasks.reversed_statements(world, 99)} == books
+
+
+def test_the_twin_answers_the_same_questions(world, tokenizer):
+    """Untrained: what counts is that every task has its row, under the rules that a twin can follow."""
+    twin = small_predictor(is_causal=True, vocab_size=tokenizer.vocab_size, max_length=128)
+    base = evaluate_base(twin, tokenizer, world, n_questions=4, n_mc_samples=2)
+    assert [row["metric"] for row in base.rows] == [
+        "exact match", "exact match", "likelihood, exact", "likelihood, exact", "exact match", "exact match",
+        "likeliest word of its kind", "likeliest word of its kind",
+    ]  # fmt: skip
+    assert {row["task"] for row in evaluate_instruct(twin, tokenizer, world, n_questions=2).rows} >= {
+        "fact",
+        "reversal",
+    }
+
+
+@pytest.mark.parametrize(
+    ("response", "passes"),
+    [
+        ("3 + 2 = 5 . 5 + 5 = 10 . the answer is 10", True),
+        ("2 + 3 = 5 . 5 + 5 = 10 . the answer is 10", True),
+        ("5 + 2 = 7 . 7 + 3 = 10 . the answer is 10", True),
+        ("3 + 2 = 5 . the answer is 10", False),
+        ("3 + 2 = 6 . 5 + 5 = 10 . the answer is 10", False),
+        ("3 + 2 = 5 . 5 + 9 = 14 . the answer is 14", False),
+        ("the answer is 10", False),
+        ("", False),
+    ],
+)
+def test_worked_sums_are_functions(response, passes):
+    """Of "tom has 3, gets 2 and 5": steps from the numbers of the question work on others, numbers from nowhere do not."""
+    question = "tom has 3 nuts . mia gives 2 and leo gives 5 . how many nuts does tom have ?"
+    (outcome,) = run_programs([world_tasks.tested(world_tasks.function_of(question, response))])
+    assert outcome.has_passed is passes
