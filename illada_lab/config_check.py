@@ -26,6 +26,9 @@ ROOT_TYPES: dict[str, Any] = {
     "checkpoint": str | None,
     "prompt": str | None,
     "n_samples": int,
+    "seeds": int,
+    "runs_dir": str,
+    "results_dir": str,
     "evaluation.n_questions": int,
     "evaluation.n_mc_samples": int,
 }

@@ -64,8 +64,6 @@ def find_end(
         places = [place for place in map(text.find, strings) if place >= 0]
         if places:
             # The longest beginning whose text ends before the string does begin.
-            n = next(
-                n for n in range(len(response), -1, -1) if len(tokenizer.decode(response[:n])) <= min(places)
-            )
+            n = next(n for n in range(len(response), -1, -1) if len(tokenizer.decode(response[:n])) <= min(places))
             found.append((n, "stop"))
     return min(found, default=None)
