@@ -3,157 +3,113 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
-
-from illada_lab.data.worlds import Instruction
-from illada_lab.experiments.asking import ask
+from illada_lab.experiments.asking import STORY_TOKENS, ask, question_task, story_task
 from illada_lab.experiments.claims import Claim
-from illada_lab.experiments.lab import Lab, Trained
+from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.study import Outcome
 from illada_lab.samplers import FixedLength, VariableLength
 
 LLADA = "LLaDA (arXiv 2502.09992), Appendix B.4"
-# BOS opens a story; 32 words and EOS are one of middle length.
-STORY_TOKENS = 33
+ORDERS = ("low_confidence", "margin", "entropy", "left_to_right", "random")
+TOKENS_PER_STEP = (1, 2, 4, 8)
+KINDS = ("fact", "sum", "fact_unasked", "sum_unasked", "choice", "word_sum")
 
 
 class Sampling:
-    """Word sums answered, and stories written, by every sampler setting the papers compare.
+    """Stories continued by the base model and questions answered by the fine-tuned one, by every setting the papers compare.
+
+    Stories are drawn at temperature 1 (at 0 the two mentions of an open word tend to agree by chance of the argmax); questions are
+    answered at temperature 0.
 
     Args:
-        n_questions: word sums with numbers that fine-tuning never showed.
-        n_stories: stories written from nothing for each number of steps.
-        response_length: window of the fixed-length sampler, tokens; a worked word sum has 16 and EOS.
-        block_lengths: blocks compared; each divides the window.
+        n_stories: first sentences to continue.
+        n_questions: questions, all kinds together.
+        block_lengths: blocks compared; each divides the window of 24 tokens; 24 and 8 among them.
 
     Raises:
-        ValueError: as `FixedLength`.
+        ValueError: a block that does not divide the window, or one missing.
     """
 
     title: ClassVar[str] = "Sampling: order, steps, blocks and length"
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="low_confidence", sentence="Revealing the most confident predictions first beats a random order.",
               source=LLADA, paper="GSM8K 70.0 against 21.3 (LLaDA 8B Base)",
-              metric="word sums, one block, one token per step: exact match, low-confidence less random remasking",
+              metric="stories, 1 token per step: share the grammar accepts, low-confidence less random remasking",
               unit="points", smallest=0.02),
+        Claim(id="low_confidence_parallel", sentence="It does so where several tokens are revealed at once.",
+              source=LLADA, paper="not reported apart", metric="the same at 4 tokens per step", unit="points", smallest=0.02),
         Claim(id="steps", sentence="More steps are better.",
-              source=f"{LLADA}, steps against quality; third-party: iLLaDA on GSM8K 82 / 50 / 22 % at 1 / 4 / 8 tokens per step",
-              paper="82 against 50 % (n = 50)", metric="word sums: exact match, 1 less 4 tokens per step", unit="points",
-              smallest=0.02),
-        Claim(id="story_steps", sentence="More steps are better, when a base model writes freely.",
-              source=f"{LLADA}, steps against quality", paper="not reported",
-              metric="stories drawn at temperature 1 that the grammar accepts: share, 1 less 4 tokens per step", unit="points",
-              smallest=0.02),
-        Claim(id="blocks", sentence="Filling block by block helps a fine-tuned model, which is too sure of EOS early.",
+              source=f"{LLADA}, steps against quality; iLLaDA on GSM8K, third-party",
+              paper="82 / 50 / 22 % at 1 / 4 / 8 tokens per step (n = 50)",
+              metric="stories, low-confidence: share the grammar accepts, 1 less 8 tokens per step", unit="points", smallest=0.02),
+        Claim(id="blocks", sentence="Filling block by block helps a fine-tuned model, which is sure of EOS too early.",
               source=LLADA, paper="GSM8K 77.5 in blocks of 32 against 69.4 in one (LLaDA 8B Instruct)",
-              metric="word sums: exact match, blocks of a third of the window less one block", unit="points", smallest=0.02),
+              metric="questions: exact match, blocks of 8 less one block of 24", unit="points", smallest=0.02),
         Claim(id="variable_quality", sentence="Variable length loses nothing against a fixed length.",
               source="iLLaDA, inference", paper="not reported",
-              metric="word sums: exact match, variable less fixed length, same blocks", unit="points", threshold=-0.02),
-        Claim(id="variable_cost", sentence="Variable length computes less: no masks behind the block, none after the end.",
+              metric="questions: exact match, variable less fixed length, blocks of 8", unit="points", threshold=-0.02),
+        Claim(id="variable_cost", sentence="Variable length computes less: no masks behind the block, nothing after the end.",
               source="iLLaDA, inference", paper="not reported",
-              metric="positions computed per answer, fixed over variable length, same blocks and budget", unit="times",
-              threshold=1.0),
+              metric="questions: positions computed, fixed over variable length, blocks of 8", unit="times", threshold=1.0),
     )  # fmt: skip
 
     def __init__(
-        self,
-        *,
-        n_questions: int,
-        n_stories: int,
-        response_length: int = 24,
-        block_lengths: Sequence[int] = (24, 12, 8, 4, 1),
+        self, *, n_stories: int, n_questions: int, block_lengths: Sequence[int] = (STORY_TOKENS, 12, 8, 4, 1)
     ) -> None:
-        self.n_questions, self.n_stories = n_questions, n_stories
-        self.response_length, self.block_lengths = response_length, tuple(block_lengths)
+        self.n_stories, self.n_questions, self.block_lengths = n_stories, n_questions, tuple(block_lengths)
         for block_length in self.block_lengths:
-            FixedLength(response_length=response_length, block_length=block_length)
+            FixedLength(response_length=STORY_TOKENS, block_length=block_length)
+        for block_length in (STORY_TOKENS, 8):
+            if block_length not in self.block_lengths:
+                raise ValueError(f"block_lengths = {list(block_lengths)}; the claims are about {block_length}; add it")
 
     def run(self, lab: Lab) -> Outcome:
         """See `Study`."""
-        questions = lab.world.questions("test", "word_sum", self.n_questions, seed=lab.seed)
-        orders, steps = self._orders(lab, questions), self._steps(lab, questions)
-        blocks, stories = self._blocks(lab, questions), self._stories(lab)
-        share = {row["order"]: row["exact match"] for row in orders}
-        by_steps = {row["tokens per step"]: row["exact match"] for row in steps}
+        orders, blocks = self.orders(lab), self.blocks(lab)
+        of = {(row["order"], row["tokens per step"]): row["right"] for row in orders}
         by_block = {(row["length"], row["block"]): row for row in blocks}
-        valid = {row["tokens per step"]: row["valid"] for row in stories}
-        third = self.response_length // 3
-        fixed, variable = by_block["fixed", third], by_block["variable", third]
-        one = by_block["fixed", self.response_length]["exact match"]
+        one, fixed, variable = by_block["fixed", STORY_TOKENS], by_block["fixed", 8], by_block["variable", 8]
         return Outcome(
-            tables={"orders": orders, "steps": steps, "blocks": blocks, "stories": stories},
+            tables={"orders": orders, "blocks": blocks},
             effects={
-                "low_confidence": share["low_confidence"] - share["random"],
-                "steps": by_steps[1] - by_steps[4],
-                "story_steps": valid[1] - valid[4],
-                "blocks": fixed["exact match"] - one,
-                "variable_quality": variable["exact match"] - fixed["exact match"],
+                "low_confidence": of["low_confidence", 1] - of["random", 1],
+                "low_confidence_parallel": of["low_confidence", 4] - of["random", 4],
+                "steps": of["low_confidence", 1] - of["low_confidence", 8],
+                "blocks": fixed["right"] - one["right"],
+                "variable_quality": variable["right"] - fixed["right"],
                 "variable_cost": fixed["positions"] / variable["positions"],
             },
             rooms={
-                "low_confidence": 1 - share["random"],
-                "steps": 1 - by_steps[4],
-                "story_steps": 1 - valid[4],
-                "blocks": 1 - one,
+                "low_confidence": 1 - of["random", 1],
+                "low_confidence_parallel": 1 - of["random", 4],
+                "steps": 1 - of["low_confidence", 8],
+                "blocks": 1 - one["right"],
             },
         )
 
-    def _orders(self, lab: Lab, questions: list[Instruction]) -> list[dict]:
-        """Every confidence rule, one block, one token per step."""
-        rules = ("low_confidence", "margin", "entropy", "left_to_right", "random")
-        samplers = {rule: FixedLength(response_length=self.response_length, remasking=rule) for rule in rules}
-        return [ask(lab.tuned.model, questions, s, lab.seed).row(order=rule) for rule, s in samplers.items()]
-
-    def _steps(self, lab: Lab, questions: list[Instruction]) -> list[dict]:
-        """1 to 8 tokens per step, one block."""
+    def orders(self, lab: Lab) -> list[dict]:
+        """Stories: every order at every number of tokens per step, one block."""
+        model = lab.pretrained.model
+        task = story_task(lab.world, model, self.n_stories, lab.seed)
         found = []
-        for n in (1, 2, 4, 8):
-            sampler = FixedLength(response_length=self.response_length, n_steps=max(1, self.response_length // n))
-            found.append(ask(lab.tuned.model, questions, sampler, lab.seed).row(**{"tokens per step": n}))
+        for order in ORDERS:
+            for n in TOKENS_PER_STEP:
+                sampler = FixedLength(
+                    response_length=STORY_TOKENS, n_steps=STORY_TOKENS // n, remasking=order, temperature=1.0
+                )
+                found.append(ask(model, task, sampler, lab.seed).row(order=order, **{"tokens per step": n}))
         return found
 
-    def _blocks(self, lab: Lab, questions: list[Instruction]) -> list[dict]:
-        """Fixed and variable length over block lengths, one token per step, the same budget."""
+    def blocks(self, lab: Lab) -> list[dict]:
+        """Questions: fixed and variable length over block lengths, one token per step, the same budget."""
+        model = lab.tuned.model
+        task = question_task(lab.world, model, KINDS, self.n_questions, lab.seed)
         found = []
         for block in self.block_lengths:
             samplers = {
-                "fixed": FixedLength(response_length=self.response_length, block_length=block),
-                "variable": VariableLength(max_length=self.response_length, block_length=block),
+                "fixed": FixedLength(response_length=STORY_TOKENS, block_length=block),
+                "variable": VariableLength(max_length=STORY_TOKENS, block_length=block),
             }
             for length, sampler in samplers.items():
-                found.append(ask(lab.tuned.model, questions, sampler, lab.seed).row(length=length, block=block))
+                found.append(ask(model, task, sampler, lab.seed).row(length=length, block=block))
         return found
-
-    def _stories(self, lab: Lab) -> list[dict]:
-        """Stories from BOS alone, in random order at temperature 1: what the forward process undoes."""
-        return [
-            {"tokens per step": n, "valid": valid_stories(lab, lab.pretrained, self.n_stories, n), "n": self.n_stories}
-            for n in (1, 2, 4, 8)
-        ]
-
-
-def valid_stories(lab: Lab, trained: Trained, n_stories: int, tokens_per_step: int) -> float:
-    """Share of freely written stories that the grammar of the world accepts.
-
-    Args:
-        lab: whose world and seed.
-        trained: a base model.
-        n_stories: how many.
-        tokens_per_step: revealed at once.
-    """
-    model = trained.model
-    bos = model.predictor.tokens.bos
-    assert bos is not None, "our own tokenizers have a BOS"
-    sampler = FixedLength(
-        response_length=STORY_TOKENS,
-        n_steps=-(-STORY_TOKENS // tokens_per_step),
-        remasking="random",
-        temperature=1.0,
-        has_trace=False,
-    )
-    out = sampler.sample(
-        model.predictor, torch.full((n_stories, 1), bos), generator=torch.Generator().manual_seed(lab.seed)
-    )
-    texts = [model.tokenizer.decode(response, skip_special=False) for response in out.responses]
-    return sum(lab.world.stories.parse(text) is not None for text in texts) / n_stories
