@@ -1,5 +1,6 @@
 """Executes the notebooks: `python -m tests.notebooks.run [01_objective ...]` writes each .ipynb anew from its .py, at toy scale."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def execute(notebook: Any, parameters: dict[str, str] | None = None) -> Any:
         kernel_name="python3",
         record_timing=False,
         resources={"metadata": {"path": str(FOLDER)}},
-    ).execute()
+    ).execute(env={**os.environ, "PYTHONPATH": str(ROOT)})  # this checkout, whatever is installed
     return notebook
 
 
