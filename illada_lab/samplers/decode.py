@@ -27,8 +27,8 @@ class Rules:
         temperature: 0 is argmax.
         top_k: draw from the k likeliest tokens; None: from all.
         top_p: draw from the likeliest tokens that make up this probability; None: from all.
-        ban_eos: EOS is never predicted (logit -inf).
-        defer_eos: a predicted EOS has confidence 0, so it is revealed last.
+        ban_eos: EOS is never predicted (logit -inf); the end of a turn may be.
+        defer_eos: a predicted EOS or end of turn has confidence 0, so it is revealed last.
         end_of_thinking: a growing push towards "</think>", or None.
         n_revisited: after each step but a block's last so many of its least sure tokens become masks again and are decided anew.
         cache: "prefix" or "dual": passes inside a block compute a part of the canvas only; None: all of it.
@@ -199,18 +199,23 @@ def _propose(
 ) -> tuple[Tensor, Tensor]:
     """A token for every masked position and how sure it is; the rules about EOS and thinking change the logits in place."""
     tokens = asker.predictor.tokens
-    # [MASK] is no answer: nothing in the published code forbids it, and then a position stays masked for ever.
-    logits[:, tokens.mask] = -torch.inf
     if rules.ban_eos:
-        logits[:, list(tokens.stop_ids)] = -torch.inf
+        logits[:, tokens.eos] = -torch.inf
     if rules.end_of_thinking is not None:
         rules.end_of_thinking(logits, x, is_masked, n_prompt, budget)
+    # [MASK] is no answer: nothing in the published code forbids it, and then a position stays masked for ever. Its probability counts
+    # in the confidence of the others, as published.
+    of_mask = logits[:, tokens.mask].clone()
+    logits[:, tokens.mask] = -torch.inf
     drawn = draw(logits, rules.temperature, noise, rules.top_k, rules.top_p)
-    sureness = RULES[rules.remasking](logits, drawn, positions, noise).float()
-    if rules.defer_eos:
-        is_eos = torch.isin(drawn, drawn.new_tensor(tokens.stop_ids))
-        sureness = sureness.masked_fill(is_eos, 0.0 if rules.remasking in PROBABILITIES else LAST)
-    return drawn, sureness
+    logits[:, tokens.mask] = of_mask
+    if not rules.defer_eos:
+        return drawn, RULES[rules.remasking](logits, drawn, positions, noise).float()
+    # As published: the confidence of everything else is that of a world without EOS.
+    without = logits.index_fill(1, drawn.new_tensor(tokens.stop_ids), -torch.inf)
+    sureness = RULES[rules.remasking](without, drawn, positions, noise).float()
+    is_eos = torch.isin(drawn, drawn.new_tensor(tokens.stop_ids))
+    return drawn, sureness.masked_fill(is_eos, 0.0 if rules.remasking in PROBABILITIES else LAST)
 
 
 def _revisit(canvas: Canvas, is_ours: Tensor, rows: Tensor, n: int, mask: int) -> None:
@@ -236,7 +241,9 @@ def _record(
     where = is_transferred.nonzero()
     top = logits[chosen].float().softmax(1)
     own = top.gather(1, drawn[chosen][:, None])[:, 0]
-    rival = top.scatter(1, drawn[chosen][:, None], -1.0).max(1)
+    rival = top.scatter(1, drawn[chosen][:, None], -1.0)
+    rival[:, asker.predictor.tokens.mask] = -1.0
+    rival = rival.max(1)
     nfe, rows = asker.nfe.tolist(), due.tolist()
     for (row, position), token, p, q, other in zip(
         where.tolist(), drawn[chosen].tolist(), own.tolist(), rival.values.tolist(), rival.indices.tolist(), strict=True

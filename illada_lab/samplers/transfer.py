@@ -121,17 +121,22 @@ def transfer_counts(n_masked: Int[Tensor, " B"], n_steps: int) -> Int[Tensor, "B
 
 
 def most_confident(confidence: Float[Tensor, "B L"], counts: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
-    """The `counts` most confident positions of each row; of equal ones the first.
+    """The `counts` most confident positions of each row.
+
+    Of equal ones those that `torch.topk` takes from the whole row, as in the published code: deferred EOS all have confidence 0, so ties
+    are common, and any other choice would part from it.
 
     Args:
         confidence: -inf where nothing can be revealed.
         counts: how many per row, never more than are eligible.
     """
-    order = confidence.argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(
-        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-    )
-    return (rank < counts[:, None]) & (confidence > -torch.inf)
+    is_chosen = torch.zeros_like(confidence, dtype=torch.bool)
+    listed = counts.tolist()
+    for n in sorted(set(listed) - {0}):
+        rows = counts == n
+        part = confidence[rows]
+        is_chosen[rows] = torch.zeros_like(part, dtype=torch.bool).scatter(1, part.topk(n, dim=1).indices, True)
+    return is_chosen & (confidence > -torch.inf)
 
 
 def _surest(confidence: Tensor) -> Tensor:
