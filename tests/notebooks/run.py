@@ -43,6 +43,7 @@ def execute(notebook: Any, parameters: dict[str, str] | None = None) -> Any:
     NotebookClient(
         notebook,
         timeout=TIMEOUT,
+        startup_timeout=300,
         kernel_name="python3",
         record_timing=False,
         resources={"metadata": {"path": str(FOLDER)}},
