@@ -27,6 +27,7 @@ ROOT_TYPES: dict[str, Any] = {
     "prompt": str | None,
     "n_samples": int,
     "seeds": int,
+    "n_processes": int,
     "runs_dir": str,
     "results_dir": str,
     "evaluation.n_questions": int,

@@ -29,6 +29,7 @@ def run(config: DictConfig) -> int:
             seeds=range(config.seeds),
             runs_dir=config.runs_dir,
             results_dir=config.results_dir,
+            n_processes=config.n_processes,
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )
         for claim in result["claims"]:
@@ -64,10 +65,13 @@ def check_settings(config: DictConfig) -> None:
 
     if config.seeds < 1:
         raise ValueError(f"seeds = {config.seeds}; how many, counted from seed 0; 3 or more give a verdict")
+    if config.n_processes < 1:
+        raise ValueError(f"n_processes = {config.n_processes}; seeds measured at once; 1 or more")
     own = to_plain(compose([f"scale={config.scale.name}"]))
     mine = to_plain(config)
-    ours = ("study", "seeds", "runs_dir", "results_dir", "run_dir", "name")  # the last two: sweeps name their folders
-    for key in sorted(set(own) - set(ours)):
+    # The last two: sweeps name their folders.
+    ours = {"study", "seeds", "runs_dir", "results_dir", "n_processes", "run_dir", "name"}
+    for key in sorted(set(own) - ours):
         if (found := _first_difference(own[key], mine.get(key), key)) is not None:
             raise ValueError(
                 f"{found}; has no effect on replicate, which trains the recipes of its scale; study.*, seeds, scale"

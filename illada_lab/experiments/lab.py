@@ -16,7 +16,19 @@ from illada_lab.training.checkpoint import LoadedRun, find_resumable, load_run
 from illada_lab.training.run import train
 
 # Where a run stands, goes on, and what it shows: no part of what it has learnt.
-PLACES = ("run_dir", "name", "resume", "init_from", "logger", "checkpoint", "study", "runs_dir", "results_dir", "seeds")
+PLACES = (
+    "run_dir",
+    "name",
+    "resume",
+    "init_from",
+    "logger",
+    "checkpoint",
+    "study",
+    "runs_dir",
+    "results_dir",
+    "seeds",
+    "n_processes",
+)
 
 
 @dataclass

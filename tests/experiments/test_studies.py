@@ -56,6 +56,19 @@ def test_what_is_measured_is_not_measured_again(folders):
     assert said == [f"{name} seed {seed}: measured before" for seed in (0, 1)]
 
 
+def test_seeds_in_processes_of_their_own_measure_the_same(folders, tmp_path):
+    """The cheapest study, its models trained before, in two processes; equal to the numbers of the one-process run."""
+    from illada_lab.config import to_plain
+
+    node = to_plain(compose_and_check(["scale=smoke", "study=reversal"]).study)
+    once = json.loads((folders["results_dir"] / "smoke" / "reversal.json").read_text())
+    for path in folders["runs_dir"].glob("replicate-smoke-seed*/reversal-*.json"):
+        path.unlink()
+    apart = {"runs_dir": folders["runs_dir"], "results_dir": tmp_path}
+    twice = replicate("reversal", node, scale="smoke", seeds=[0, 1], n_processes=2, **apart, say=lambda line: None)
+    assert [r["effects"] for r in twice["seeds"]] == [r["effects"] for r in once["seeds"]]
+
+
 def test_settings_without_effect_are_refused(capsys):
     assert main(["replicate", "scale=smoke", "model.n_layers=1"]) == 2
     assert "model.n_layers = 1; has no effect on replicate" in capsys.readouterr().err
