@@ -102,7 +102,7 @@ plt.show()
 # %% [markdown]
 # ## The full comparison
 #
-# Committed result of scale `mini`: 400 documents repeated or fresh documents throughout, three seeds, the same number of steps.
+# Committed result of scale `mini`: 300 documents repeated or fresh documents throughout, three seeds, the same number of steps.
 
 # %%
 path = Path("../results/mini/data_repetition.json")
