@@ -10,7 +10,7 @@ from illada_lab.experiments.study import Outcome
 from illada_lab.samplers import FixedLength, VariableLength
 
 LLADA = "LLaDA (arXiv 2502.09992), Appendix B.4"
-ORDERS = ("low_confidence", "margin", "entropy", "left_to_right", "random")
+ORDERS = ("low_confidence", "entropy", "left_to_right", "random")
 TOKENS_PER_STEP = (1, 2, 4, 8)
 KINDS = ("fact", "sum", "fact_unasked", "sum_unasked", "choice", "word_sum")
 
