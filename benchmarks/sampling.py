@@ -1,11 +1,11 @@
 """Speed of decoding against a plain loop, side by side in one run.
 
-    python -m benchmarks.sampling [--device cpu] [--threads 2] [--rounds 3] [--toy runs/reproduce-toy-seed0/sft]
+    python -m benchmarks.sampling [--device cpu] [--threads 2] [--rounds 3] [--toy FOLDER]
 
 The baseline is the published loop as one writes it first: logits at every position of the canvas, at every step, all of them turned
 into probabilities. Variants take turns round by round; a ratio is the median over rounds of (plain loop / variant). On a CPU a random
-model of 44M parameters, on a GPU the 8B shape with random weights in bf16. With `--toy` also a trained toy model, where it shows
-what a threshold costs in exact match. Writes a table and `benchmarks/results/sampling_<device>.json`.
+model of 44M parameters, on a GPU the 8B shape with random weights in bf16. A fine-tuned toy model (`make reproduce` leaves
+one) shows what a threshold costs in exact match. Writes a table and `benchmarks/results/sampling_<device>.json`.
 """
 
 import argparse
@@ -37,6 +37,7 @@ PROMPT, BLOCK = 128, 32
 # Sharpens the random head, so that a prediction is decided as a trained model's is. Our choice: the median top probability is near 1.
 HEAD_SCALE = 30.0
 THRESHOLD = 0.9
+TOY = Path("runs/reproduce-toy-seed0/sft")
 
 
 @dataclass
@@ -311,7 +312,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--responses", type=int, nargs="+", default=[128, 256])
-    parser.add_argument("--toy", type=Path, help="folder of a fine-tuned run of the main job")
+    parser.add_argument("--toy", type=Path, default=TOY, help="folder of a fine-tuned run of the main job")
     parser.add_argument("--questions", type=int, default=40, help="per kind, with --toy")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
@@ -324,12 +325,14 @@ def main() -> None:
     tables["random model, ragged batch of 8, response 32"] = ragged_table(
         random_model(arguments.device), arguments.device, arguments.rounds, lengths, BLOCK, BLOCK
     )
-    if arguments.toy is not None:
+    if not arguments.toy.exists():
+        print(f"{arguments.toy} is not there: without the trained toy model (make reproduce)")
+    elif arguments.device == "cpu":
         tables |= toy_tables(arguments.toy, arguments.rounds, arguments.questions)
     result = {
         "benchmark": "sampling",
         "command": f"python -m benchmarks.sampling --device {arguments.device} --threads {arguments.threads} "
-        f"--rounds {arguments.rounds}" + (f" --toy {arguments.toy}" if arguments.toy else ""),
+        f"--rounds {arguments.rounds} --toy {arguments.toy}",
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit(),
         "versions": {"python": platform.python_version(), **versions(("torch",))},

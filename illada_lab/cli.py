@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 COMMANDS = {
     "reproduce": "the main job: pre-train, fine-tune, evaluate, sample, report",
+    "replicate": "test the paper's claims over seeds and write the ledger",
     "train": "one stage of training",
     "evaluate": "score a trained model on the world's questions, or on a benchmark's file",
     "sample": "let a model write",
@@ -21,6 +22,11 @@ COMMANDS = {
 }
 EXAMPLES = {
     "reproduce": ("illada-lab reproduce scale=toy", "illada-lab reproduce scale=smoke seed=1"),
+    "replicate": (
+        "illada-lab replicate study=sampling",
+        "illada-lab replicate study=sampling,scoring --multirun",
+        "illada-lab replicate scale=smoke seeds=1",
+    ),
     "train": (
         "illada-lab train scale=toy model.n_layers=2",
         "illada-lab train data=text data.path=notes.txt scale=toy",

@@ -1,0 +1,87 @@
+"""`illada-lab replicate`: the paper's claims, tested over seeds, and the ledger of verdicts."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+
+def run(config: DictConfig) -> int:
+    """Run one study, or all, and render the ledger."""
+    from illada_lab.config import compose, conf_dir, to_plain
+    from illada_lab.experiments.replicate import replicate
+    from illada_lab.report.ledger import effect_text, write_ledger
+
+    check_settings(config)
+    name = name_of(config)
+    names = [name] if name else sorted(path.stem for path in conf_dir().glob("study/*.yaml"))
+    begin = time.perf_counter()
+    for number, name in enumerate(names):
+        node = (
+            config.study if config.study is not None else compose([f"scale={config.scale.name}", f"study={name}"]).study
+        )
+        result = replicate(
+            name,
+            to_plain(node),
+            scale=config.scale.name,
+            seeds=range(config.seeds),
+            runs_dir=config.runs_dir,
+            results_dir=config.results_dir,
+            n_processes=config.n_processes,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+        for claim in result["claims"]:
+            print(f"{name}: {claim['id']}: {effect_text(claim)}: {claim['verdict']}", flush=True)
+        left = (time.perf_counter() - begin) / (number + 1) * (len(names) - number - 1)
+        if left:
+            print(f"[{number + 1}/{len(names)}] about {left / 60:.0f} min left", file=sys.stderr, flush=True)
+    print(f"ledger: {write_ledger(Path(config.results_dir))}")
+    return 0
+
+
+def name_of(config: DictConfig) -> str | None:
+    """Name of the chosen study, None where none is."""
+    from omegaconf import OmegaConf
+
+    from illada_lab.config import conf_dir
+
+    if config.study is None:
+        return None
+    for path in sorted(conf_dir().glob("study/*.yaml")):
+        if OmegaConf.load(path)["_target_"] == config.study["_target_"]:  # type: ignore[index]
+            return path.stem
+    raise ValueError(f"study._target_ = {config.study['_target_']}; no file of conf/study names it; study=...")
+
+
+def check_settings(config: DictConfig) -> None:
+    """Refuse settings that would have no effect: studies train the recipes of their scale.
+
+    Raises:
+        ValueError: a setting other than scale, study, seeds and folders differs from its scale's own.
+    """
+    from illada_lab.config import compose, to_plain
+
+    if config.seeds < 1:
+        raise ValueError(f"seeds = {config.seeds}; how many, counted from seed 0; 3 or more give a verdict")
+    if config.n_processes < 1:
+        raise ValueError(f"n_processes = {config.n_processes}; seeds measured at once; 1 or more")
+    own = to_plain(compose([f"scale={config.scale.name}"]))
+    mine = to_plain(config)
+    # The last two: sweeps name their folders.
+    ours = {"study", "seeds", "runs_dir", "results_dir", "n_processes", "run_dir", "name"}
+    for key in sorted(set(own) - ours):
+        if (found := _first_difference(own[key], mine.get(key), key)) is not None:
+            raise ValueError(
+                f"{found}; has no effect on replicate, which trains the recipes of its scale; study.*, seeds, scale"
+            )
+
+
+def _first_difference(own: Any, mine: Any, path: str) -> str | None:
+    if isinstance(own, dict) and isinstance(mine, dict):
+        for key in sorted(set(own) | set(mine)):
+            if (found := _first_difference(own.get(key), mine.get(key), f"{path}.{key}")) is not None:
+                return found
+        return None
+    return None if own == mine else f"{path} = {mine}"

@@ -1,0 +1,78 @@
+"""Architecture and recipe choices the paper makes without an ablation: grouped queries, tied embeddings, the random cut."""
+
+from typing import ClassVar
+
+from illada_lab.config import build
+from illada_lab.experiments.claims import Claim
+from illada_lab.experiments.lab import Lab, Trained
+from illada_lab.experiments.study import Outcome
+from illada_lab.training.validation import FrozenMasks
+
+PAPER = "iLLaDA, Table 1"
+BYTES = 2  # bf16
+
+
+class Architecture:
+    """The main job's model beside variants that differ in one setting: same data, masks and steps.
+
+    Args:
+        n_documents: held-out documents whose first halves are the short inputs.
+        cut_probability: of the variant with random cuts (the paper: 0.3).
+    """
+
+    title: ClassVar[str] = "Architecture: grouped queries, tied embeddings, random cuts"
+    claims: ClassVar[tuple[Claim, ...]] = (
+        Claim(id="gqa", sentence="Grouped queries cost nothing in the loss against one key/value head per query head.",
+              source=f"{PAPER} (not ablated)", paper="not reported", metric="bound at the end, multi-head less grouped",
+              unit="nats/token", threshold=-0.02),
+        Claim(id="cache", sentence="They make the cache smaller by the ratio of the heads.", source=PAPER,
+              paper="4 times (8 instead of 32 key/value heads)", metric="cache bytes per token, multi-head over grouped",
+              unit="times", threshold=1.0),
+        Claim(id="tied", sentence="A tied head costs nothing in the loss.", source=f"{PAPER} (not ablated)", paper="not reported",
+              metric="bound at the end, untied less tied, equal non-embedding size", unit="nats/token", threshold=-0.02),
+        Claim(id="cut", sentence="Cutting sequences at random helps on short inputs.",
+              source="iLLaDA, pre-training recipe (not ablated)", paper="not reported",
+              metric="bound on first halves of held-out documents, never cut less cut with 0.3", unit="nats/token"),
+    )  # fmt: skip
+
+    def __init__(self, *, n_documents: int, cut_probability: float = 0.3) -> None:
+        self.n_documents, self.cut_probability = n_documents, cut_probability
+
+    def run(self, lab: Lab) -> Outcome:
+        """See `Study`."""
+        runs = {
+            "grouped queries, tied, never cut": lab.pretrained,
+            "multi-head": lab.train("multi-head", "model.n_kv_heads=${model.n_heads}"),
+            "untied": lab.train("untied", "model.is_tied=false"),
+            "cut": lab.train("cut", f"scale.cut_probability={self.cut_probability}"),
+        }
+        rows = [{"variant": name, **self._row(lab, run)} for name, run in runs.items()]
+        base, heads, untied, cut = rows
+        return Outcome(
+            tables={"variants": rows},
+            effects={
+                "gqa": heads["bound"] - base["bound"],
+                "cache": heads["cache bytes per token"] / base["cache bytes per token"],
+                "tied": untied["bound"] - base["bound"],
+                "cut": base["bound on halves"] - cut["bound on halves"],
+            },
+        )
+
+    def _row(self, lab: Lab, run: Trained) -> dict:
+        """Bound on whole documents and on first halves, sizes."""
+        predictor = run.model.predictor
+        module = build(lab.config().data)
+        module.prepare(run.model.tokenizer)
+        halves = [
+            {"ids": d["ids"][: max(3, len(d["ids"]) // 2)], "kind": d["kind"]}
+            for d in module.validation_documents()[: self.n_documents]
+        ]
+        short = FrozenMasks(halves, bos=predictor.tokens.bos).evaluate(predictor).summary()["all"]
+        spec = predictor.spec
+        return {
+            "bound": run.history["validation"][-1]["kinds"]["all"]["nelbo_per_token"],
+            "bound on halves": short["nelbo_per_token"],
+            "parameters": spec.n_parameters,
+            "without embeddings": spec.n_non_embedding_parameters,
+            "cache bytes per token": 2 * spec.n_layers * spec.n_kv_heads * spec.head_size * BYTES,
+        }

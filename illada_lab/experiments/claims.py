@@ -1,0 +1,123 @@
+"""Claims of the paper, and the test that decides whether a run has replicated them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+REPLICATED, NOT_REPLICATED, INCONCLUSIVE = "replicated", "not replicated", "inconclusive"
+# Fewer seeds than this decide nothing.
+MIN_SEEDS = 3
+# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom.
+T_QUANTILES = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One sentence of a paper, as something that can be measured and fail.
+
+    Args:
+        id: a name of its own inside its study.
+        sentence: the claim in words.
+        source: paper and place.
+        paper: what the paper reports at its size, in its own unit; "not reported" where it gives no number.
+        metric: what a seed's effect is, so that a larger one speaks for the claim.
+        unit: of the effect; "points" are hundredths of a share.
+        threshold: the claim holds where the effect is above this.
+        smallest: smallest effect worth the name; at or above `threshold`. None: `threshold`.
+
+    Raises:
+        ValueError: a smallest effect below the threshold.
+    """
+
+    id: str
+    sentence: str
+    source: str
+    paper: str
+    metric: str
+    unit: str
+    threshold: float = 0.0
+    smallest: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.smallest is not None and self.smallest < self.threshold:
+            raise ValueError(
+                f"smallest = {self.smallest}; below what the claim needs; {self.threshold} (threshold) or more"
+            )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the test says of a claim.
+
+    Attributes:
+        verdict: replicated, not replicated or inconclusive.
+        effect: mean over the seeds.
+        ci_low, ci_high: 95 % interval of the mean; None with a single seed.
+        reason: the rule that decided, in words.
+    """
+
+    verdict: str
+    effect: float
+    ci_low: float | None
+    ci_high: float | None
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of independent values, Student's t.
+
+    Raises:
+        ValueError: fewer than two values.
+
+    Source: Student (1908). Seeds are few, so the normal quantile would promise too much: with 3 it is 4.30, not 1.96.
+    """
+    n = len(values)
+    if n < 2:
+        raise ValueError(f"values = {n}; one value has no spread; 2 or more")
+    mean = sum(values) / n
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
+    quantile = T_QUANTILES[n - 2] if n - 2 < len(T_QUANTILES) else 1.96 + 2.4 / (n - 1)
+    half = quantile * spread / math.sqrt(n)
+    return mean - half, mean + half
+
+
+def judge(claim: Claim, effects: Sequence[float], rooms: Sequence[float] = ()) -> Verdict:
+    """Decide a claim from one effect per seed.
+
+    - replicated: the whole interval is above the claim's threshold;
+    - inconclusive: fewer than three seeds, or no room (what the claim improves on is so good already that the smallest effect
+      worth the name could not show), or an interval that neither rule covers;
+    - not replicated: the whole interval is below the smallest effect worth the name (or at the threshold and below).
+
+    Args:
+        claim: what is claimed.
+        effects: one number per seed.
+        rooms: largest effect each seed could have shown (for shares: 1 - the baseline's), or nothing.
+
+    Raises:
+        ValueError: no effect at all.
+
+    Source: our choice: an interval test that can also say no (two one-sided tests against the smallest effect of interest).
+    """
+    if not effects:
+        raise ValueError(f"effects = []; {claim.id} has not been measured; one number per seed")
+    mean, smallest = sum(effects) / len(effects), claim.threshold if claim.smallest is None else claim.smallest
+    if len(effects) < MIN_SEEDS:
+        low, high = t_interval(effects) if len(effects) > 1 else (None, None)
+        return Verdict(INCONCLUSIVE, mean, low, high, f"{len(effects)} of {MIN_SEEDS} seeds")
+    low, high = t_interval(effects)
+    if low > claim.threshold:
+        return Verdict(REPLICATED, mean, low, high, f"the whole interval is above {claim.threshold:g}")
+    if rooms and sum(rooms) / len(rooms) < max(smallest, 1e-12):
+        return Verdict(INCONCLUSIVE, mean, low, high, "no room: what it improves on is at its limit")
+    if high <= claim.threshold or high < smallest:
+        return Verdict(NOT_REPLICATED, mean, low, high, f"the whole interval is below {smallest:g}")
+    return Verdict(INCONCLUSIVE, mean, low, high, f"the interval holds {claim.threshold:g} or {smallest:g}")

@@ -1,0 +1,133 @@
+"""The trained models a study works with: found in the folder of runs, or made."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from illada_lab.config import compose_and_check as composed
+from illada_lab.config import to_plain
+from illada_lab.data.worlds import World
+from illada_lab.training.checkpoint import LoadedRun, find_resumable, load_run
+from illada_lab.training.run import train
+
+# Where a run stands, goes on, and what it shows: no part of what it has learnt.
+PLACES = (
+    "run_dir",
+    "name",
+    "resume",
+    "init_from",
+    "logger",
+    "checkpoint",
+    "study",
+    "runs_dir",
+    "results_dir",
+    "seeds",
+    "n_processes",
+)
+
+
+@dataclass
+class Trained:
+    """A trained model and its curves.
+
+    Attributes:
+        model: weights, tokenizer, configuration.
+        history: losses and validations (see `training.callbacks.History`).
+    """
+
+    model: LoadedRun
+    history: dict[str, Any]
+
+
+@dataclass
+class Lab:
+    """Models of one scale and one seed.
+
+    The models of the main job are those of `illada-lab reproduce` with the same scale and seed, wherever it has left them; variants
+    of a study stand beside them. What is missing is trained, what was broken off goes on.
+
+    Args:
+        scale: name of a scale.
+        seed: of weights, masks, data order and questions.
+        runs_dir: folder of runs.
+    """
+
+    scale: str = "toy"
+    seed: int = 0
+    runs_dir: Path | str = "runs"
+
+    @property
+    def folder(self) -> Path:
+        """Where the main job of this scale and seed stands."""
+        return Path(self.runs_dir) / f"reproduce-{self.scale}-seed{self.seed}"
+
+    def config(self, *overrides: str) -> DictConfig:
+        """The configuration of this scale and seed, with overrides."""
+        return composed([f"scale={self.scale}", f"seed={self.seed}", *overrides])
+
+    @cached_property
+    def world(self) -> World:
+        """The world the models know."""
+        source = self.config().data.source
+        return World(seed=source.world_seed, n_people=source.n_people)
+
+    @cached_property
+    def pretrained(self) -> Trained:
+        """The main job's model after pre-training."""
+        return self._trained(self.folder / "pretrain", self.config(f"name=pretrain-{self.scale}"))
+
+    @cached_property
+    def tuned(self) -> Trained:
+        """The main job's model after fine-tuning."""
+        return self.train_from(self.pretrained, self.folder / "sft", "experiment=sft")
+
+    def train(self, name: str, *overrides: str) -> Trained:
+        """A variant trained from nothing, in a folder of this name.
+
+        Raises:
+            ValueError: the folder holds a run with other settings.
+        """
+        return self._trained(self.variant_dir(name), self.config(f"name={name}", *overrides))
+
+    def train_from(self, start: Trained, name: str | Path, *overrides: str) -> Trained:
+        """A variant trained from another model's weights; see `train`."""
+        folder = name if isinstance(name, Path) else self.variant_dir(name)
+        return self._trained(folder, self.config(f"name={folder.name}", *overrides), start)
+
+    def variant_dir(self, name: str) -> Path:
+        """Folder of a variant."""
+        return Path(self.runs_dir) / f"replicate-{self.scale}-seed{self.seed}" / name
+
+    def _trained(self, run_dir: Path, config: DictConfig, start: Trained | None = None) -> Trained:
+        """Load a finished run, or finish it."""
+        config.run_dir, config.resume = str(run_dir), "auto"
+        config.init_from = None if start is None else str(start.model.path)
+        checkpoint = find_resumable(run_dir)
+        done = None if checkpoint is None else load_run(checkpoint)
+        if done is not None and (key := _differing(done.config, to_plain(config))):
+            raise ValueError(
+                f"run_dir = {run_dir}; holds a run with another {key}; another runs_dir=..., or delete that folder"
+            )
+        if done is None or done.step < config.trainer.max_steps:
+            train(config)
+            done = load_run(run_dir)
+        return Trained(done, json.loads((run_dir / "history.json").read_text()))
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any], path: Sequence[str] = ()) -> str | None:
+    """The first setting by which two runs differ, None where they would learn the same."""
+    for key in sorted(set(one) | set(other)):
+        if not path and key in PLACES:
+            continue
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            if found := _differing(a, b, (*path, key)):
+                return found
+        elif a != b and (key in one) == (key in other):
+            return ".".join((*path, key))
+    return None

@@ -1,0 +1,142 @@
+"""Run studies over seeds: a file per seed, a result file per study with its claims judged."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from illada_lab.config import build
+from illada_lab.experiments.claims import judge
+from illada_lab.experiments.lab import Lab
+from illada_lab.experiments.study import Study
+from illada_lab.manifest import manifest
+
+# Changes when a reader must behave differently.
+FORMAT = 1
+
+
+def replicate(
+    name: str,
+    node: dict[str, Any],
+    *,
+    scale: str,
+    seeds: Sequence[int],
+    runs_dir: str | Path = "runs",
+    results_dir: str | Path = "results",
+    n_processes: int = 1,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Run a study for every seed that has no result yet, judge its claims, and write `<results_dir>/<scale>/<name>.json`.
+
+    Args:
+        name: of the study.
+        node: its configuration (`_target_` and settings, plain data).
+        scale: name of the scale.
+        seeds: of the runs.
+        runs_dir: folder of runs; results of single seeds are kept there too, so that a broken-off call goes on.
+        results_dir: folder of results.
+        n_processes: seeds measured at once, each with its share of the cores; a toy run needs about 1 GiB.
+        say: gets a line before and after each seed.
+
+    Returns:
+        What was written: format, study, title, scale, manifest, config, seeds (seed, seconds, tables, effects, rooms), claims.
+    """
+    study: Study = build(node)
+    jobs = [_Job(name, node, scale, seed, str(runs_dir)) for seed in seeds]
+    open_jobs = [job for job in jobs if not job.path.is_file()]
+    for job in jobs:
+        say(f"{name} seed {job.seed}: {'waiting' if job in open_jobs else 'measured before'}")
+    for job, seconds in _run_all(open_jobs, n_processes):
+        say(f"{name} seed {job.seed}: {seconds:.0f} s")
+    done = [json.loads(job.path.read_text()) for job in jobs]
+    about = manifest(seed=seeds[0], scale=scale)
+    del about["seed"]
+    result = {
+        "format": FORMAT,
+        "study": name,
+        "title": study.title,
+        "scale": scale,
+        "manifest": {**about, "seeds": list(seeds), "seconds": sum(record["seconds"] for record in done)},
+        "config": node,
+        "seeds": done,
+        "claims": judged(study, done),
+    }
+    path = Path(results_dir) / scale / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, result)
+    return result
+
+
+def judged(study: Study, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every claim of a study with its effects and verdict."""
+    found = []
+    for claim in study.claims:
+        effects = [record["effects"][claim.id] for record in records]
+        rooms = [record["rooms"][claim.id] for record in records if claim.id in record["rooms"]]
+        found.append({**vars(claim), "effects": effects, **judge(claim, effects, rooms).to_dict()})
+    return found
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One study for one seed; plain, so that it can go to another process."""
+
+    name: str
+    node: dict[str, Any]
+    scale: str
+    seed: int
+    runs_dir: str
+
+    @property
+    def path(self) -> Path:
+        """Where its result is kept: other settings are another measurement."""
+        fingerprint = hashlib.sha256(json.dumps(self.node, sort_keys=True).encode()).hexdigest()[:8]
+        return Path(self.runs_dir) / f"replicate-{self.scale}-seed{self.seed}" / f"{self.name}-{fingerprint}.json"
+
+    def run(self) -> float:
+        """Measure, write the result, return the seconds; every claim must have been measured, and nothing else."""
+        begin = time.perf_counter()
+        study: Study = build(self.node)
+        outcome = study.run(Lab(self.scale, self.seed, self.runs_dir))
+        ids = {claim.id for claim in study.claims}
+        assert set(outcome.effects) == ids, f"claims {sorted(ids)}, measured {sorted(outcome.effects)}"
+        assert set(outcome.rooms) <= ids, f"rooms of unknown claims: {sorted(set(outcome.rooms) - ids)}"
+        seconds = time.perf_counter() - begin
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _write(self.path, {"seed": self.seed, "seconds": round(seconds, 1), **vars(outcome)})
+        return seconds
+
+
+def _run_all(jobs: Sequence[_Job], n_processes: int) -> Iterator[tuple[_Job, float]]:
+    """Run jobs, here or in processes of their own; each comes out when it has finished."""
+    if n_processes == 1 or len(jobs) < 2:
+        yield from ((job, job.run()) for job in jobs)
+        return
+    import multiprocessing
+
+    n = min(n_processes, len(jobs))
+    threads = max(1, (os.cpu_count() or 1) // n)
+    # Spawned, not forked: a fork of a process that has used torch's threads may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n, mp_context=context, initializer=_use_threads, initargs=(threads,)) as pool:
+        waiting = {pool.submit(job.run): job for job in jobs}
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+
+
+def _use_threads(n: int) -> None:
+    import torch
+
+    torch.set_num_threads(n)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON aside and rename it, so that a kill leaves the old file or the new one."""
+    aside = path.with_name(path.name + ".partial")
+    aside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    aside.replace(path)

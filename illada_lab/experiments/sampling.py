@@ -1,0 +1,115 @@
+"""How a masked diffusion model is read out: order, steps, blocks, and where the length comes from."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from illada_lab.experiments.asking import STORY_TOKENS, ask, question_task, story_task
+from illada_lab.experiments.claims import Claim
+from illada_lab.experiments.lab import Lab
+from illada_lab.experiments.study import Outcome
+from illada_lab.samplers import FixedLength, VariableLength
+
+LLADA = "LLaDA (arXiv 2502.09992), Appendix B.4"
+ORDERS = ("low_confidence", "entropy", "left_to_right", "random")
+TOKENS_PER_STEP = (1, 2, 4, 8)
+KINDS = ("fact", "sum", "fact_unasked", "sum_unasked", "choice", "word_sum")
+
+
+class Sampling:
+    """Stories continued by the base model and questions answered by the fine-tuned one, by every setting the papers compare.
+
+    Stories are drawn at temperature 1 (at 0 the two mentions of an open word tend to agree by chance of the argmax); questions are
+    answered at temperature 0.
+
+    Args:
+        n_stories: first sentences to continue.
+        n_questions: questions, all kinds together.
+        block_lengths: blocks compared; each divides the window of 24 tokens; 24 and 8 among them.
+
+    Raises:
+        ValueError: a block that does not divide the window, or one missing.
+    """
+
+    title: ClassVar[str] = "Sampling: order, steps, blocks and length"
+    claims: ClassVar[tuple[Claim, ...]] = (
+        Claim(id="low_confidence", sentence="Revealing the most confident predictions first beats a random order.",
+              source=LLADA, paper="GSM8K 70.0 against 21.3 (LLaDA 8B Base)",
+              metric="stories, 1 token per step: share the grammar accepts, low-confidence less random remasking",
+              unit="points", smallest=0.02),
+        Claim(id="low_confidence_parallel", sentence="It does so where several tokens are revealed at once.",
+              source=LLADA, paper="not reported apart", metric="the same at 4 tokens per step", unit="points", smallest=0.02),
+        Claim(id="steps", sentence="More steps are better.",
+              source=f"{LLADA}, steps against quality; iLLaDA on GSM8K, third-party",
+              paper="82 / 50 / 22 % at 1 / 4 / 8 tokens per step (n = 50)",
+              metric="stories, low-confidence: share the grammar accepts, 1 less 8 tokens per step", unit="points", smallest=0.02),
+        Claim(id="blocks", sentence="Filling block by block helps a fine-tuned model, which is sure of EOS too early.",
+              source=LLADA, paper="GSM8K 77.5 in blocks of 32 against 69.4 in one (LLaDA 8B Instruct)",
+              metric="questions: exact match, blocks of 8 less one block of 24", unit="points", smallest=0.02),
+        Claim(id="variable_quality", sentence="Variable length loses nothing against a fixed length.",
+              source="iLLaDA, inference", paper="not reported",
+              metric="questions: exact match, variable less fixed length, blocks of 8", unit="points", threshold=-0.02),
+        Claim(id="variable_cost", sentence="Variable length computes less: no masks behind the block, nothing after the end.",
+              source="iLLaDA, inference", paper="not reported",
+              metric="questions: positions computed, fixed over variable length, blocks of 8", unit="times", threshold=1.0),
+    )  # fmt: skip
+
+    def __init__(
+        self, *, n_stories: int, n_questions: int, block_lengths: Sequence[int] = (STORY_TOKENS, 12, 8, 4, 1)
+    ) -> None:
+        self.n_stories, self.n_questions, self.block_lengths = n_stories, n_questions, tuple(block_lengths)
+        for block_length in self.block_lengths:
+            FixedLength(response_length=STORY_TOKENS, block_length=block_length)
+        for block_length in (STORY_TOKENS, 8):
+            if block_length not in self.block_lengths:
+                raise ValueError(f"block_lengths = {list(block_lengths)}; the claims are about {block_length}; add it")
+
+    def run(self, lab: Lab) -> Outcome:
+        """See `Study`."""
+        orders, blocks = self.orders(lab), self.blocks(lab)
+        of = {(row["order"], row["tokens per step"]): row["right"] for row in orders}
+        by_block = {(row["length"], row["block"]): row for row in blocks}
+        one, fixed, variable = by_block["fixed", STORY_TOKENS], by_block["fixed", 8], by_block["variable", 8]
+        return Outcome(
+            tables={"orders": orders, "blocks": blocks},
+            effects={
+                "low_confidence": of["low_confidence", 1] - of["random", 1],
+                "low_confidence_parallel": of["low_confidence", 4] - of["random", 4],
+                "steps": of["low_confidence", 1] - of["low_confidence", 8],
+                "blocks": fixed["right"] - one["right"],
+                "variable_quality": variable["right"] - fixed["right"],
+                "variable_cost": fixed["positions"] / variable["positions"],
+            },
+            rooms={
+                "low_confidence": 1 - of["random", 1],
+                "low_confidence_parallel": 1 - of["random", 4],
+                "steps": 1 - of["low_confidence", 8],
+                "blocks": 1 - one["right"],
+            },
+        )
+
+    def orders(self, lab: Lab) -> list[dict]:
+        """Stories: every order at every number of tokens per step, one block."""
+        model = lab.pretrained.model
+        task = story_task(lab.world, model, self.n_stories, lab.seed)
+        found = []
+        for order in ORDERS:
+            for n in TOKENS_PER_STEP:
+                sampler = FixedLength(
+                    response_length=STORY_TOKENS, n_steps=STORY_TOKENS // n, remasking=order, temperature=1.0
+                )
+                found.append(ask(model, task, sampler, lab.seed).row(order=order, **{"tokens per step": n}))
+        return found
+
+    def blocks(self, lab: Lab) -> list[dict]:
+        """Questions: fixed and variable length over block lengths, one token per step, the same budget."""
+        model = lab.tuned.model
+        task = question_task(lab.world, model, KINDS, self.n_questions, lab.seed)
+        found = []
+        for block in self.block_lengths:
+            samplers = {
+                "fixed": FixedLength(response_length=STORY_TOKENS, block_length=block),
+                "variable": VariableLength(max_length=STORY_TOKENS, block_length=block),
+            }
+            for length, sampler in samplers.items():
+                found.append(ask(model, task, sampler, lab.seed).row(length=length, block=block))
+        return found

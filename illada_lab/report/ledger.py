@@ -1,0 +1,93 @@
+"""The ledger of claims: a page written from the result files of studies, and from nothing else.
+
+python -m illada_lab.report.ledger results
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from illada_lab.report.tables import duration
+
+HEAD = """# Claims ledger
+
+Written by `illada-lab replicate` from the JSON files in these folders; not edited by hand. A claim is judged from one effect per
+seed: the mean and its 95 % interval (Student's t). *Replicated*: the whole interval is above the claim's threshold. *Not
+replicated*: the whole interval is below the smallest effect worth the name. *Inconclusive*: neither, or fewer than three seeds, or
+no room for the effect to show. The paper's numbers are those of models of 8B parameters; ours are compared with them in direction
+only, never in size.
+"""
+
+
+def read_all(folder: Path) -> list[dict[str, Any]]:
+    """The results of all studies below a folder, by scale and name."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/*.json"))]
+    return [result for result in found if "claims" in result and "study" in result]
+
+
+def ledger(results: Sequence[dict[str, Any]]) -> str:
+    """Markdown: one table per scale, one row per claim, conditions below."""
+    parts = [HEAD]
+    for scale in sorted({result["scale"] for result in results}):
+        chosen = [result for result in results if result["scale"] == scale]
+        counts = Counter(claim["verdict"] for result in chosen for claim in result["claims"])
+        total = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+        parts += [
+            f"## Scale `{scale}`",
+            f"{sum(counts.values())} claims: {total}.",
+            _claims(chosen),
+            _conditions(chosen),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_ledger(folder: Path) -> Path:
+    """Write `README.md` from the result files of a folder."""
+    page = folder / "README.md"
+    page.write_text(ledger(read_all(folder)), encoding="utf-8")
+    return page
+
+
+def effect_text(claim: dict[str, Any]) -> str:
+    """Mean and interval of a claim's effect, with its unit: shares in points.
+
+    >>> effect_text({"effect": 0.031, "ci_low": 0.012, "ci_high": 0.05, "unit": "points"})
+    '+3.1 (+1.2 to +5.0) points'
+    """
+    scale, digits = (100, ".1f") if claim["unit"] == "points" else (1, ".3g")
+    low, high = claim.get("ci_low"), claim.get("ci_high")
+    around = "" if low is None or high is None else f" ({scale * low:+{digits}} to {scale * high:+{digits}})"
+    return f"{scale * claim['effect']:+{digits}}{around} {claim['unit']}"
+
+
+def _claims(results: Sequence[dict[str, Any]]) -> str:
+    rows = [["study", "claim", "source", "paper, 8B", "ours: what is measured", "effect (95 % interval)", "verdict"]]
+    rows.append(["---"] * len(rows[0]))
+    for result in results:
+        for claim in result["claims"]:
+            rows.append(
+                [f"`{result['study']}`", claim["sentence"], claim["source"], claim["paper"], claim["metric"],
+                 effect_text(claim), f"**{claim['verdict']}** ({claim['reason']})"]
+            )  # fmt: skip
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def _conditions(results: Sequence[dict[str, Any]]) -> str:
+    """Command, seeds, time, machine and commit of each study."""
+    lines = []
+    for result in results:
+        about = result["manifest"]
+        machine, versions = about["machine"], about["versions"]
+        lines.append(
+            f"- `{result['study']}`: `{about['command']}`; seeds {', '.join(map(str, about['seeds']))}; "
+            f"{duration(about['seconds'])} with {machine['threads']} thread(s) of {machine['processor']}, torch {versions['torch']}, "
+            f"commit {about['commit']}, {about['date'][:10]}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(write_ledger(Path(sys.argv[1])))

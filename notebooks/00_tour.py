@@ -1,0 +1,193 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 00 · A tour: one model, from the world it reads to the answers it gives
+#
+# **Paper:** iLLaDA, all of it in miniature; Table 1 for the sizes. **Command:** `illada-lab reproduce` makes the models that all notebooks share.
+#
+# > **Time:** a few seconds on two CPU cores once the models of this scale are there. If they are not, this notebook trains them first: seconds at `scale = "smoke"`, about ten minutes at
+# > `scale = "toy"`. **Memory:** under 1 GB.
+# > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
+
+# %% tags=["parameters"]
+scale = "toy"
+runs_dir = "../runs"
+
+# %%
+import math
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+
+from illada_lab.config import build, compose
+from illada_lab.data.chat import ChatTemplate
+from illada_lab.experiments.lab import Lab
+from illada_lab.report.plots import COLOURS, use_style
+from illada_lab.samplers import FixedLength, Infill, VariableLength
+from illada_lab.tokens import ILLADA
+
+use_style()
+pd.set_option("display.max_colwidth", None)
+lab = Lab(scale=scale, seed=0, runs_dir=runs_dir)
+base, tuned = lab.pretrained.model, lab.tuned.model
+
+# %% [markdown]
+# ## The idea
+#
+# A masked diffusion model is a transformer that looks in both directions and fills in hidden words. Training hides a random share of a text, generation starts from nothing but hidden words and uncovers them
+# step by step:
+#
+# $$x_0 \;\xrightarrow{\;\text{hide each token with probability } t\;}\; x_t \;\xrightarrow{\;\text{network}\;}\; p_\theta(x_0^i \mid x_t) \text{ at every hidden } i$$
+#
+# The network has no notion of time and no causal mask; one call gives a distribution at every position. Here is a text at four masking ratios, with the same noise, so that more is hidden each time:
+
+# %%
+world = lab.world
+document = world.documents("test", 1, seed=5)[0]
+ids = torch.tensor(base.tokenizer.encode_known(document.text))
+noise = torch.rand(len(ids), generator=torch.Generator().manual_seed(0))
+
+
+def hide(ids, t):
+    return torch.where(noise < t, base.predictor.tokens.mask, ids)
+
+
+for t in (0.1, 0.4, 0.7, 1.0):
+    shown = hide(ids, t).tolist()
+    print(
+        f"t = {t}: "
+        + " ".join("___" if i == base.predictor.tokens.mask else base.tokenizer.token_text(i) for i in shown)
+    )
+
+# %% [markdown]
+# The package hides the same tokens:
+
+# %%
+from illada_lab.diffusion import mask_tokens
+
+for t in (0.1, 0.4, 0.7, 1.0):
+    xt, _ = mask_tokens(ids[None], torch.full((1, len(ids)), t), noise[None], base.predictor.tokens.mask)
+    assert torch.equal(xt[0], hide(ids, t))
+
+# %% [markdown]
+# ## The run: what the models can do
+#
+# **The world.** Stories, facts about people, sums; the probability of every document is known exactly, so there is a floor no loss can pass.
+
+# %%
+for kind in ("story", "fact", "sum"):
+    example = world.documents("test", 1, mixture={kind: 1.0}, seed=2)[0]
+    print(f"{kind:6} {math.exp(example.log_prob):9.2e}  {example.text}")
+
+# %% [markdown]
+# **The base model writes** (temperature 1, random order) **and fills holes** anywhere in a text:
+
+# %%
+bos = torch.full((3, 1), base.predictor.tokens.bos)
+out = FixedLength(response_length=33, remasking="random", temperature=1.0).sample(
+    base.predictor, bos, generator=torch.Generator().manual_seed(0)
+)
+for response in out.responses:
+    text = base.tokenizer.decode(response)
+    print("accepted by the grammar:" if world.stories.parse(text) else "not a story:           ", text)
+person = world.lexicon.people[0]
+holes = [
+    base.predictor.tokens.bos,
+    base.predictor.tokens.mask,
+    *base.tokenizer.encode_known(f"wrote {person.book} ."),
+    base.predictor.tokens.eos,
+]
+filled = Infill().sample(base.predictor, torch.tensor([holes])).responses[0]
+print(f"___ wrote {person.book} .  ->  {base.tokenizer.decode(filled)}  (true: {person.name})")
+
+# %% [markdown]
+# **The fine-tuned model answers**, in blocks of 8 tokens until EOS. Some of these questions were never asked in fine-tuning:
+
+# %%
+chat, rows = ChatTemplate(tuned.tokenizer), []
+for kind in ("fact", "sum", "fact_unasked", "choice", "word_sum", "reversal"):
+    item = world.questions("test", kind, 1, seed=3)[0]
+    prompt = torch.tensor([chat.prompt([{"role": "user", "content": item.prompt}])])
+    answer = VariableLength(max_length=24, block_length=8).sample(tuned.predictor, prompt)
+    rows.append({"kind": kind, "question": item.prompt, "answer": tuned.tokenizer.decode(answer.responses[0]), "right": item.answer,
+                 "passes": int(answer.nfe)})  # fmt: skip
+pd.DataFrame(rows)
+
+# %% [markdown]
+# **How they were trained.** The loss of pre-training, held-out documents, and the entropy of those documents:
+
+# %%
+figure, axes = plt.subplots(figsize=(7.2, 2.8))
+for kind, colour in zip(("story", "fact", "sum"), COLOURS, strict=False):
+    points = [(r["step"], r["kinds"][kind]) for r in lab.pretrained.history["validation"]]
+    axes.plot([s for s, _ in points], [k["nelbo_per_token"] for _, k in points], color=colour, label=kind)
+    axes.axhline(points[-1][1]["entropy_per_token"], color=colour, ls="--", lw=1, marker="")
+axes.set(xlabel="optimiser step", ylabel="bound, nats per token", title="dashed: entropy, the floor", ylim=(0, None))
+axes.legend()
+plt.show()
+
+# %% [markdown]
+# ## What the paper reports, what this kit counts
+#
+# The same code composes the paper's model. It is counted on the meta device here; nobody trained it here.
+
+# %%
+found = []
+for name, total, rest in (("illada_8b", "7.62 B", "6.98 B"), ("llada_8b", "8.02 B", "6.98 B")):
+    with torch.device("meta"):
+        spec = build(compose([f"model={name}"]).model, tokens=ILLADA).spec
+    found.append({"model": name, "paper: parameters": total, "counted": f"{spec.n_parameters:,}", "paper: without embeddings": rest,
+                  "counted ": f"{spec.n_non_embedding_parameters:,}"})  # fmt: skip
+    assert f"{spec.n_parameters / 1e9:.2f} B" == total and f"{spec.n_non_embedding_parameters / 1e9:.2f} B" == rest
+spec = base.predictor.spec
+found.append(
+    {
+        "model": f"this notebook, scale {scale}",
+        "counted": f"{spec.n_parameters:,}",
+        "counted ": f"{spec.n_non_embedding_parameters:,}",
+    }
+)
+pd.DataFrame(found).fillna("")
+
+# %% [markdown]
+# ## Where to go on
+#
+# | notebook | question |
+# |---|---|
+# | [01](01_objective.ipynb) | why is the loss a bound? |
+# | [02](02_sampling.ipynb) | in which order, in how many steps, in which blocks? |
+# | [03](03_scoring.ipynb) | how are candidates ranked? |
+# | [04](04_acceleration.ipynb) | how many tokens at once, what can be cached? |
+# | [05](05_pretraining.ipynb) | what does the decay of the learning rate do? |
+# | [06](06_reversal.ipynb) | facts in the other direction |
+# | [07](07_finetuning.ipynb) | formats and epochs of fine-tuning |
+# | [08](08_repeated_data.ipynb) | who overfits on repeated data? |
+#
+# ## Exercises
+#
+# 1. Ask the model something of your own: words of the world are in `world.words`.
+# 2. Write a story from a first sentence: put its tokens behind BOS in the prompt.
+# 3. How many passes does an answer of one word take, and why not fewer? Try `block_length=2`.
+#
+# <details><summary>Solutions</summary>
+#
+# 1. `chat.prompt([{"role": "user", "content": "where does ada live ?"}])`; unknown words are refused with their nearest neighbours.
+# 2. `torch.tensor([[bos_id, *base.tokenizer.encode_known("tom was at the river .")]])`, then `FixedLength(response_length=24)`.
+# 3. 8: the block is filled one token per step, EOS among them. With blocks of 2 an answer of one word and EOS takes 2.
+# </details>
+#
+# ## What was not reproduced
+#
+# Everything at 8B: no released weights were run here, no benchmark of the paper was scored. The ledger (`results/README.md`) says which of the papers' claims show at which of our scales, and which do not.

@@ -1,0 +1,70 @@
+"""The test behind the verdicts: its interval, and each of its rules."""
+
+import math
+
+import pytest
+import torch
+
+from illada_lab.experiments.claims import (
+    INCONCLUSIVE,
+    NOT_REPLICATED,
+    REPLICATED,
+    T_QUANTILES,
+    Claim,
+    judge,
+    t_interval,
+)
+
+
+def claim(**changes) -> Claim:
+    known = dict(id="c", sentence="a is above b", source="us", paper="not reported", metric="a - b", unit="nats")
+    return Claim(**{**known, **changes})
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 30])
+def test_quantiles_leave_two_and_a_half_percent_above(n):
+    """Density of Student's t integrated from 0 to the quantile: 0.475."""
+    x = torch.linspace(0, T_QUANTILES[n - 1], 20_001, dtype=torch.float64)
+    log_norm = math.lgamma((n + 1) / 2) - math.lgamma(n / 2) - 0.5 * math.log(n * math.pi)
+    density = torch.exp(log_norm - (n + 1) / 2 * torch.log1p(x**2 / n))
+    assert float(torch.trapezoid(density, x)) == pytest.approx(0.475, abs=2e-5)
+
+
+def test_interval_by_hand():
+    low, high = t_interval([1.0, 2.0, 3.0])
+    assert (low + high) / 2 == pytest.approx(2.0)
+    assert high - low == pytest.approx(2 * 4.303 / math.sqrt(3))
+
+
+def test_interval_covers_the_mean_as_often_as_it_says():
+    drawn = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)).tolist()
+    covered = sum(low <= 0 <= high for low, high in map(t_interval, drawn)) / len(drawn)
+    assert covered == pytest.approx(0.95, abs=0.012)  # 3.5 standard errors
+
+
+@pytest.mark.parametrize(
+    ("effects", "rooms", "settings", "expected"),
+    [
+        ([0.3, 0.31, 0.32], (), {}, REPLICATED),
+        ([0.3, 0.31], (), {}, INCONCLUSIVE),  # too few seeds
+        ([-0.3, -0.31, -0.32], (), {}, NOT_REPLICATED),
+        ([0.3, -0.3, 0.1], (), {}, INCONCLUSIVE),  # wide
+        ([0.0, 0.0, 0.0], (), {}, NOT_REPLICATED),
+        ([0.0, 0.001, -0.001], (), {"smallest": 0.01}, NOT_REPLICATED),
+        ([0.0, 0.001, -0.001], (0.0, 0.001, 0.0), {"smallest": 0.01}, INCONCLUSIVE),  # no room
+        ([0.0, 0.0, 0.0], (0.0, 0.0, 0.0), {}, INCONCLUSIVE),  # no room
+        ([-0.01, -0.011, -0.009], (), {"threshold": -0.02}, REPLICATED),  # loses less than allowed
+        ([-0.05, -0.051, -0.049], (), {"threshold": -0.02}, NOT_REPLICATED),
+    ],
+)
+def test_rules(effects, rooms, settings, expected):
+    assert judge(claim(**settings), effects, rooms).verdict == expected
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match=r"effects = \[\]; c has not been measured"):
+        judge(claim(), [])
+    with pytest.raises(ValueError, match="values = 1; one value has no spread"):
+        t_interval([1.0])
+    with pytest.raises(ValueError, match="smallest = -1.0; below what the claim needs; 0.0"):
+        claim(smallest=-1.0)
