@@ -143,8 +143,8 @@ def run(tmp_path):
     from illada_lab.training.run import train
 
     text = tmp_path / "text.txt"
-    text.write_text("one and one is two .\n" * 400)
-    words = ["scale=smoke", "data=text", f"data.path={text}", "tokenizer=byte", "scale.n_steps=2"]
+    text.write_text("\n\n".join(f"{i} and {i} is {2 * i} ." for i in range(400)))
+    words = ["scale=smoke", "data=text", f"data.path={text}", "tokenizer=byte", "scale.n_steps=3"]
     train(
         compose_and_check([*words, "trainer.precision=32-true", "trainer.accelerator=cpu", f"run_dir={tmp_path}/run"])
     )

@@ -29,7 +29,7 @@ def models(tmp_path_factory):
     """A diffusion model and a twin that write bytes and have learnt next to nothing."""
     folder = tmp_path_factory.mktemp("models")
     text = folder / "text.txt"
-    text.write_text("one and one is two .\n" * 400)
+    text.write_text("\n\n".join(f"{i} and {i} is {2 * i} ." for i in range(400)))
     common = [
         "scale=smoke", "data=text", f"data.path={text}", "tokenizer=byte", "trainer.precision=32-true",
         "trainer.accelerator=cpu", "scale.n_steps=3",
