@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 # Settings that a score can depend on; the others belong to training and to `sample`, and would be passed over in silence.
-EFFECTIVE = {"checkpoint", "seed", "evaluation", "scale", "run_dir", "name"}
+EFFECTIVE = {"checkpoint", "seed", "evaluation", "scale"}
 WORLD = "toy"
 
 

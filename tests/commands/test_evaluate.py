@@ -29,7 +29,7 @@ def test_results_say_how_they_came_about(models, model, capsys):
         ("instruct", ["evaluation.n_mc_samples=99"], "evaluation.n_mc_samples = 99; has no effect on this model"),
         ("base", ["sampler.temperature=1"], "sampler.temperature = 1; has no effect on toy; evaluation.*, checkpoint and seed"),
         ("base", ["tasks=gsm8"], "tasks = gsm8; there is no such task here; did you mean gsm8k"),
-        ("base", ["evaluation.n_questions=few"], "evaluation.n_questions = few"),
+        ("base", ["evaluation.n_questions=few"], "evaluation.n_questions = 'few'"),
     ],
 )  # fmt: skip
 def test_settings_without_effect_are_errors(models, model, words, message, capsys):
