@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ class HarnessTask:
         from illada_lab.evaluation.harness import IlladaLab, local_task
 
         begin = time.perf_counter()
-        settings = {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in ("out", "batch_size")}
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "batch_size")}
         _claim(folder, {**settings, "checkpoint": str(checkpoint), "seed": seed})
         keys = ("max_length",) if is_twin else ("scoring", "n_samples", "has_eos", "max_length", "block_length")
         asked = {key: settings[key] for key in keys}

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def sampler_of(benchmark: Benchmark, predictor: MaskPredictor, tokenizer: Tokeni
 
 def told_of(benchmark: Benchmark, sampler: Any, predictor: MaskPredictor) -> dict[str, Any]:
     """What a score depends on beside the model."""
-    settings = {key: value for key, value in _plain(sampler).items() if key != "tokenizer"}
+    settings = _plain(sampler)
     return {
         "task": benchmark.name,
         "path": benchmark.path,
@@ -208,10 +208,8 @@ def _done(file: Path, keys: Sequence[str], sizes: Sequence[int]) -> list[str]:
 def _plain(sampler: Any) -> dict[str, Any]:
     """A sampler's settings as plain data; parts by their class and settings, the tokenizer left out."""
     found: dict[str, Any] = {}
-    for key in sampler.__dataclass_fields__:
+    for key in [field.name for field in fields(sampler) if field.name != "tokenizer"]:
         value = getattr(sampler, key)
-        if key == "tokenizer":
-            continue
         is_part = hasattr(value, "__dataclass_fields__")
         found[key] = {"_target_": type(value).__qualname__, **asdict(value)} if is_part else value
     return found
