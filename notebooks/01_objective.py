@@ -128,7 +128,7 @@ for name, colour in zip(("independent", "fixed count"), COLOURS, strict=False):
     axes.fill_between(samples, [bound - w for w in width], [bound + w for w in width], alpha=0.18, color=colour, lw=0,
                       label=f"95 % range, masks {name}")  # fmt: skip
 for n in samples:
-    axes.plot([n] * 20, estimates[n], ".", color=COLOURS[1], ms=3, marker="o", alpha=0.5)
+    axes.plot([n] * 20, estimates[n], ls="", color=COLOURS[1], ms=3, marker="o", alpha=0.5)
 axes.axhline(bound, color=LIMIT, lw=1, marker="", label="bound, exact")
 axes.axhline(surprise, color=LIMIT, lw=1, ls="--", marker="", label="-log p, exact")
 axes.set(xscale="log", xlabel="masked copies of the text (samples)", ylabel="estimate, nats",

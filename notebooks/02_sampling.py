@@ -103,7 +103,7 @@ plt.show()
 # pronoun, place, object, colour and animal must all agree.
 
 # %%
-study = build(compose([f"scale={scale}", "study=sampling"]).study)
+study = build(compose([f"scale={scale}", "study=sampling", "study.n_stories=60", "study.n_questions=60"]).study)
 outcome = study.run(lab)
 orders = outcome.tables["orders"]
 pd.DataFrame(orders).pivot(index="order", columns="tokens per step", values="right").round(3)
@@ -115,6 +115,7 @@ axes.set(
     xscale="log", ylim=(-0.03, 1.03), ylabel="share of stories the grammar accepts", xlabel="tokens revealed per step"
 )
 axes.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+axes.minorticks_off()
 axes.legend(title="revealed first")
 plt.show()
 

@@ -108,7 +108,7 @@ plt.show()
 # - `whole story`: all that follows the hero's name, wrong ones change the second mention of a word: a long candidate most of whose words are open.
 
 # %%
-study = build(compose([f"scale={scale}", "study=scoring"]).study)
+study = build(compose([f"scale={scale}", "study=scoring", "study.n_questions=60"]).study)
 items = choice_items(lab.world, model.tokenizer.encode_known, tokens.bos, tokens.eos, 2, seed=1)
 for task, listed in items.items():
     item = listed[0]
@@ -130,14 +130,14 @@ for axes, task in zip(panels, tasks, strict=True):
         for row in rows
         if row["task"] == task and row["rule"].startswith("likelihood") and "equal" not in row["rule"]
     ]
-    low = [row["accuracy"] - row["ci_low"] for row in drawn]
-    high = [row["ci_high"] - row["accuracy"] for row in drawn]
+    low = [max(0.0, row["accuracy"] - row["ci_low"]) for row in drawn]
+    high = [max(0.0, row["ci_high"] - row["accuracy"]) for row in drawn]
     axes.errorbar(
         [r["passes"] for r in drawn], [r["accuracy"] for r in drawn], yerr=[low, high], capsize=2, label="likelihood"
     )
     sure = pick(rows, task=task, rule="confidence")[0]
     axes.errorbar([sure["passes"]], [sure["accuracy"]], color=COLOURS[1], marker="s", label="confidence", ls="",
-                  yerr=[[sure["accuracy"] - sure["ci_low"]], [sure["ci_high"] - sure["accuracy"]]], capsize=2)  # fmt: skip
+                  yerr=[[max(0.0, sure["accuracy"] - sure["ci_low"])], [max(0.0, sure["ci_high"] - sure["accuracy"])]], capsize=2)  # fmt: skip
     axes.axhline(0.25, color=LIMIT, ls=":", marker="")
     axes.set(xscale="log", title=task, xlabel="passes per candidate")
 panels[0].set(ylabel="accuracy (95 %)", ylim=(0, 1.03))

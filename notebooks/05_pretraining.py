@@ -150,7 +150,7 @@ together = {
     name: [row["bound"] for row in pick(rows, schedule=name) if row["step"] <= 0.6 * n_steps]
     for name in (DECAYED, CONSTANT)
 }
-assert together[DECAYED] == together[CONSTANT], "until the decay begins both are the same run, to the bit"
+assert together[DECAYED] == together[CONSTANT], "until the decay begins both are the same run"
 if scale != "smoke":
     assert last[DECAYED] < last[CONSTANT], "the decay takes the loss down"
     assert all(r["nelbo_per_token"] > 0.9 * r["entropy_per_token"] for r in history["validation"][-1]["kinds"].values())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from illada_lab.evaluation.likelihood import mask_set_table
 from illada_lab.models.protocol import Predictor
 
 MAX_TOKENS = 12
@@ -72,7 +73,6 @@ class Enumeration:
         return known[(False,) * length] - math.lgamma(length + 1)
 
 
-@torch.no_grad()
 def enumerate_masks(predictor: Predictor, prompt: Sequence[int], text: Sequence[int]) -> Enumeration:
     """Ask a predictor about every set of masks.
 
@@ -87,13 +87,7 @@ def enumerate_masks(predictor: Predictor, prompt: Sequence[int], text: Sequence[
     length = len(text)
     if not 1 <= length <= MAX_TOKENS:
         raise ValueError(f"text = {length} tokens; every set of masks is asked about; 1 to {MAX_TOKENS}")
-    sets = torch.arange(1, 2**length)
-    is_masked = (sets[:, None] >> torch.arange(length)) & 1 == 1
-    x0 = torch.tensor([*prompt, *text])
-    wanted = torch.cat((torch.zeros(len(sets), len(prompt), dtype=torch.bool), is_masked), 1)
-    x = torch.where(wanted, predictor.tokens.mask, x0)
-    logits = torch.cat([predictor(part) for part in x.split(512)])[:, len(prompt) :]
-    log_p = logits.double().log_softmax(-1).gather(2, torch.tensor(text).expand(len(sets), length)[..., None])[..., 0]
+    is_masked, log_p = mask_set_table(predictor, torch.tensor(list(prompt), dtype=torch.long), torch.tensor(list(text)))
     return Enumeration(is_masked, log_p.masked_fill(~is_masked, 0.0))
 
 

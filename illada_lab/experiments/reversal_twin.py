@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
+
 from illada_lab.data.worlds import facts
 from illada_lab.data.worlds.lexicon import Person
+from illada_lab.evaluation.autoregressive import Greedy
 from illada_lab.evaluation.choice import ChoiceItem, choose
 from illada_lab.experiments.claims import Claim
 from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.reversal import SOURCE, infilled
 from illada_lab.experiments.study import Outcome
-from illada_lab.experiments.twin import log_likelihoods, next_word, twin_of
+from illada_lab.experiments.twin import twin_of
 from illada_lab.training.checkpoint import LoadedRun
 
 # The last word of these sentences is the book (told forwards) or the name (told backwards): a twin can be asked for it.
@@ -44,7 +47,10 @@ class ReversalTwin:
         for group, listed in people.items():
             for direction, (forms, hole) in DIRECTIONS.items():
                 items = _items(lab, diffusion, listed, forms, hole)
-                best = {"diffusion": choose(diffusion.predictor, items, "confidence"), "twin": _choose(twin, items)}
+                best = {
+                    "diffusion": choose(diffusion.predictor, items, "confidence"),
+                    "twin": choose(twin.predictor, items, "chain_rule"),
+                }
                 written = {
                     "diffusion": infilled(diffusion, listed, forms, hole)[0],
                     "twin": _written(twin, listed, forms, hole),
@@ -82,15 +88,6 @@ def _items(lab: Lab, model: LoadedRun, people: Sequence[Person], forms: Sequence
     return items
 
 
-def _choose(twin: LoadedRun, items: Sequence[ChoiceItem]) -> list[int]:
-    """The likeliest candidate of every item under the twin."""
-    chosen = []
-    for item in items:
-        scores = log_likelihoods(twin.predictor, [[*item.prompt, *candidate] for candidate in item.candidates])
-        chosen.append(max(range(len(scores)), key=scores.__getitem__))
-    return chosen
-
-
 def _written(twin: LoadedRun, people: Sequence[Person], forms: Sequence[str], hole: str) -> float:
     """Share of sentences whose last word the twin writes rightly."""
     bos = twin.predictor.tokens.bos
@@ -98,6 +95,7 @@ def _written(twin: LoadedRun, people: Sequence[Person], forms: Sequence[str], ho
     for person in people:
         for form in forms:
             head = form.format(**{**vars(person), hole: "___"}).removesuffix(" ___ .")
-            word = next_word(twin.predictor, twin.tokenizer, [bos, *twin.tokenizer.encode_known(head)])
+            prompt = torch.tensor([[bos, *twin.tokenizer.encode_known(head)]])
+            word = twin.tokenizer.decode(Greedy(max_length=1).sample(twin.predictor, prompt).responses[0])
             n_right, n = n_right + (word == getattr(person, hole)), n + 1
     return n_right / n
