@@ -45,7 +45,10 @@ def run(config: DictConfig, is_json: bool = False) -> int:
 
 def _shared(config: DictConfig) -> list[str]:
     """Overrides for what the sampler of this configuration and `Infill` both have."""
-    keys = ("remasking", "temperature", "guidance_scale", "top_k", "top_p", "n_revisited", "cache", "refresh_every")
+    keys = (
+        "remasking", "temperature", "guidance_scale", "top_k", "top_p", "ban_eos", "defer_eos", "n_revisited", "cache",
+        "refresh_every",
+    )  # fmt: skip
     plain = {key: config.sampler.get(key) for key in keys}
     return [f"sampler.{key}={'null' if value is None else value}" for key, value in plain.items()]
 

@@ -16,7 +16,7 @@ from illada_lab.samplers.result import Sampled
 class Sampler(Protocol):
     """Anything with `sample`, as the samplers of this package have it."""
 
-    def sample(self, predictor: Predictor, prompt: Any, is_valid: Any = None, generator: Any = None) -> Sampled:
+    def sample(self, predictor: Any, prompt: Any, /, is_valid: Any = None, generator: Any = None) -> Sampled:
         """Generate a response to every prompt."""
         ...
 

@@ -6,7 +6,14 @@ import pytest
 
 from illada_lab.cli import main
 
-SHORT = ["sampler.response_length=4", "sampler.block_length=4", "n_samples=1", "prompt=ada lives in", "--json"]
+SHORT = [
+    "sampler.response_length=4",
+    "sampler.block_length=4",
+    "n_samples=1",
+    "sampler.ban_eos=true",
+    "prompt=ada lives in",
+    "--json",
+]
 
 
 @pytest.mark.parametrize("layout", ["illada", "llada"])
