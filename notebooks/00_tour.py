@@ -135,7 +135,7 @@ for kind, colour in zip(("story", "fact", "sum"), COLOURS, strict=False):
     axes.plot([s for s, _ in points], [k["nelbo_per_token"] for _, k in points], color=colour, label=kind)
     axes.axhline(points[-1][1]["entropy_per_token"], color=colour, ls="--", lw=1, marker="")
 axes.set(xlabel="optimiser step", ylabel="bound, nats per token", title="dashed: entropy, the floor", ylim=(0, None))
-axes.legend()
+axes.legend(loc="upper right")
 plt.show()
 
 # %% [markdown]

@@ -165,7 +165,7 @@ names, values = list(table["weighting"]), list(table["value"])
 axes.barh(names, values, color=[COLOURS[0] if ok else COLOURS[1] for ok in table["is a bound"]])
 axes.axvline(table["-log p"][0], color=LIMIT, ls="--", marker="", label="-log p")
 axes.set(
-    xlabel="expected loss, nats per token", title="Blue: never below -log p on these texts. Orange: below it on some."
+    xlabel="expected loss, nats per token", title="blue: never below -log p; orange: below"
 )
 axes.invert_yaxis()
 axes.legend()
