@@ -104,7 +104,7 @@ plt.show()
 # pronoun, place, object, colour and animal must all agree.
 
 # %%
-study = build(compose([f"scale={scale}", "study=sampling", "study.n_stories=60", "study.n_questions=60"]).study)
+study = build(compose([f"scale={scale}", "study=sampling", "study.n_stories=40", "study.n_questions=40"]).study)
 outcome = study.run(lab)
 orders = outcome.tables["orders"]
 pd.DataFrame(orders).pivot(index="order", columns="tokens per step", values="right").round(3)

@@ -109,7 +109,7 @@ plt.show()
 # - `whole story`: all that follows the hero's name, wrong ones change the second mention of a word: a long candidate most of whose words are open.
 
 # %%
-study = build(compose([f"scale={scale}", "study=scoring", "study.n_questions=60"]).study)
+study = build(compose([f"scale={scale}", "study=scoring", "study.n_questions=40"]).study)
 items = choice_items(lab.world, model.tokenizer.encode_known, tokens.bos, tokens.eos, 2, seed=1)
 for task, listed in items.items():
     item = listed[0]

@@ -90,7 +90,7 @@ for threshold in (0.99, 0.9, 0.5):
 # GPU that is not full pays for, *positions* is what a full one pays for.
 
 # %%
-study = build(compose([f"scale={scale}", "study=acceleration", "study.n_stories=60"]).study)
+study = build(compose([f"scale={scale}", "study=acceleration", "study.n_stories=40"]).study)
 outcome = study.run(lab)
 rows = outcome.tables["samplers"]
 pd.DataFrame(rows).set_index("sampler").round(3)
