@@ -95,20 +95,21 @@ outcome = study.run(lab)
 rows = outcome.tables["samplers"]
 pd.DataFrame(rows).set_index("sampler").round(3)
 
+
 # %%
-families = {
-    "quota": "fixed quota",
-    "threshold": "threshold",
-    "factor": "factor",
-    "prefix": "prefix cache",
-    "dual": "dual cache",
-}
+def family(name):
+    if "cache" not in name or name.startswith(("prefix", "dual")):
+        return name.split()[0] + (" cache" if "cache" in name else "")
+    return "threshold, cache"
+
+
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
-for (key, label), colour, marker in zip(families.items(), COLOURS, MARKERS, strict=False):
-    chosen = [row for row in rows if row["sampler"].startswith(key)]
+names = dict.fromkeys(family(row["sampler"]) for row in rows)
+for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
+    chosen = [row for row in rows if family(row["sampler"]) == name]
     for axes, x in ((left, "passes"), (right, "positions")):
         axes.plot([r[x] for r in chosen], [r["right"] for r in chosen], color=colour, marker=marker,
-                  ls="-" if key in ("quota", "threshold") else "", label=label, alpha=0.85)  # fmt: skip
+                  ls="-" if name in ("quota", "threshold") else "", label=name, alpha=0.85)  # fmt: skip
 left.set(xlabel="passes per story", ylabel="share of stories the grammar accepts", ylim=(-0.03, 1.03))
 right.set(xlabel="positions computed per story")
 left.legend(loc="lower right")
