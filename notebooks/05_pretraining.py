@@ -144,7 +144,7 @@ last
 # %% [markdown]
 # ## What the paper reports, what these runs measured
 #
-# The verdicts of the ledger are of runs four times as long over three seeds (`results/mini/pretraining.json`), read here from that file.
+# The verdicts of the ledger are of longer runs (700 steps) over three seeds (`results/mini/pretraining.json`), read here from that file.
 
 # %%
 together = {

@@ -92,7 +92,7 @@ for name, objective, maskable in (
     print(f"{name}: {int(maskable.sum())} of {len(ids)} tokens may be hidden, loss {float(theirs):.3f}")
 
 # %% [markdown]
-# ## The run: 300 instructions, 3 epochs, here and now
+# ## The run: 300 instructions, 24 epochs, here and now
 
 # %%
 study = build(compose([f"scale={scale}", "study=sft_epochs"]).study)
@@ -100,17 +100,23 @@ n_examples = study.n_examples if scale != "smoke" else 40
 data = (f"data.source.n_documents={n_examples}", "trainer.validate_every=null", "trainer.save_every=null")
 module = build(lab.config("experiment=sft", *data).data)
 module.prepare(tokenizer)
-n_steps = max(2, round(3 * module.steps_per_epoch))
+n_steps = max(2, round(24 * module.steps_per_epoch))
 with contextlib.redirect_stderr(io.StringIO()):  # progress
     run = lab.train_from(
-        lab.pretrained, "notebook-sft", "experiment=sft", *data, f"trainer.max_steps={n_steps}", "lr.n_warmup_steps=1"
+        lab.pretrained,
+        "notebook-sft-24",
+        "experiment=sft",
+        *data,
+        f"trainer.max_steps={n_steps}",
+        "lr.n_warmup_steps=1",
+        "lr.peak_ratio=0.5",
     )
 task = question_task(lab.world, model, KINDS, 48, seed=0)
 sampler = VariableLength(max_length=24, block_length=8)
 before, after = ask(model, task, sampler), ask(run.model, task, sampler)
 print(f"{n_steps} steps: right answers {before.share:.0%} before, {after.share:.0%} after")
 chat = [(tokenizer.decode(p[2:-1]), text) for p, text in zip(task.prompts, after.texts, strict=True)]
-pd.DataFrame(chat[::10], columns=["question", "answer after 3 epochs"])
+pd.DataFrame(chat[::10], columns=["question", "answer after 24 epochs"])
 
 # %% [markdown]
 # ## Figure 1 in miniature: 3, 6, 9, 12 and 24 epochs
@@ -158,7 +164,7 @@ for name in ("toy/sft_epochs", "mini/sft_format"):
         found.append({"claim": claim["sentence"], "paper reports (8B)": claim["paper"], "what is measured here": claim["metric"],
                       f"effect, {name.split('/')[0]} scale, points": round(100 * claim["effect"], 1), "verdict": claim["verdict"]})  # fmt: skip
 if scale != "smoke":
-    assert after.share > before.share, "a base model does not answer; three epochs change that"
+    assert after.share > before.share, "a base model does not answer; fine-tuning changes that"
 pd.DataFrame(found)
 
 # %% [markdown]

@@ -69,11 +69,11 @@ def twin_log_likelihood(predictor, ids):
 # Two short runs, here and now: the twin and the diffusion model on the same 100 documents.
 
 # %%
-n_steps, n_documents = (20, 50) if small == "smoke" else (300, 100)
+n_steps, n_documents = (20, 50) if small == "smoke" else (150, 100)
 common = (
     f"data.source.n_documents={n_documents}",
     f"trainer.max_steps={n_steps}",
-    f"trainer.validate_every={n_steps // 10}",
+    f"trainer.validate_every={n_steps // 5}",
 )
 with contextlib.redirect_stderr(io.StringIO()):  # progress
     runs = {

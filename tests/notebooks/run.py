@@ -64,6 +64,8 @@ def main(names: list[str]) -> None:
         notebook.metadata.pop("language_info", None)
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)
+            if cell.cell_type == "code":  # hints of the machine's own packages
+                cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         nbformat.write(notebook, path.with_suffix(".ipynb"))
 
 
