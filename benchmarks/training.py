@@ -145,7 +145,8 @@ def main() -> None:
     variants = [plain(device, batch), ours(device, batch, "32-true", False)]
     if is_compiled:
         variants.append(ours(device, batch, "32-true", True))
-    variants.append(ours(device, batch, precision, is_compiled))
+    if precision != "32-true":
+        variants.append(ours(device, batch, precision, is_compiled))
     measure(variants, arguments.rounds, arguments.steps)
 
     spec = predictor("meta" if device == "meta" else "cpu").spec

@@ -23,7 +23,8 @@ def manifest(*, seed: int, scale: str, command: str | None = None) -> dict[str, 
         command: as typed; None: this process's.
     """
     return {
-        "command": command or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        # `python -m illada_lab.cli` is the same program.
+        "command": command or " ".join([Path(sys.argv[0]).name.replace("cli.py", "illada-lab"), *sys.argv[1:]]),
         "commit": commit(),
         "scale": scale,
         "seed": seed,

@@ -24,7 +24,7 @@ def sampled(capsys, *words):
 
 
 def test_sample_prints_text_or_one_json_object(models, capsys):
-    assert main(["sample", models["base"], *SHORT, "prompt=ada lives in"]) == 0
+    assert main(["sample", models["base"], *SHORT, "n_samples=4", "prompt=ada lives in"]) == 0
     out, err = said(capsys)
     assert out.startswith("ada lives in | ") and "(6 passes," in out and "n_samples = 4; has no effect" in err
     found = sampled(capsys, models["base"], *SHORT, "n_samples=3", "sampler.temperature=1.0", "seed=2")
