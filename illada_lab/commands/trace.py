@@ -87,6 +87,12 @@ def _diff(one: Trace, other: Trace, files: Sequence[str]) -> int:
     return 1 if found else 0
 
 
+def _sampler_name(sampler: Any) -> str:
+    """The class of a sampler's settings; the settings themselves stand at the top of the page."""
+    target = sampler.get("_target_", "") if isinstance(sampler, dict) else str(sampler or "")
+    return target.rpartition(".")[2]
+
+
 def _page(trace: Trace, source: Path, page: Path) -> int:
     """The report's player, alone on a page."""
     from illada_lab.report.html import write_report
@@ -113,12 +119,14 @@ def _page(trace: Trace, source: Path, page: Path) -> int:
             {
                 "title": f"row {row}",
                 "model": str(trace.about.get("checkpoint", "")),
-                "sampler": str(trace.about.get("sampler", "")),
+                "sampler": _sampler_name(trace.about.get("sampler")),
                 "prompt_tokens": [trace.show(i) for i in about["prompt"]],
                 "tokens": [last.get(i, "") for i in range(n)],
                 "records": [*given, *records],
             }
         )
-    manifest = {"command": trace.about.get("command"), "seed": trace.about.get("seed")}
-    print(f"page: {write_report(page, {'schema': 1, 'manifest': manifest, 'traces': traces})}")
+    manifest = {name: trace.about[name] for name in ("command", "commit", "seed", "versions") if name in trace.about}
+    settings = {name: trace.about[name] for name in ("checkpoint", "sampler") if name in trace.about}
+    results = {"schema": 1, "manifest": manifest, "config": {"sample": settings}, "traces": traces}
+    print(f"page: {write_report(page, results)}")
     return 0

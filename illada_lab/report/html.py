@@ -53,6 +53,8 @@ def render(results: dict[str, Any]) -> str:
         health=[views.with_absent(row, ("value", "note", "is_warning")) for row in results.get("health") or []],
         claims=[views.claim_view(claim) for claim in results.get("claims") or []],
         traces=traces,
+        # A trace file alone: no section says that it has nothing to say.
+        is_trace=bool(traces) and not set(results) - {"schema", "manifest", "config", "traces"},
         # Our own files, and JSON that player.payload has made safe.
         player_data=Markup(player.payload(traces)),  # noqa: S704
         scale=player.SCALE,
