@@ -8,9 +8,6 @@ model of 44M parameters, on a GPU the 8B shape with random weights in bf16. A fi
 one) shows what a threshold costs in exact match. Writes a table and `benchmarks/results/sampling_<device>.json`.
 """
 
-import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -22,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from illada_lab.manifest import commit, machine, versions
+from benchmarks.common import parser, started, write
 from illada_lab.models import MaskPredictor
 from illada_lab.samplers import FixedLength, Threshold, VariableLength
 from illada_lab.tokens import ILLADA
@@ -307,19 +304,11 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description="Speed of decoding against a plain loop")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--responses", type=int, nargs="+", default=[128, 256])
-    parser.add_argument("--toy", type=Path, default=TOY, help="folder of a fine-tuned run of the main job")
-    parser.add_argument("--questions", type=int, default=40, help="per kind, with --toy")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    arguments = parser.parse_args()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        print("skipped: no CUDA device here")
-        return
-    torch.set_num_threads(arguments.threads)
+    made = parser("Speed of decoding against a plain loop", rounds=3)
+    made.add_argument("--responses", type=int, nargs="+", default=[128, 256])
+    made.add_argument("--toy", type=Path, default=TOY, help="folder of a fine-tuned run of the main job")
+    made.add_argument("--questions", type=int, default=40, help="per kind, of the toy model")
+    arguments = started(made)
     tables = random_tables(arguments.device, arguments.rounds, arguments.responses)
     lengths = [PROMPT - 8 * i for i in range(8)]
     tables["random model, ragged batch of 8, response 32"] = ragged_table(
@@ -329,19 +318,8 @@ def main() -> None:
         print(f"{arguments.toy} is not there: without the trained toy model (make reproduce)")
     elif arguments.device == "cpu":
         tables |= toy_tables(arguments.toy, arguments.rounds, arguments.questions)
-    result = {
-        "benchmark": "sampling",
-        "command": f"python -m benchmarks.sampling --device {arguments.device} --threads {arguments.threads} "
-        f"--rounds {arguments.rounds} --toy {arguments.toy}",
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": commit(),
-        "versions": {"python": platform.python_version(), **versions(("torch",))},
-        "machine": machine(),
-        "sizes": GPU_SIZES if arguments.device == "cuda" else CPU_SIZES,
-        "tables": tables,
-    }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"sampling_{arguments.device}.json").write_text(json.dumps(result, indent=1) + "\n")
+    sizes = GPU_SIZES if arguments.device == "cuda" else CPU_SIZES
+    write(arguments, "sampling", {"sizes": sizes, "tables": tables})
     for title, rows in tables.items():
         print_table(title, rows)
 

@@ -9,22 +9,18 @@ sets, so their scores must agree. Variants take turns round by round; a ratio is
 and `benchmarks/results/scoring_<device>.json`.
 """
 
-import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.common import parser, started, write
 from illada_lab.evaluation.choice import confidence_scores
 from illada_lab.evaluation.likelihood import monte_carlo_log_likelihoods, stratified_counts
 from illada_lab.evaluation.masked import Pair
-from illada_lab.manifest import commit, machine, versions
 from illada_lab.models import MaskPredictor
 from illada_lab.tokens import ILLADA
 
@@ -164,17 +160,9 @@ def _row(variant: Variant, ours: Variant, scores: dict[str, list[float]]) -> dic
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description="Speed of scoring multiple choice against a loop over candidates")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--questions", type=int, default=100)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    arguments = parser.parse_args()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        print("skipped: no CUDA device here")
-        return
-    torch.set_num_threads(arguments.threads)
+    made = parser("Speed of scoring multiple choice against a loop over candidates", rounds=3)
+    made.add_argument("--questions", type=int, default=100)
+    arguments = started(made)
     found: dict[str, list[dict[str, Any]]] = {}
     parameters: dict[str, int] = {}
     for shape, sizes in SHAPES.items():
@@ -182,14 +170,7 @@ def main() -> None:
         parameters[shape] = predictor.spec.n_parameters
         confidence_scores(predictor, pairs[:8])  # warm
         found |= {f"{shape}: {rule}": rows for rule, rows in tables(predictor, pairs, arguments.rounds).items()}
-    result = {
-        "benchmark": "scoring",
-        "command": f"python -m benchmarks.scoring --device {arguments.device} --threads {arguments.threads} "
-        f"--rounds {arguments.rounds} --questions {arguments.questions}",
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": commit(),
-        "versions": {"python": platform.python_version(), **versions(("torch",))},
-        "machine": machine(),
+    content = {
         "parameters": parameters,
         "sizes": SHAPES,
         "questions": arguments.questions,
@@ -198,8 +179,7 @@ def main() -> None:
         "candidate_tokens": CANDIDATE,
         "tables": found,
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"scoring_{arguments.device}.json").write_text(json.dumps(result, indent=1) + "\n")
+    write(arguments, "scoring", content)
     print(f"{parameters} parameters, {arguments.questions} questions, {arguments.threads} threads")
     for rule, rows in found.items():
         print(f"\n{rule}\n{'variant':44}{'seconds':>9}{'ratio':>8}  {'(min-max)':15}{'difference':>11}")

@@ -7,23 +7,19 @@ AdamW. Variants take turns round by round, so that a machine that slows down slo
 rounds of (variant / baseline). Writes a table and `benchmarks/results/training_<device>.json`.
 """
 
-import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.common import parser, started, write
 from illada_lab.data.batch import Batch
 from illada_lab.diffusion import RowRandom, StratifiedTimes, mask_tokens
-from illada_lab.manifest import commit, machine, versions
 from illada_lab.models import MaskPredictor
 from illada_lab.objectives import Pretrain
 from illada_lab.tokens import ILLADA
@@ -129,17 +125,9 @@ def measure(variants: list[Variant], rounds: int, steps_per_round: int) -> None:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description="Throughput of a training step against a plain loop")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=4, help="steps of each variant per round")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    arguments = parser.parse_args()
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        print("skipped: no CUDA device here")
-        return
-    torch.set_num_threads(arguments.threads)
+    made = parser("Throughput of a training step against a plain loop", rounds=6)
+    made.add_argument("--steps", type=int, default=4, help="steps of each variant per round")
+    arguments = started(made)
     device, batch = arguments.device, batches(arguments.device)
     precision, is_compiled = best_precision(device), can_compile(device)
     variants = [plain(device, batch), ours(device, batch, "32-true", False)]
@@ -168,13 +156,7 @@ def main() -> None:
                 "last_losses_mean": statistics.mean(variant.losses[-8:]),
             }
         )
-    result = {
-        "benchmark": "training step",
-        "command": f"python -m benchmarks.training --device {device} --threads {arguments.threads} --rounds {arguments.rounds}",
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": commit(),
-        "versions": {"python": platform.python_version(), **versions(("torch", "lightning"))},
-        "machine": machine(),
+    content = {
         "parameters": spec.n_parameters,
         "length": LENGTH,
         "rows": N_ROWS,
@@ -182,8 +164,7 @@ def main() -> None:
         "matmul_peak_flops": peak,
         "variants": table,
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"training_{device}.json").write_text(json.dumps(result, indent=1) + "\n")
+    result = write(arguments, "training", content)
     where = result["machine"]["gpu"] or result["machine"]["processor"]
     print(
         f"{spec.n_parameters:,} parameters, {N_ROWS} x {LENGTH} tokens, {device}, {arguments.threads} threads, {where}"

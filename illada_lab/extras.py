@@ -33,7 +33,7 @@ OPTIONAL = (
     Optional("flash_attn", "gpu", "attention over packed segments in one kernel (planned)"),
     Optional("liger_kernel", "gpu", "fused cross-entropy and normalisation (planned)"),
     Optional("lm_eval", "eval", "the benchmarks of lm-eval"),
-    Optional("transformers", "eval", "published checkpoints and their tokenizers (planned)"),
+    Optional("transformers", "eval", "comparing the model with its implementation of Llama (tests)"),
     Optional("tensorboard", "tensorboard", "logger=tensorboard"),
     Optional("wandb", None, "logger=wandb"),
     Optional("jupyterlab", "notebooks", "the notebooks in a browser"),

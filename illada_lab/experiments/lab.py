@@ -119,6 +119,11 @@ class Lab:
         return Trained(done, json.loads((run_dir / "history.json").read_text()))
 
 
+def recipe(config: DictConfig) -> dict[str, Any]:
+    """What a run of this configuration learns from, as plain data: everything but places and names."""
+    return {key: value for key, value in to_plain(config).items() if key not in PLACES}
+
+
 def _differing(one: dict[str, Any], other: dict[str, Any], path: Sequence[str] = ()) -> str | None:
     """The first setting by which two runs differ, None where they would learn the same."""
     for key in sorted(set(one) | set(other)):

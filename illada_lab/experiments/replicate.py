@@ -12,9 +12,9 @@ from typing import Any
 
 from illada_lab.config import build
 from illada_lab.experiments.claims import judge
-from illada_lab.experiments.lab import Lab
+from illada_lab.experiments.lab import Lab, recipe
 from illada_lab.experiments.study import Study
-from illada_lab.manifest import manifest
+from illada_lab.manifest import commit, manifest
 
 # Changes when a reader must behave differently.
 FORMAT = 1
@@ -44,7 +44,8 @@ def replicate(
         say: gets a line before and after each seed.
 
     Returns:
-        What was written: format, study, title, scale, manifest, config, seeds (seed, seconds, tables, effects, rooms), claims.
+        What was written: format, study, title, scale, manifest, config, seeds (seed, seconds, commit and date of
+        the measurement, tables, effects, rooms), claims.
     """
     study: Study = build(node)
     jobs = [_Job(name, node, scale, seed, str(runs_dir)) for seed in seeds]
@@ -94,8 +95,9 @@ class _Job:
 
     @property
     def path(self) -> Path:
-        """Where its result is kept: other settings are another measurement."""
-        fingerprint = hashlib.sha256(json.dumps(self.node, sort_keys=True).encode()).hexdigest()[:8]
+        """Where its result is kept: other settings of the study or another recipe of the scale are another measurement."""
+        told = [self.node, recipe(Lab(self.scale, self.seed, self.runs_dir).config())]
+        fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
         return Path(self.runs_dir) / f"replicate-{self.scale}-seed{self.seed}" / f"{self.name}-{fingerprint}.json"
 
     def run(self) -> float:
@@ -108,7 +110,8 @@ class _Job:
         assert set(outcome.rooms) <= ids, f"rooms of unknown claims: {sorted(set(outcome.rooms) - ids)}"
         seconds = time.perf_counter() - begin
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        _write(self.path, {"seed": self.seed, "seconds": round(seconds, 1), **vars(outcome)})
+        measured = {"commit": commit(), "date": time.strftime("%Y-%m-%d")}
+        _write(self.path, {"seed": self.seed, "seconds": round(seconds, 1), **measured, **vars(outcome)})
         return seconds
 
 

@@ -84,9 +84,18 @@ def _conditions(results: Sequence[dict[str, Any]]) -> str:
         lines.append(
             f"- `{result['study']}`: `{about['command']}`; seeds {', '.join(map(str, about['seeds']))}; "
             f"{duration(about['seconds'])} with {machine['threads']} thread(s) of {machine['processor']}, torch {versions['torch']}, "
-            f"commit {about['commit']}, {about['date'][:10]}"
+            f"{_measured(result)}"
         )
     return "\n".join(lines)
+
+
+def _measured(result: dict[str, Any]) -> str:
+    """Commits and days of the measurements; a seed without its own (older files) was measured when the result was written."""
+    about = result["manifest"]
+    places = {
+        (s.get("commit", about["commit"]), s.get("date", about["date"][:10])) for s in result.get("seeds") or [{}]
+    }
+    return "; ".join(f"commit {commit}, {day}" for commit, day in sorted(places, key=str))
 
 
 if __name__ == "__main__":
