@@ -6,7 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-SETTINGS, RESULTS = "settings.json", "results.json"
+from illada_lab.evaluation.folder import claim_folder
+
+RESULTS = "results.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,7 @@ class HarnessTask:
 
         begin = time.perf_counter()
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "batch_size")}
-        _claim(folder, {**settings, "checkpoint": str(checkpoint), "seed": seed})
+        claim_folder(folder, {**settings, "checkpoint": str(checkpoint), "seed": seed})
         keys = ("max_length",) if is_twin else ("scoring", "n_samples", "has_eos", "max_length", "block_length")
         asked = {key: settings[key] for key in keys}
         model = IlladaLab(
@@ -129,17 +131,3 @@ def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
                  "note": "lm-eval's standard error, times 1.96", **({} if is_share else {"unit": ""})}
             )  # fmt: skip
     return rows
-
-
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Make the folder this run's, or see that it is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / SETTINGS
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else settings
-    differing = [key for key in settings if settings[key] != before.get(key)]
-    if differing:
-        key = differing[0]
-        raise ValueError(
-            f"evaluation.out = {folder}; holds a run with {key} = {before.get(key)}, this one has {settings[key]}; another folder"
-        )
-    file.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")

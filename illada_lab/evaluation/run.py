@@ -13,13 +13,14 @@ from illada_lab.data.chat import ChatTemplate
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.evaluation.autoregressive import Greedy
 from illada_lab.evaluation.benchmarks import Benchmark, Item
+from illada_lab.evaluation.folder import claim_folder
 from illada_lab.evaluation.generation import Generated, generate
 from illada_lab.evaluation.health import health
 from illada_lab.evaluation.intervals import bootstrap
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.samplers import EndOfThinking
 
-ITEMS, SETTINGS, RESULTS = "items.jsonl", "settings.json", "results.json"
+ITEMS, RESULTS = "items.jsonl", "results.json"
 
 
 def run_benchmark(
@@ -56,7 +57,7 @@ def run_benchmark(
     prompts = _prompts(benchmark, items, tokenizer, predictor, has_bos)
     sampler = sampler_of(benchmark, predictor, tokenizer)
     told = told_of(benchmark, sampler, predictor)
-    _claim(folder, json.loads(json.dumps({"model": model, "seed": seed, **told})))
+    claim_folder(folder, {"model": model, "seed": seed, **told})
     # Similar lengths share a batch; the batches are the same whenever the run was broken off.
     order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
     batches = [order[i : i + benchmark.batch_size] for i in range(0, len(order), benchmark.batch_size)]
@@ -163,25 +164,6 @@ def _judge(benchmark: Benchmark, items: Sequence[Item], written: Sequence[Genera
          "is_correct": j.is_correct, "note": j.note, "stop_reason": g.stop_reason, "n_tokens": g.n_tokens, "nfe": g.nfe}
         for item, g, j in zip(items, written, judged, strict=True)
     ]  # fmt: skip
-
-
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Make the folder this run's, or see that it is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / SETTINGS
-    if not file.exists():
-        file.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        return
-    try:
-        before = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
-        before = {}
-    differing = [key for key in {**settings, **before} if settings.get(key) != before.get(key)]
-    if differing:
-        key = differing[0]
-        raise ValueError(
-            f"evaluation.out = {folder}; holds a run with {key} = {before.get(key)}, this one has {settings.get(key)}; another folder"
-        )
 
 
 def _done(file: Path, keys: Sequence[str], sizes: Sequence[int]) -> list[str]:

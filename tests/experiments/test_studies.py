@@ -6,7 +6,8 @@ import pytest
 
 from illada_lab.cli import main
 from illada_lab.config import build, compose, compose_and_check, groups
-from illada_lab.experiments.replicate import replicate
+from illada_lab.experiments.lab import Lab
+from illada_lab.experiments.replicate import _Job, replicate
 from illada_lab.experiments.study import Study
 from illada_lab.report.ledger import read_all
 
@@ -34,6 +35,7 @@ def test_a_study_measures_its_claims(name, folders, capsys):
         assert claim["verdict"] == "inconclusive" and claim["reason"] == "2 of 3 seeds"
         assert len(claim["effects"]) == 2 and f"{name}: {claim['id']}" in out.out
     for record in result["seeds"]:
+        assert "commit" in record and record["date"] >= "2026"
         assert record["tables"] and all(rows for rows in record["tables"].values())
     assert result["manifest"]["seeds"] == [0, 1] and result["manifest"]["machine"]["processor"]
 
@@ -54,6 +56,19 @@ def test_what_is_measured_is_not_measured_again(folders):
 
     replicate(name, to_plain(node), scale="smoke", seeds=[0, 1], **folders, say=said.append)
     assert said == [f"{name} seed {seed}: measured before" for seed in (0, 1)]
+
+
+def test_another_recipe_is_another_measurement(monkeypatch, tmp_path):
+    """Results of an older recipe of the scale are not taken for this one's."""
+    job = _Job("sampling", {"_target_": "x"}, "smoke", 0, str(tmp_path))
+    before, config = job.path, Lab.config
+    assert job.path == before
+
+    def changed(self, *overrides):
+        return config(self, "data.source.mixture.story=0.9", *overrides)
+
+    monkeypatch.setattr(Lab, "config", changed)
+    assert job.path != before and job.path.parent == before.parent
 
 
 def test_seeds_in_processes_of_their_own_measure_the_same(folders, tmp_path):
