@@ -15,20 +15,8 @@ from illada_lab.data.worlds import World
 from illada_lab.training.checkpoint import LoadedRun, find_resumable, load_run
 from illada_lab.training.run import train
 
-# Where a run stands, goes on, and what it shows: no part of what it has learnt.
-PLACES = (
-    "run_dir",
-    "name",
-    "resume",
-    "init_from",
-    "logger",
-    "checkpoint",
-    "study",
-    "runs_dir",
-    "results_dir",
-    "seeds",
-    "n_processes",
-)
+# What a run learns from; everything else says where it stands, what it shows, or belongs to other commands.
+LEARNT_FROM = ("seed", "scale", "model", "tokenizer", "data", "objective", "optim", "lr", "trainer")
 
 
 @dataclass
@@ -109,7 +97,7 @@ class Lab:
         config.init_from = None if start is None else str(start.model.path)
         checkpoint = find_resumable(run_dir)
         done = None if checkpoint is None else load_run(checkpoint)
-        if done is not None and (key := _differing(done.config, to_plain(config))):
+        if done is not None and (key := _differing({k: done.config[k] for k in LEARNT_FROM}, recipe(config))):
             raise ValueError(
                 f"run_dir = {run_dir}; holds a run with another {key}; another runs_dir=..., or delete that folder"
             )
@@ -120,15 +108,14 @@ class Lab:
 
 
 def recipe(config: DictConfig) -> dict[str, Any]:
-    """What a run of this configuration learns from, as plain data: everything but places and names."""
-    return {key: value for key, value in to_plain(config).items() if key not in PLACES}
+    """What a run of this configuration learns from, as plain data."""
+    plain = to_plain(config)
+    return {key: plain[key] for key in LEARNT_FROM}
 
 
 def _differing(one: dict[str, Any], other: dict[str, Any], path: Sequence[str] = ()) -> str | None:
     """The first setting by which two runs differ, None where they would learn the same."""
     for key in sorted(set(one) | set(other)):
-        if not path and key in PLACES:
-            continue
         a, b = one.get(key), other.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             if found := _differing(a, b, (*path, key)):
