@@ -67,6 +67,8 @@ FLAGS = {
     "--multirun": "run every combination of comma-separated values (also -m)",
     "--json": "doctor, sample, infill, chat: print JSON",
 }
+# What a command uses where nothing is chosen: answers end where they end, holes are filled where they are.
+USUAL = {"infill": "sampler=infill", "chat": "sampler=variable_length"}
 PRINT_JSON = ("doctor", "sample", "infill", "chat")
 SHORT = {"-m": "--multirun", "-h": "--help"}
 
@@ -124,6 +126,8 @@ def _main(words: list[str], flags: set[str]) -> int:
     run = module.run
     if hasattr(module, "translate"):
         overrides = module.translate(overrides)
+    if command in USUAL and not any(word.startswith("sampler=") for word in overrides):
+        overrides = [USUAL[command], *overrides]
     if "--multirun" in flags:
         return _run_all(run, overrides)
     if command == "trace":

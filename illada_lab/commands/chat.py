@@ -2,7 +2,6 @@
 
 import json
 import sys
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -14,7 +13,7 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     """
     import torch
 
-    from illada_lab.commands.writing import is_chat, load, write
+    from illada_lab.commands.writing import build_sampler, is_chat, load, write
     from illada_lab.data.chat import ChatTemplate
 
     loaded = load(config)
@@ -22,7 +21,7 @@ def run(config: DictConfig, is_json: bool = False) -> int:
         raise ValueError(
             f"checkpoint = {config.checkpoint}; a base model, which does not answer; one of experiment=sft"
         )
-    chat, sampler = ChatTemplate(loaded.tokenizer), _sampler(config, loaded)
+    chat, sampler = ChatTemplate(loaded.tokenizer), build_sampler(config, loaded)
     generator = torch.Generator().manual_seed(config.seed)
     turns: list[dict[str, str]] = []
     if not is_json:
@@ -53,14 +52,3 @@ def run(config: DictConfig, is_json: bool = False) -> int:
             turns += [{"role": "user", "content": said}, {"role": "assistant", "content": answer}]
             turns = turns[max(0, len(turns) - 2 * config.n_turns) :]
     return 0
-
-
-def _sampler(config: DictConfig, loaded: Any) -> Any:
-    """Answers end where they end: with a sampler of fixed length their length would have to be known."""
-    from illada_lab.commands.writing import build_sampler
-    from illada_lab.samplers import VariableLength
-
-    chosen = build_sampler(config, loaded)
-    if isinstance(chosen, VariableLength):
-        return chosen
-    return VariableLength(max_length=32, block_length=8, temperature=config.sampler.temperature)

@@ -14,7 +14,6 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     """Print the text with its holes filled."""
     from illada_lab.commands.sample import n_different
     from illada_lab.commands.writing import INTERRUPTED, as_json, build_sampler, is_chat, load, save_trace, write
-    from illada_lab.config import compose
     from illada_lab.samplers import Infill
 
     loaded = load(config)
@@ -24,9 +23,7 @@ def run(config: DictConfig, is_json: bool = False) -> int:
         )
     sampler = build_sampler(config, loaded)
     if not isinstance(sampler, Infill):
-        # The root's default is another sampler; what was set of the rules both have is kept.
-        config.sampler = compose(["sampler=infill", *_shared(config)]).sampler
-        sampler = build_sampler(config, loaded)
+        raise ValueError(f"sampler = {type(sampler).__name__}; writes behind a prompt, fills no holes; sampler=infill")
     ids = text_ids(config.text, loaded)
     written = write(loaded, sampler, ids, n_different(config, sampler), config.seed, is_quiet=is_json)
     if written.sampled is not None:
@@ -41,16 +38,6 @@ def run(config: DictConfig, is_json: bool = False) -> int:
         print(f"({passes}, {written.seconds:.1f} s)")
     save_trace(config, loaded, ids, written)
     return 130 if written.sampled is None else 0
-
-
-def _shared(config: DictConfig) -> list[str]:
-    """Overrides for what the sampler of this configuration and `Infill` both have."""
-    keys = (
-        "remasking", "temperature", "guidance_scale", "top_k", "top_p", "ban_eos", "defer_eos", "n_revisited", "cache",
-        "refresh_every",
-    )  # fmt: skip
-    plain = {key: config.sampler.get(key) for key in keys}
-    return [f"sampler.{key}={'null' if value is None else value}" for key, value in plain.items()]
 
 
 def text_ids(text: str | None, loaded: Any) -> list[int]:

@@ -59,6 +59,8 @@ def test_infill_fills_the_holes_and_leaves_the_rest(models, capsys):
     [
         ("infill", ["text=ada lives ."], "has no hole; ___ where a token is wanted"),
         ("infill", [], "text = null; what is to be filled?"),
+        ("infill", ["text=ada ___ .", "sampler.response_length=4"], "response_length = 4; there is no such key"),
+        ("infill", ["text=ada ___ .", "sampler=fixed_length"], "FixedLength; writes behind a prompt, fills no holes"),
         ("infill", ["text=ada ___*0 ."], "a hole of 0 tokens; 1 to 10000"),
         ("infill", ["text=adda ___ ."], "'adda'; not a word of this model's vocabulary; ada"),
         ("sample", ["prompt='ada <mask>'"], "spells the mask token <mask>"),
