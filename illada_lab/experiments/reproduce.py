@@ -19,7 +19,7 @@ from illada_lab.tokens import OWN_SPECIAL_TEXT
 from illada_lab.training.checkpoint import LoadedRun, load_run
 from illada_lab.training.run import TrainedRun, train
 
-# A story of the world has 27 to 36 words; with EOS this window holds one of middle length.
+# A story of the world has 27 to 37 words; with EOS this window holds one of middle length.
 STORY_TOKENS = 33
 STORY_STEPS = 33
 

@@ -24,7 +24,7 @@ SENTENCES = (
         "{hero} gave the {colour} {object} to a {animal} . now the {animal} has a {colour} {object} .",
         "a {animal} came but {hero} kept the {colour} {object} . the {animal} was {mood} .",
     ),
-    ("", "they ate {food} ."),
+    ("", "the {animal} ate {food} ."),
 )
 Choices = dict[str, str]
 

@@ -117,4 +117,4 @@ def test_names_and_objects_come_back() -> None:
         counts = Counter(document.text.split())
         assert max(counts[hero] for hero in world.lexicon.heroes) >= 2
         assert max(counts[thing] for thing in world.lexicon.objects) >= 2
-        assert max(counts[animal] for animal in world.lexicon.animals) == 2
+        assert max(counts[animal] for animal in world.lexicon.animals) in (2, 3)  # three where it eats
