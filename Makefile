@@ -9,6 +9,8 @@ PYTHON ?= python3
 SCALE ?= toy
 ARGS ?=
 PYTEST_ARGS ?=
+# One worker per core, one thread each; WORKERS=0: all tests in one process.
+WORKERS ?= auto
 NAMES ?=
 
 VENV := .venv
@@ -51,12 +53,12 @@ types: $(READY)
 
 # Compiled code cannot carry the run-time shape checks: its tests run in a second call. Status 5: there are none.
 tests: $(READY)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m compiled $(PYTEST_ARGS) || test $$? -eq 5
 
-# Executes every notebook at smoke scale, with the models of one folder; drift of .ipynb from .py is among the tests.
+# Executes every notebook at smoke scale, with the models of one folder per worker; drift of .ipynb from .py is among the tests.
 check-notebooks: $(READY)
-	$(BIN)/python -m pytest -m notebooks tests/notebooks $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m notebooks tests/notebooks $(PYTEST_ARGS)
 
 # Writes every .ipynb anew from its .py, executed at toy scale (NAMES=01_objective: some of them).
 notebooks: $(READY)
