@@ -112,6 +112,7 @@ class Attention(nn.Module):
         visible: Tensor | PackedSegments | None,
         cache: LayerCache | None = None,
         start: int = 0,
+        columns: slice | None = None,
     ) -> Tensor:
         """Mix positions.
 
@@ -121,13 +122,19 @@ class Attention(nn.Module):
             visible: bool [B, 1, L, L], None (all), or the segments of a packed batch; of a window [B, 1, 1, L].
             cache: keys and values of whole rows; those of the window are replaced in it, and all of them are attended to.
             start: first position of the window.
+            columns: of `h` (not packed), that ask; all of it is attended to. None: all ask.
         """
+        own, own_table = h, table
+        if columns is not None:
+            own, own_table = h[:, columns], (table[0][columns], table[1][columns])
+            if isinstance(visible, Tensor) and visible.shape[2] > 1:
+                visible = visible[:, :, columns]
         # One head axis behind the positions: [..., heads, E]; transposed so that positions and entries are last for RoPE.
         q, k, v = (
-            proj(h).unflatten(-1, (-1, self.head_size)).transpose(-3, -2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
+            proj(source).unflatten(-1, (-1, self.head_size)).transpose(-3, -2)
+            for proj, source in ((self.q_proj, own), (self.k_proj, h), (self.v_proj, h))
         )
-        q, k = rotate(self.q_norm(q), *table), rotate(self.k_norm(k), *table)
+        q, k = rotate(self.q_norm(q), *own_table), rotate(self.k_norm(k), *table)
         if cache is not None:
             cache.write(start, k, v)
             k, v = cache.keys, cache.values

@@ -41,7 +41,9 @@ class Layer(nn.Module):
         visible: Tensor | PackedSegments | None,
         cache: LayerCache | None = None,
         start: int = 0,
+        columns: slice | None = None,
     ) -> Tensor:
-        """[B, L, D] (packed: [N, D]; with a cache a window [B, W, D]) -> the same shape."""
-        h = h + self.self_attn(self.input_layernorm(h), table, visible, cache, start)
+        """[B, L, D] (packed: [N, D]; with a cache a window [B, W, D]) -> the same shape, or that of the columns asked for."""
+        mixed = self.self_attn(self.input_layernorm(h), table, visible, cache, start, columns)
+        h = (h if columns is None else h[:, columns]) + mixed
         return h + self.mlp(self.post_attention_layernorm(h))
