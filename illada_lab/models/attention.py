@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from illada_lab.models.cache import LayerCache
+from illada_lab.models.linear import Linear
 from illada_lab.models.norm import RMSNorm
 from illada_lab.models.rope import rotate
 from illada_lab.models.segments import PackedSegments
@@ -95,10 +96,10 @@ class Attention(nn.Module):
         super().__init__()
         self.head_size, self.is_causal = spec.head_size, spec.is_causal
         d_kv = spec.n_kv_heads * spec.head_size
-        self.q_proj = nn.Linear(spec.d_model, spec.d_model, bias=False)
-        self.k_proj = nn.Linear(spec.d_model, d_kv, bias=False)
-        self.v_proj = nn.Linear(spec.d_model, d_kv, bias=False)
-        self.o_proj = nn.Linear(spec.d_model, spec.d_model, bias=False)
+        self.q_proj = Linear(spec.d_model, spec.d_model)
+        self.k_proj = Linear(spec.d_model, d_kv)
+        self.v_proj = Linear(spec.d_model, d_kv)
+        self.o_proj = Linear(spec.d_model, spec.d_model)
         if spec.has_qk_norm:
             self.q_norm = RMSNorm(spec.head_size, eps=spec.norm_eps)
             self.k_norm = RMSNorm(spec.head_size, eps=spec.norm_eps)

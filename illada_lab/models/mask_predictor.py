@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from illada_lab.models.cache import Cache, LayerCache
 from illada_lab.models.init import initialise
 from illada_lab.models.layer import Layer
+from illada_lab.models.linear import Linear, linear
 from illada_lab.models.norm import RMSNorm
 from illada_lab.models.rope import rotary_table
 from illada_lab.models.segments import PackedSegments, visibility
@@ -87,7 +88,7 @@ class MaskPredictor(nn.Module):
         self.layers = nn.ModuleList(Layer(spec) for _ in range(n_layers))
         self.norm = RMSNorm(d_model, eps=norm_eps)
         self._token_losses = _token_losses
-        self.lm_head = None if is_tied else nn.Linear(d_model, vocab_size, bias=False)
+        self.lm_head = None if is_tied else Linear(d_model, vocab_size)
         if not self.embed_tokens.weight.is_meta:
             initialise(self, spec, generator)
 
@@ -219,7 +220,7 @@ class MaskPredictor(nn.Module):
 
     def head(self, h: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         """Logits of hidden states."""
-        return F.linear(h, self.head_weight)
+        return linear(h, self.head_weight)
 
     def token_losses(self, h: Float[Tensor, "M D"], targets: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
         """-log p(target) in nats of hidden states; float32 whatever the precision of the head's product."""
@@ -248,4 +249,4 @@ class MaskPredictor(nn.Module):
 
 
 def _token_losses(h: Tensor, head_weight: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(F.linear(h, head_weight).float(), targets, reduction="none")
+    return F.cross_entropy(linear(h, head_weight).float(), targets, reduction="none")
