@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from illada_lab.models.cache import LayerCache
+from illada_lab.models.linear import Linear
 from illada_lab.models.norm import RMSNorm
 from illada_lab.models.rope import rotate
 from illada_lab.models.segments import PackedSegments
@@ -95,10 +96,10 @@ class Attention(nn.Module):
         super().__init__()
         self.head_size, self.is_causal = spec.head_size, spec.is_causal
         d_kv = spec.n_kv_heads * spec.head_size
-        self.q_proj = nn.Linear(spec.d_model, spec.d_model, bias=False)
-        self.k_proj = nn.Linear(spec.d_model, d_kv, bias=False)
-        self.v_proj = nn.Linear(spec.d_model, d_kv, bias=False)
-        self.o_proj = nn.Linear(spec.d_model, spec.d_model, bias=False)
+        self.q_proj = Linear(spec.d_model, spec.d_model)
+        self.k_proj = Linear(spec.d_model, d_kv)
+        self.v_proj = Linear(spec.d_model, d_kv)
+        self.o_proj = Linear(spec.d_model, spec.d_model)
         if spec.has_qk_norm:
             self.q_norm = RMSNorm(spec.head_size, eps=spec.norm_eps)
             self.k_norm = RMSNorm(spec.head_size, eps=spec.norm_eps)
@@ -112,6 +113,7 @@ class Attention(nn.Module):
         visible: Tensor | PackedSegments | None,
         cache: LayerCache | None = None,
         start: int = 0,
+        columns: slice | None = None,
     ) -> Tensor:
         """Mix positions.
 
@@ -121,13 +123,19 @@ class Attention(nn.Module):
             visible: bool [B, 1, L, L], None (all), or the segments of a packed batch; of a window [B, 1, 1, L].
             cache: keys and values of whole rows; those of the window are replaced in it, and all of them are attended to.
             start: first position of the window.
+            columns: of `h` (not packed), that ask; all of it is attended to. None: all ask.
         """
+        own, own_table = h, table
+        if columns is not None:
+            own, own_table = h[:, columns], (table[0][columns], table[1][columns])
+            if isinstance(visible, Tensor) and visible.shape[2] > 1:
+                visible = visible[:, :, columns]
         # One head axis behind the positions: [..., heads, E]; transposed so that positions and entries are last for RoPE.
         q, k, v = (
-            proj(h).unflatten(-1, (-1, self.head_size)).transpose(-3, -2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
+            proj(source).unflatten(-1, (-1, self.head_size)).transpose(-3, -2)
+            for proj, source in ((self.q_proj, own), (self.k_proj, h), (self.v_proj, h))
         )
-        q, k = rotate(self.q_norm(q), *table), rotate(self.k_norm(k), *table)
+        q, k = rotate(self.q_norm(q), *own_table), rotate(self.k_norm(k), *table)
         if cache is not None:
             cache.write(start, k, v)
             k, v = cache.keys, cache.values

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from illada_lab.models.attention import Attention, Table
 from illada_lab.models.cache import LayerCache
+from illada_lab.models.linear import Linear
 from illada_lab.models.norm import RMSNorm
 from illada_lab.models.segments import PackedSegments
 from illada_lab.models.spec import ModelSpec
@@ -15,9 +16,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(spec.d_model, spec.d_ffn, bias=False)
-        self.up_proj = nn.Linear(spec.d_model, spec.d_ffn, bias=False)
-        self.down_proj = nn.Linear(spec.d_ffn, spec.d_model, bias=False)
+        self.gate_proj = Linear(spec.d_model, spec.d_ffn)
+        self.up_proj = Linear(spec.d_model, spec.d_ffn)
+        self.down_proj = Linear(spec.d_ffn, spec.d_model)
 
     def forward(self, h: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
@@ -41,7 +42,9 @@ class Layer(nn.Module):
         visible: Tensor | PackedSegments | None,
         cache: LayerCache | None = None,
         start: int = 0,
+        columns: slice | None = None,
     ) -> Tensor:
-        """[B, L, D] (packed: [N, D]; with a cache a window [B, W, D]) -> the same shape."""
-        h = h + self.self_attn(self.input_layernorm(h), table, visible, cache, start)
+        """[B, L, D] (packed: [N, D]; with a cache a window [B, W, D]) -> the same shape, or that of the columns asked for."""
+        mixed = self.self_attn(self.input_layernorm(h), table, visible, cache, start, columns)
+        h = (h if columns is None else h[:, columns]) + mixed
         return h + self.mlp(self.post_attention_layernorm(h))

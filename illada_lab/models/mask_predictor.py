@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from illada_lab.models.cache import Cache, LayerCache
 from illada_lab.models.init import initialise
 from illada_lab.models.layer import Layer
+from illada_lab.models.linear import Linear, linear
 from illada_lab.models.norm import RMSNorm
 from illada_lab.models.rope import rotary_table
 from illada_lab.models.segments import PackedSegments, visibility
@@ -87,7 +88,7 @@ class MaskPredictor(nn.Module):
         self.layers = nn.ModuleList(Layer(spec) for _ in range(n_layers))
         self.norm = RMSNorm(d_model, eps=norm_eps)
         self._token_losses = _token_losses
-        self.lm_head = None if is_tied else nn.Linear(d_model, vocab_size, bias=False)
+        self.lm_head = None if is_tied else Linear(d_model, vocab_size)
         if not self.embed_tokens.weight.is_meta:
             initialise(self, spec, generator)
 
@@ -119,24 +120,33 @@ class MaskPredictor(nn.Module):
 
     def logits_at(self, x: Tokens, is_wanted: Positions, is_valid: Positions | None = None) -> Float[Tensor, "M V"]:
         """Logits at the wanted positions only, in row-major order: `self(x, is_valid)[is_wanted]` at less cost."""
-        return self.head(self.hidden(x, is_valid=is_valid)[is_wanted])
+        is_column = is_wanted.any(0).nonzero()[:, 0].tolist()
+        columns = slice(is_column[0], is_column[-1] + 1) if is_column else slice(0, x.shape[1])
+        return self.head(self.hidden(x, is_valid=is_valid, columns=columns)[is_wanted[:, columns]])
 
     def hidden(
-        self, x: Tokens, is_valid: Positions | None = None, segment_ids: Segments | None = None
-    ) -> Float[Tensor, "B L D"]:
+        self,
+        x: Tokens,
+        is_valid: Positions | None = None,
+        segment_ids: Segments | None = None,
+        columns: slice | None = None,
+    ) -> Float[Tensor, "B C D"]:
         """Last hidden states of padded rows, ready for `head`.
 
         Args:
             x: tokens.
             is_valid: positions that may be attended to.
             segment_ids: finer than `is_valid` (give one of the two): positions see their own segment only.
+            columns: wanted ones, C of them; None: all. The last layer computes these only.
         """
         self._check_length(x.shape[1])
         if segment_ids is None and is_valid is not None:
             segment_ids = is_valid.long()
+        elif segment_ids is None and columns is not None and self.spec.is_causal:
+            segment_ids = torch.ones_like(x)  # fewer queries than keys: "causal" alone would not say which queries
         visible = None if segment_ids is None else visibility(segment_ids, self.spec.is_causal)
         # Positions count along the row, also in its later segments: RoPE sees differences only.
-        return self._layers(x, torch.arange(x.shape[1], device=x.device), visible)
+        return self._layers(x, torch.arange(x.shape[1], device=x.device), visible, columns)
 
     def new_cache(self, n_rows: int, length: int) -> Cache:
         """An empty cache for rows of a length; `hidden_window` over all positions fills it.
@@ -163,8 +173,13 @@ class MaskPredictor(nn.Module):
         )
 
     def hidden_window(
-        self, x: Int[Tensor, "B W"], start: int, cache: Cache, is_valid: Bool[Tensor, "B L"] | None = None
-    ) -> Float[Tensor, "B W D"]:
+        self,
+        x: Int[Tensor, "B W"],
+        start: int,
+        cache: Cache,
+        is_valid: Bool[Tensor, "B L"] | None = None,
+        columns: slice | None = None,
+    ) -> Float[Tensor, "B C D"]:
         """Last hidden states of a window of the canvas; what lies outside of it is read from the cache, not computed.
 
         Args:
@@ -172,13 +187,14 @@ class MaskPredictor(nn.Module):
             start: first position.
             cache: of the whole canvas; the window's part is replaced. With a window over the whole canvas this is a full pass.
             is_valid: positions of the canvas that may be attended to; None: all.
+            columns: of the window, C of them, that are wanted; None: all. The last layer computes these only.
         """
         positions = torch.arange(start, start + x.shape[1], device=x.device)
         visible = None if is_valid is None else is_valid[:, None, None, :]
         table = rotary_table(positions, self.spec.head_size, self.spec.rope_theta)
         h = self.embed_tokens(x)
-        for layer, kept in zip(self.layers, cache.layers, strict=True):
-            h = layer(h, table, visible, kept, start)
+        for number, (layer, kept) in enumerate(zip(self.layers, cache.layers, strict=True), start=1):
+            h = layer(h, table, visible, kept, start, columns if number == len(self.layers) else None)
         return self.norm(h)
 
     def hidden_packed(self, x: Int[Tensor, " N"], segments: PackedSegments) -> Float[Tensor, "N D"]:
@@ -204,7 +220,7 @@ class MaskPredictor(nn.Module):
 
     def head(self, h: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
         """Logits of hidden states."""
-        return F.linear(h, self.head_weight)
+        return linear(h, self.head_weight)
 
     def token_losses(self, h: Float[Tensor, "M D"], targets: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
         """-log p(target) in nats of hidden states; float32 whatever the precision of the head's product."""
@@ -218,11 +234,13 @@ class MaskPredictor(nn.Module):
         if self.spec.vocab_size >= MIN_COMPILED_VOCABULARY:
             self._token_losses = torch.compile(_token_losses, dynamic=True)
 
-    def _layers(self, x: Tensor, positions: Tensor, visible: Tensor | PackedSegments | None) -> Tensor:
+    def _layers(
+        self, x: Tensor, positions: Tensor, visible: Tensor | PackedSegments | None, columns: slice | None = None
+    ) -> Tensor:
         table = rotary_table(positions, self.spec.head_size, self.spec.rope_theta)
         h = self.embed_tokens(x)
-        for layer in self.layers:
-            h = layer(h, table, visible)
+        for number, layer in enumerate(self.layers, start=1):
+            h = layer(h, table, visible, columns=columns if number == len(self.layers) else None)
         return self.norm(h)
 
     def _check_length(self, length: int) -> None:
@@ -231,4 +249,4 @@ class MaskPredictor(nn.Module):
 
 
 def _token_losses(h: Tensor, head_weight: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(F.linear(h, head_weight).float(), targets, reduction="none")
+    return F.cross_entropy(linear(h, head_weight).float(), targets, reduction="none")

@@ -45,8 +45,10 @@ class CachingPredictor(Predictor, Protocol):
         """An empty cache of a canvas [n_rows, length]."""
         ...
 
-    def hidden_window(self, x: Tensor, start: int, cache: Cache, is_valid: Tensor | None = None) -> Tensor:
-        """Tokens [B, W] from position `start` on -> hidden states [B, W, D]; updates the cache."""
+    def hidden_window(
+        self, x: Tensor, start: int, cache: Cache, is_valid: Tensor | None = None, columns: slice | None = None
+    ) -> Tensor:
+        """Tokens [B, W] from position `start` on -> hidden states [B, C, D] of the window's columns; updates the cache."""
         ...
 
     def head(self, h: Tensor) -> Tensor:

@@ -83,11 +83,12 @@ class Asker:
         if not is_full:
             assert window is not None, "a cache belongs to a block"
             start, stop = window.start, stop if self.cache == "prefix" else window.stop
-        logits = self._ask(x, is_wanted, is_valid, rows, start, stop, is_blind=False)
+        computed = slice(start, stop)
+        logits = self._ask(x, is_wanted, is_valid, rows, computed, window, is_blind=False)
         passes = 1
         if self.guidance_scale:
             blind = torch.where(is_prompt, self.predictor.tokens.mask, x)
-            without = self._ask(blind, is_wanted, is_valid, rows, start, stop, is_blind=True)
+            without = self._ask(blind, is_wanted, is_valid, rows, computed, window, is_blind=True)
             logits = without + (1 + self.guidance_scale) * (logits - without)
             passes = 2
         self.nfe[rows] += passes
@@ -100,12 +101,12 @@ class Asker:
         is_wanted: Tensor,
         is_valid: Tensor | None,
         rows: Tensor,
-        start: int,
-        stop: int,
+        computed: slice,
+        window: slice | None,
         *,
         is_blind: bool,
     ) -> Tensor:
-        """One pass over the columns from `start` to `stop`."""
+        """One pass over the computed columns, for logits inside of the window."""
         predictor = self.predictor
         if self.cache is None:
             at = getattr(predictor, "logits_at", None)
@@ -115,8 +116,10 @@ class Asker:
             self._kept[is_blind] = _Kept(predictor.new_cache(*x.shape), rows)
         kept = self._kept[is_blind]
         kept.keep(rows)
-        h = predictor.hidden_window(x[:, start:stop], start, kept.cache, is_valid)
-        return predictor.head(h[is_wanted[:, start:stop]])
+        window = computed if window is None else window
+        columns = slice(window.start - computed.start, window.stop - computed.start)
+        h = predictor.hidden_window(x[:, computed], computed.start, kept.cache, is_valid, columns)
+        return predictor.head(h[is_wanted[:, window]])
 
 
 @dataclass

@@ -6,10 +6,12 @@ import time
 
 import torch
 
+from illada_lab.models.linear import linear
+
 
 @functools.cache
 def matmul_rate(device: torch.device | str, precision: str, size: int = 1024, seconds: float = 0.2) -> float:
-    """Floating-point operations per second of a square matrix product, the best of several.
+    """Floating-point operations per second of a square matrix product as the model computes it, the best of several.
 
     Args:
         device: where.
@@ -22,10 +24,11 @@ def matmul_rate(device: torch.device | str, precision: str, size: int = 1024, se
     size = 8 * size if device.type == "cuda" else size
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best, end = float("inf"), time.perf_counter() + seconds
-    (a @ b).sum().item()
+    b = b.t()  # as a weight stands
+    linear(a, b).sum().item()
     while time.perf_counter() < end or best == float("inf"):
         start = time.perf_counter()
-        (a @ b)[0, 0].item()  # reading an entry waits for the device
+        linear(a, b)[0, 0].item()  # reading an entry waits for the device
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
 

@@ -89,11 +89,20 @@ def test_all_masked_looks_the_same_from_everywhere_unless_bos_stands_in_front():
 
 
 @torch.no_grad()
-def test_logits_at_equals_the_full_head():
-    model = small_predictor()
-    x = torch.randint(7, 24, (3, 10))
-    is_wanted = torch.rand(3, 10) < 0.4
-    torch.testing.assert_close(model.logits_at(x, is_wanted), model(x)[is_wanted])
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("is_padded", [False, True])
+@pytest.mark.parametrize("columns", [(0, 10), (3, 7), (9, 10), (0, 0)])
+def test_logits_at_equals_the_full_head(is_causal, is_padded, columns):
+    """Also where the last layer computes a few columns only."""
+    model = small_predictor(is_causal=is_causal)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(7, 24, (3, 10), generator=generator)
+    is_wanted = torch.zeros(3, 10, dtype=torch.bool)
+    is_wanted[:2, slice(*columns)] = torch.rand(2, columns[1] - columns[0], generator=generator) < 0.6
+    is_valid = torch.ones(3, 10, dtype=torch.bool)
+    is_valid[1, :3] = False
+    is_valid = is_valid if is_padded else None
+    torch.testing.assert_close(model.logits_at(x, is_wanted, is_valid), model(x, is_valid)[is_wanted])
 
 
 @torch.no_grad()

@@ -23,6 +23,8 @@ def test_a_window_with_fresh_keys_equals_the_full_pass(is_padded):
     assert torch.allclose(first[is_valid], full[is_valid], atol=1e-5)
     window = predictor.head(predictor.hidden_window(x[:, 5:9], 5, cache, is_valid))
     assert torch.allclose(window, full[:, 5:9], atol=1e-5)
+    part = predictor.head(predictor.hidden_window(x[:, 5:9], 5, cache, is_valid, slice(1, 3)))
+    assert torch.allclose(part, full[:, 6:8], atol=1e-5)
     fewer = predictor.head(predictor.hidden_window(x[1:, 5:9], 5, cache.rows(torch.tensor([1, 2])), is_valid[1:]))
     assert torch.allclose(fewer, full[1:, 5:9], atol=1e-5)
     assert (

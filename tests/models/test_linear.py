@@ -1,0 +1,85 @@
+"""Linear maps by oneDNN: the same numbers and gradients as PyTorch's own, and only where they belong."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from illada_lab.models import linear as module
+from illada_lab.models.linear import MIN_OPERATIONS, Linear, linear, onednn_pays, torch_products
+
+has_op = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN")
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """oneDNN for everything, whatever this processor is; counts its products."""
+    calls, product = [], module._product
+    monkeypatch.setattr(module, "onednn_pays", lambda: True)
+    monkeypatch.setattr(module, "MIN_OPERATIONS", 0)
+    monkeypatch.setattr(module, "_product", lambda x, weight: calls.append(x.shape) or product(x, weight))
+    return calls
+
+
+def operands(*shape, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(*shape, 48, generator=generator, dtype=dtype).requires_grad_()
+    weight = nn.Parameter(torch.randn(32, 48, generator=generator, dtype=dtype))
+    return x, weight
+
+
+@has_op
+@pytest.mark.parametrize("shape", [(5,), (2, 7), (2, 3, 4), (1,)])
+def test_values_and_gradients_are_those_of_torch(shape, chosen):
+    x, weight = operands(*shape)
+    ours, theirs = linear(x, weight), F.linear(x, weight)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    upstream = torch.randn_like(theirs)
+    found = torch.autograd.grad(ours, (x, weight), upstream)
+    expected = torch.autograd.grad(theirs, (x, weight), upstream)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert len(chosen) == 3
+
+
+@has_op
+def test_gradients_only_where_they_are_asked_for(chosen):
+    x, weight = operands(5)
+    linear(x.detach(), weight).sum().backward()
+    assert len(chosen) == 2 and weight.grad is not None
+    with torch.no_grad():
+        assert not linear(x, weight).requires_grad
+
+
+@has_op
+def test_what_is_not_plain_float32_stays_with_torch(chosen):
+    x, weight = operands(5, dtype=torch.float64)
+    linear(x, weight)
+    x, weight = operands(5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert linear(x, weight).dtype == torch.bfloat16
+    linear(x.to("meta"), nn.Parameter(weight.to("meta")))
+    with torch_products():
+        linear(x, weight)
+    assert not chosen
+    linear(x, weight)
+    assert chosen
+
+
+@has_op
+def test_small_products_stay_with_torch(chosen, monkeypatch):
+    monkeypatch.setattr(module, "MIN_OPERATIONS", MIN_OPERATIONS)
+    linear(*operands(5))
+    assert not chosen
+    linear(*operands(MIN_OPERATIONS // (2 * 48 * 32) + 1))
+    assert chosen
+
+
+def test_the_choice_is_one_of_the_processor_and_does_not_change():
+    assert onednn_pays() is onednn_pays()
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        assert not onednn_pays()
+
+
+def test_it_is_a_linear_layer_to_everyone_else():
+    layer = Linear(48, 32)
+    assert isinstance(layer, nn.Linear) and layer.bias is None and list(layer.state_dict()) == ["weight"]
