@@ -3,9 +3,10 @@
     python -m benchmarks.sampling [--device cpu] [--threads 2] [--rounds 3] [--toy FOLDER]
 
 The baseline is the published loop as one writes it first: logits at every position of the canvas, at every step, all of them turned
-into probabilities, with PyTorch's own matrix products. Variants take turns round by round; a ratio is the median over rounds of (plain loop / variant). On a CPU a random
-model of 44M parameters, on a GPU the 8B shape with random weights in bf16. A fine-tuned toy model (`make reproduce` leaves
-one) shows what a threshold costs in exact match. Writes a table and `benchmarks/results/sampling_<device>.json`.
+into probabilities, with PyTorch's own matrix products. Variants take turns round by round; a ratio is the median over rounds of (plain
+loop / variant). On a CPU a random model of 44M parameters, on a GPU the 8B shape with random weights in bf16. A fine-tuned toy
+model (`make reproduce` leaves one) shows what a threshold costs in exact match.
+Writes a table and `benchmarks/results/sampling_<device>.json`.
 """
 
 import statistics
