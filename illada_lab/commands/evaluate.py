@@ -13,6 +13,9 @@ from omegaconf import DictConfig
 # Settings that a score can depend on; the others belong to training and to `sample`, and would be passed over in silence.
 EFFECTIVE = {"checkpoint", "seed", "evaluation", "scale"}
 WORLD = "toy"
+# Settings of tasks that an autoregressive model has no use for: it answers greedily and is scored by the chain rule.
+MASKED_ONLY = ("scoring", "n_samples", "has_eos", "block_length", "thinking_power")
+GREEDY = ("_target_", "max_length", "stop_strings")
 
 
 def translate(overrides: Sequence[str]) -> list[str]:
@@ -68,18 +71,17 @@ def _benchmark(config: DictConfig) -> int:
     from illada_lab.manifest import manifest
 
     benchmark, loaded = build(config.evaluation), load(config)
-    folder = Path(benchmark.out or loaded.path.parent.parent / "evaluation" / benchmark.name)
+    folder = Path(benchmark.out or _home(loaded.path) / "evaluation" / benchmark.name)
     about = {**manifest(seed=config.seed, scale=loaded.config["scale"]["name"]), **_about(config, loaded)}
     about["evaluation"] = to_plain(config.evaluation)
     is_twin = loaded.predictor.spec.is_causal
+    if is_twin:
+        _refuse_for_twins(config)
     if isinstance(benchmark, HarnessTask):
         found = benchmark.run(str(config.checkpoint), folder, seed=config.seed, about=about, is_twin=is_twin)
         return _tell(found, folder)
-    if is_twin:
-        _refuse_for_twins(config)
     results = run_benchmark(
-        benchmark, loaded.predictor, loaded.tokenizer, folder,
-        model={"checkpoint": str(loaded.path), "step": loaded.step}, about=about,
+        benchmark, loaded.predictor, loaded.tokenizer, folder, model=_model(loaded), about=about,
         has_bos=bool(loaded.config["data"].get("adds_bos")), seed=config.seed,
     )  # fmt: skip
     return _tell(results, folder)
@@ -95,75 +97,118 @@ def _tell(results: dict[str, Any], folder: Path) -> int:
 
 
 def _refuse_for_twins(config: DictConfig) -> None:
-    """Raise ValueError for settings of the sampler that greedy decoding does not have, where they differ from the file's."""
-    sampler, used = config.evaluation.sampler, ("_target_", "max_length", "block_length", "stop_strings", "remasking")
-    idle = {"steps_per_block": None, "temperature": 0.0, "end_of_thinking": None}
-    for key in sampler:
-        if key not in used and sampler[key] != idle.get(key):
-            raise ValueError(
-                f"evaluation.sampler.{key} = {sampler[key]}; has no effect on an autoregressive model, which answers greedily; leave it out"
-            )
+    """Raise ValueError for settings of the task that greedy decoding and the chain rule do not have.
+
+    The task's own file was written for mask predictors, so what it says is passed over (and told in the result); what differs from it
+    was meant.
+    """
+    from illada_lab.config import compose, groups, to_plain
+
+    own, name = to_plain(config.evaluation), config.evaluation.name
+    file: dict[str, Any] = (
+        to_plain(compose([f"evaluation={name}"]).evaluation) if name in groups()["evaluation"] else {}
+    )
+    parts = [("evaluation", own, file, lambda key: key not in MASKED_ONLY)]
+    if "sampler" in own:
+        parts.append(("evaluation.sampler", own["sampler"], file.get("sampler", {}), lambda key: key in GREEDY))
+    for place, given, usual, has_effect in parts:
+        for key, value in given.items():
+            if not has_effect(key) and value != usual.get(key):
+                raise ValueError(
+                    f"{place}.{key} = {value}; has no effect on an autoregressive model, which answers greedily; leave it out"
+                )
 
 
 def _world(config: DictConfig) -> int:
     """The world's own questions."""
-    from illada_lab.commands.writing import is_chat, load
-    from illada_lab.data.worlds import World
-    from illada_lab.evaluation.sandbox import WARNING
-    from illada_lab.evaluation.world_suite import evaluate_base, evaluate_instruct
+    from illada_lab.commands.writing import load
+    from illada_lab.evaluation.folder import claim_folder, digest_of
+    from illada_lab.evaluation.journal import Journal
+    from illada_lab.evaluation.run import ITEMS
     from illada_lab.manifest import manifest
+    from illada_lab.report.results import write_text
     from illada_lab.report.tables import print_rows
 
     loaded = load(config)
-    source = loaded.config["data"]["source"]
+    ask = _suite(config, loaded)
+    # Every combination of settings has a folder of its own: nothing is in the way of a second run with others.
+    settings = {"model": _model(loaded), "seed": config.seed, **_asked(config)}
+    folder = _home(loaded.path) / "evaluation" / f"{WORLD}-{digest_of(settings)}"
+    claim_folder(folder, settings)
+    result = ask(journal=Journal(folder / ITEMS))
+    print_rows(result.rows)
+    path = _home(loaded.path) / "evaluation.json"
+    about = manifest(seed=config.seed, scale=loaded.config["scale"]["name"])
+    told = {**about, **_about(config, loaded), **settings, "n_items": len(result.items), **result.settings}
+    written = {"manifest": told, "rows": result.rows, "health": result.health, "items": result.items}
+    write_text(path, json.dumps(written, indent=1) + "\n")
+    print(f"written: {path}\nitems: {folder}/{ITEMS}")
+    return 0
+
+
+def _suite(config: DictConfig, loaded: Any) -> Any:
+    """What asks a model the questions of its world: a call with `journal` as its argument.
+
+    Raises:
+        ValueError: a model of no world, or a setting that has no effect on it.
+    """
+    from functools import partial
+
+    from illada_lab.commands.writing import is_chat
+    from illada_lab.data.worlds import World
+    from illada_lab.evaluation.sandbox import WARNING
+    from illada_lab.evaluation.world_suite import evaluate_base, evaluate_instruct
+
+    source, asked = loaded.config["data"]["source"], config.evaluation
     if "world_seed" not in source:
+        known = loaded.config["scale"]["name"] if loaded.path.is_dir() else "trained on text"
         raise ValueError(
-            f"checkpoint = {config.checkpoint}; trained on text, which has no questions; its bits per byte are in history.json, "
-            "or a model trained with data=world"
+            f"checkpoint = {config.checkpoint}; {known} is a model of no world, so it cannot be asked about one; "
+            "tasks=gsm8k data.path=..., or a run trained with data=world"
         )
-    world = World(seed=source["world_seed"], n_people=source["n_people"])
-    n = config.evaluation.n_questions
-    if config.evaluation.run_code:
-        print(WARNING, file=sys.stderr)
-    if (is_chat(loaded.config) or loaded.predictor.spec.is_causal) and (
-        config.evaluation.n_mc_samples != config.scale.n_mc_samples
-    ):
+    has_masks = not (is_chat(loaded.config) or loaded.predictor.spec.is_causal)
+    if not has_masks and asked.n_mc_samples != config.scale.n_mc_samples:
         raise ValueError(
-            f"evaluation.n_mc_samples = {config.evaluation.n_mc_samples}; has no effect on this model, which is scored without masks; "
+            f"evaluation.n_mc_samples = {asked.n_mc_samples}; has no effect on this model, which is scored without masks; "
             "leave it out"
         )
+    world = World(seed=source["world_seed"], n_people=source["n_people"])
+    parts = (loaded.predictor, loaded.tokenizer, world)
     if is_chat(loaded.config):
-        result = evaluate_instruct(
-            loaded.predictor,
-            loaded.tokenizer,
-            world,
-            n_questions=n,
-            run_code=config.evaluation.run_code,
-            seed=config.seed,
+        if asked.run_code:
+            print(WARNING, file=sys.stderr)
+        return partial(
+            evaluate_instruct, *parts, n_questions=asked.n_questions, run_code=asked.run_code, seed=config.seed
         )
-    else:
-        if config.evaluation.run_code:
-            raise ValueError("evaluation.run_code = true; has no effect: base models are asked for no functions; false")
-        result = evaluate_base(
-            loaded.predictor,
-            loaded.tokenizer,
-            world,
-            n_questions=n,
-            n_mc_samples=config.evaluation.n_mc_samples,
-            seed=config.seed,
-        )
-    print_rows(result.rows)
-    path = loaded.path.parent.parent / "evaluation.json"
-    about = manifest(seed=config.seed, scale=loaded.config["scale"]["name"])
-    told = {**about, **_about(config, loaded), "n_items": len(result.items), **result.settings}
-    path.write_text(
-        json.dumps({"manifest": told, "rows": result.rows, "health": result.health, "items": result.items}, indent=1)
+    if asked.run_code:
+        raise ValueError("evaluation.run_code = true; has no effect: base models are asked for no functions; false")
+    return partial(
+        evaluate_base, *parts, n_questions=asked.n_questions, n_mc_samples=asked.n_mc_samples, seed=config.seed
     )
-    print(f"written: {path}")
-    return 0
+
+
+def _asked(config: DictConfig) -> dict[str, Any]:
+    from illada_lab.config import to_plain
+
+    return {"evaluation": to_plain(config.evaluation)}
+
+
+def _home(path: Path) -> Path:
+    """The folder of a run, or of a published checkpoint: where its results go."""
+    if path.is_dir():
+        return path
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
+
+
+def _model(loaded: Any) -> dict[str, Any]:
+    """What tells this model from others."""
+    from illada_lab.evaluation.folder import fingerprint
+
+    return {"checkpoint": str(loaded.path), "step": loaded.step, "weights": fingerprint(loaded.predictor)}
 
 
 def _about(config: DictConfig, loaded: Any) -> dict[str, Any]:
     """What the manifest of a result says of its model."""
     dtype = str(loaded.predictor.head_weight.dtype).removeprefix("torch.")
-    return {"checkpoint": str(config.checkpoint), "step": loaded.step, "dtype": dtype, "config": loaded.config}
+    return {"checkpoint": str(config.checkpoint), "step": loaded.step, "dtype": dtype, "config": loaded.config,
+            "weights": _model(loaded)["weights"]}  # fmt: skip

@@ -1,10 +1,31 @@
 """A folder of results is one run's: the same model and settings, or another folder."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 SETTINGS = "settings.json"
+# Weights of each tensor that a fingerprint looks at. Training changes all of them; our choice: 8B parameters take no time.
+N_LOOKED_AT = 64
+
+
+def fingerprint(model: nn.Module) -> str:
+    """What tells a model from another that was trained into the same folder: a digest of some weights of every tensor."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        some = tensor.flatten()[:: max(1, tensor.numel() // N_LOOKED_AT)]
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(some.cpu().to(torch.float64).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def digest_of(settings: dict[str, Any]) -> str:
+    """A short name for settings: plain data."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def claim_folder(folder: Path, settings: dict[str, Any]) -> None:

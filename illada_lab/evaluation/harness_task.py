@@ -24,7 +24,7 @@ class HarnessTask:
         scoring: confidence or monte_carlo, of tasks that score candidates; null: the task generates answers.
         n_samples: mask sets per candidate (monte_carlo).
         has_eos: EOS stands behind a candidate, visible (confidence).
-        max_length, block_length: budget of an answer and its blocks, tokens, of tasks that generate.
+        max_length, block_length: budget of an answer and its blocks, tokens, of tasks that generate; the budget replaces the task's own.
         n_items: the first so many questions only; null: all.
         batch_size: answers generated together.
         out: folder of the results; null: `evaluation/<name>` beside the checkpoint.
@@ -88,7 +88,7 @@ class HarnessTask:
 
         begin = time.perf_counter()
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "batch_size")}
-        claim_folder(folder, {**settings, "checkpoint": str(checkpoint), "seed": seed})
+        claim_folder(folder, {**settings, "checkpoint": str(checkpoint), "weights": about.get("weights"), "seed": seed})
         keys = ("max_length",) if is_twin else ("scoring", "n_samples", "has_eos", "max_length", "block_length")
         asked = {key: settings[key] for key in keys}
         model = IlladaLab(
@@ -99,6 +99,8 @@ class HarnessTask:
             model=model, tasks=[local_task(self.task, self.path) if self.path else self.task],
             num_fewshot=self.n_shots, limit=self.n_items, apply_chat_template=self.is_chat,
             fewshot_as_multiturn=self.is_chat and self.n_shots > 0, use_cache=str(folder / "asked"),
+            # Upstream tasks name budgets of their own (MMLU-Pro 2048), which would go before this one.
+            gen_kwargs=None if self.max_length is None else {"max_gen_toks": self.max_length},
             random_seed=seed, numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
         )  # fmt: skip
         assert found is not None, "only other ranks get nothing"

@@ -2,9 +2,10 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -88,7 +89,7 @@ def monte_carlo_log_likelihoods(
     if n_samples < 1:
         raise ValueError(f"n_samples = {n_samples}; at least one mask set; 1 or more")
     drawn: list[tuple[Tensor, Tensor]] = []  # of each pair: number of the mask set of each sample, number of its masks
-    sets: list[list[Tensor]] = []
+    sets: list[Tensor] = []
     for _, response in pairs:
         length = len(response)
         n = 1 if length == 1 else n_samples
@@ -96,7 +97,9 @@ def monte_carlo_log_likelihoods(
         is_masked = torch.rand(n, length, generator=generator).argsort(1).argsort(1) < counts[:, None]
         distinct, number = is_masked.unique(dim=0, return_inverse=True)
         drawn.append((number, counts))
-        sets.append(list(distinct))
+        sets.append(distinct)
+    if not pairs:
+        return []
     sums = _masked_sums(predictor, pairs, sets, guidance_scale)
     found = []
     for (_, response), of_set, (number, counts) in zip(pairs, sums, drawn, strict=True):
@@ -174,41 +177,44 @@ def mask_set_table(
     check_pairs(predictor, pairs)
     sets = torch.tensor([s for s in itertools.product((False, True), repeat=len(response)) if any(s)])
     table = torch.full(sets.shape, torch.nan, dtype=torch.float64)
-    for batch, is_masked, log_p in _passes(predictor, pairs, [list(sets)], guidance_scale):
-        chosen = [number for _, number in batch]
-        table[chosen] = torch.full(is_masked.shape, torch.nan, dtype=torch.float64).masked_scatter(is_masked, log_p)
+    for batch, is_masked, log_p in _passes(predictor, pairs, [sets], guidance_scale):
+        table[batch] = torch.full(is_masked.shape, torch.nan, dtype=torch.float64).masked_scatter(is_masked, log_p)
     return sets, table
 
 
 def _masked_sums(
-    predictor: Predictor, pairs: Sequence[Pair], sets: list[list[Tensor]], guidance_scale: float
+    predictor: Predictor, pairs: Sequence[Pair], sets: list[Tensor], guidance_scale: float
 ) -> list[Float[Tensor, " n"]]:
     """Of each pair, for each of its mask sets: sum of log p of the true tokens at the masked positions."""
-    found = [torch.zeros(len(own), dtype=torch.float64) for own in sets]
+    sums = torch.zeros(sum(map(len, sets)), dtype=torch.float64)
     for batch, is_masked, log_p in _passes(predictor, pairs, sets, guidance_scale):
-        sums = torch.zeros(len(batch), dtype=torch.float64).index_add(0, is_masked.nonzero()[:, 0], log_p)
-        for (pair, number), value in zip(batch, sums.tolist(), strict=True):
-            found[pair][number] = value
-    return found
+        sums.index_add_(0, batch[is_masked.nonzero()[:, 0]], log_p)
+    return list(sums.split([len(own) for own in sets]))
 
 
-def _passes(predictor: Predictor, pairs: Sequence[Pair], sets: list[list[Tensor]], guidance_scale: float):
-    """Batches of mask sets: ((pair, number of the set) of each, the sets side by side, log p of what they mask)."""
-    jobs = [(pair, number) for pair, own in enumerate(sets) for number in range(len(own))]
-    lengths = [len(pairs[pair][0]) + len(pairs[pair][1]) for pair, _ in jobs]
-    n_masks = [n for own in sets for n in torch.stack(own).sum(1).tolist()] if jobs else []
-    for batch in batches_by_length(lengths, n_masks, n_vocabulary(predictor)):
-        chosen = [jobs[i] for i in batch]
-        own = {pair: n for n, pair in enumerate(dict.fromkeys(pair for pair, _ in chosen))}
-        padded = Padded.of(predictor, [pairs[pair] for pair in own])
-        rows = torch.tensor([own[pair] for pair, _ in chosen])
-        width = max(len(pairs[pair][1]) for pair in own)
-        masks = torch.zeros(len(chosen), width, dtype=torch.bool)
-        for n, (pair, number) in enumerate(chosen):
-            masks[n, : len(pairs[pair][1])] = sets[pair][number]
-        rows = rows.to(device_of(predictor))
-        wanted = torch.zeros(len(chosen), padded.clean.shape[1], dtype=torch.bool, device=rows.device)
-        is_own = torch.arange(width) < padded.is_response.sum(1).cpu()[rows.cpu()][:, None]
-        wanted[padded.is_response[rows]] = masks[is_own].to(rows.device)
-        log_p = true_log_probs(predictor, padded, rows, wanted, guidance_scale)
-        yield chosen, masks, log_p.cpu()
+def _passes(
+    predictor: Predictor, pairs: Sequence[Pair], sets: list[Tensor], guidance_scale: float
+) -> Iterator[tuple[Int[Tensor, " b"], Bool[Tensor, "b R"], Float[Tensor, " M"]]]:
+    """Batches of mask sets: their numbers counted through all pairs, the sets side by side, log p of what they mask.
+
+    Args:
+        predictor: the model.
+        pairs: token ids.
+        sets: mask sets of each pair, bool [n, length of its response].
+        guidance_scale: classifier-free guidance; 0 is off.
+    """
+    widest = max(len(response) for _, response in pairs)
+    masks = torch.cat([F.pad(own, (0, widest - own.shape[1])) for own in sets])
+    owner = torch.arange(len(pairs)).repeat_interleave(torch.tensor([len(own) for own in sets]))
+    lengths = torch.tensor([len(prompt) + len(response) for prompt, response in pairs])[owner]
+    device = device_of(predictor)
+    for batch in batches_by_length(lengths.tolist(), masks.sum(1).tolist(), n_vocabulary(predictor)):
+        chosen = torch.tensor(batch)
+        own, rows = owner[chosen].unique(return_inverse=True)
+        padded, is_masked = Padded.of(predictor, [pairs[i] for i in own.tolist()]), masks[chosen]
+        is_response = padded.is_response[rows.to(device)]
+        # Row by row, a pair's response has as many places in the layout as in its sets.
+        in_response = torch.arange(widest) < padded.is_response.sum(1).cpu()[rows][:, None]
+        wanted = torch.zeros_like(is_response).masked_scatter(is_response, is_masked[in_response].to(device))
+        log_p = true_log_probs(predictor, padded, rows.to(device), wanted, guidance_scale)
+        yield chosen, is_masked, log_p.cpu()

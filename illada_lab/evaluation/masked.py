@@ -104,7 +104,7 @@ def n_vocabulary(predictor: Predictor) -> int:
     return len(getattr(predictor, "head_weight", ()))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def true_log_probs(
     predictor: Predictor,
     padded: Padded,
@@ -132,12 +132,18 @@ def true_log_probs(
     logits = asker.logits_at(
         x[kept], masks, valid[kept] if has_padding else None, is_prompt[kept], torch.arange(len(kept), device=x.device)
     )
-    normaliser = logits.double().logsumexp(1)
+    normaliser = _log_sum_exp(logits)
     # Number of the prediction at each position of the rows that were asked.
     place = torch.zeros(masks.shape, dtype=torch.long, device=x.device)
     place[masks] = torch.arange(len(logits), device=x.device)
     asked = place[copy_of][is_masked]
     return logits[asked, clean[is_masked]].double() - normaliser[asked]
+
+
+def _log_sum_exp(logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:
+    """log sum exp of each row in float64, its exponentials in float32: those of a large vocabulary are most of what is left to do."""
+    top = logits.amax(1, keepdim=True)
+    return top[:, 0].double() + (logits.float() - top.float()).exp_().sum(1, dtype=torch.float64).log()
 
 
 def _distinct(keys: Int[Tensor, "b W"]) -> tuple[Int[Tensor, " k"], Int[Tensor, " b"]]:

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from illada_lab.evaluation.folder import claim_folder
 from illada_lab.evaluation.generation import Generated, generate
 from illada_lab.evaluation.health import health
 from illada_lab.evaluation.intervals import bootstrap
+from illada_lab.evaluation.journal import Journal, Records
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.samplers import EndOfThinking
 
@@ -61,25 +63,23 @@ def run_benchmark(
     # Similar lengths share a batch; the batches are the same whenever the run was broken off.
     order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
     batches = [order[i : i + benchmark.batch_size] for i in range(0, len(order), benchmark.batch_size)]
-    done = _done(folder / ITEMS, [items[i].key for batch in batches for i in batch], [len(batch) for batch in batches])
-    records = [json.loads(line) for line in done]
-    n_done, seconds, generations = len(records), 0.0, []
-    with (folder / ITEMS).open("a", encoding="utf-8") as file:
-        for number, batch in enumerate(batches):
-            if sum(map(len, batches[:number])) < n_done:
-                continue
-            written, took = generate(
-                predictor, tokenizer, [prompts[i] for i in batch], sampler, batch_size=len(batch),
-                generator=torch.Generator().manual_seed(seed * 1_000_003 + number),
-            )  # fmt: skip
-            seconds, generations = seconds + took, generations + written
-            for record in _judge(benchmark, [items[i] for i in batch], written):
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                records.append(record)
-            file.flush()
+    journal, records, seconds, generations = Journal(folder / ITEMS), [], 0.0, []
+
+    def answer(number: int, batch: Sequence[int]) -> Records:
+        nonlocal seconds
+        written, took = generate(
+            predictor, tokenizer, [prompts[i] for i in batch], sampler, batch_size=len(batch),
+            generator=torch.Generator().manual_seed(seed * 1_000_003 + number),
+        )  # fmt: skip
+        seconds += took
+        generations.extend(written)
+        return _judge(benchmark, [items[i] for i in batch], written)
+
+    for number, batch in enumerate(batches):
+        records += journal.batch([items[i].key for i in batch], partial(answer, number, batch))
     results = {
         "manifest": {**about, "seed": seed, "model": model, **told, "n_items": len(records),
-                     "n_items_of_this_call": len(records) - n_done, "seconds": time.perf_counter() - begin},
+                     "n_items_of_this_call": journal.n_new, "seconds": time.perf_counter() - begin},
         "rows": rows_of(benchmark, records, seed),
         "health": health(generations, seconds, predictor.tokens),
     }  # fmt: skip
@@ -164,27 +164,6 @@ def _judge(benchmark: Benchmark, items: Sequence[Item], written: Sequence[Genera
          "is_correct": j.is_correct, "note": j.note, "stop_reason": g.stop_reason, "n_tokens": g.n_tokens, "nfe": g.nfe}
         for item, g, j in zip(items, written, judged, strict=True)
     ]  # fmt: skip
-
-
-def _done(file: Path, keys: Sequence[str], sizes: Sequence[int]) -> list[str]:
-    """Lines of the items that are answered: whole batches of this run; what stands behind them is cut off the file."""
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
-    n_good = 0
-    for line, key in zip(lines, keys, strict=False):
-        try:
-            if not line.endswith("\n") or json.loads(line).get("key") != key:
-                break
-        except (json.JSONDecodeError, AttributeError):
-            break
-        n_good += 1
-    n_whole = 0
-    for size in sizes:
-        if n_whole + size > n_good:
-            break
-        n_whole += size
-    if len(lines) > n_whole:
-        file.write_text("".join(lines[:n_whole]), encoding="utf-8")
-    return lines[:n_whole]
 
 
 def _plain(sampler: Any) -> dict[str, Any]:

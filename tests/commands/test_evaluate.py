@@ -22,6 +22,25 @@ def test_results_say_how_they_came_about(models, model, capsys):
     assert all(row["ci_low"] <= row["value"] <= row["ci_high"] and row["n"] for row in found["rows"])
 
 
+def test_items_are_written_as_they_come_and_a_rerun_asks_nothing(models, monkeypatch):
+    words = ["evaluate", models["base"], "scale=smoke", "evaluation.n_questions=2", "seed=5"]
+    home = Path(models["base"].partition("=")[2])
+    before = set(home.glob("evaluation/toy-*"))
+    assert main(words) == 0
+    (folder,) = set(home.glob("evaluation/toy-*")) - before
+    items, first = (folder / "items.jsonl").read_bytes(), json.loads((home / "evaluation.json").read_text())
+    assert [json.loads(line) for line in items.splitlines()] == first["items"]
+    monkeypatch.setattr("illada_lab.evaluation.examiner.generate", None)
+    monkeypatch.setattr("illada_lab.evaluation.examiner.choose", None)
+    assert main(words) == 0
+    again = json.loads((home / "evaluation.json").read_text())
+    assert (folder / "items.jsonl").read_bytes() == items and again["rows"] == first["rows"]
+    # Other settings have a folder of their own.
+    monkeypatch.undo()
+    assert main([*words[:-1], "seed=6"]) == 0
+    assert len(set(home.glob("evaluation/toy-*")) - before) == 2
+
+
 @pytest.mark.parametrize(
     ("model", "words", "message"),
     [

@@ -1,10 +1,13 @@
 """Predictors of known quality: one that reads the generator's state, and one that guesses among words of the right kind."""
 
+import random
+
 import torch
 
 from illada_lab.data.worlds import facts
 from illada_lab.data.worlds.instructions import QUESTION_KINDS
 from illada_lab.data.worlds.posterior import StoryPosterior
+from illada_lab.evaluation.world_functions import function_tasks
 from illada_lab.models.spec import ModelSpec
 
 # What nothing in the world says is this unlikely (nats), not impossible: a bound over mask sets must stay finite.
@@ -33,9 +36,9 @@ class Oracle:
         ids = [[self.tokens.bos, *tokenizer.encode(text), self.tokens.eos] for text in dict.fromkeys(texts)]
         self.statements = {n: torch.tensor([x for x in ids if len(x) == n]) for n in {len(x) for x in ids}}
         asked = [item for kind in QUESTION_KINDS for item in world.questions("test", kind, n_questions, seed=seed)]
-        talks = [
-            [self.tokens.bos, 4, *tokenizer.encode(i.prompt), 6, *tokenizer.encode(i.response)] for i in asked
-        ]  # fmt: skip
+        said = [(item.prompt, item.response) for item in asked]
+        said += [(task.prompt, task.program) for task in function_tasks(n_questions, random.Random(seed))]
+        talks = [[self.tokens.bos, 4, *tokenizer.encode(p), 6, *tokenizer.encode(r)] for p, r in said]
         self.talks = torch.tensor([x + [self.tokens.eos] * (120 - len(x)) for x in talks])
 
     def __call__(self, x, is_valid=None):

@@ -1,5 +1,6 @@
 """The suite: an oracle that reads the generator's state has everything right, a guesser has what chance gives."""
 
+import json
 import math
 import random
 
@@ -10,8 +11,10 @@ from illada_lab.data.build_tokenizer import word_tokenizer
 from illada_lab.data.worlds import World
 from illada_lab.evaluation import world_tasks
 from illada_lab.evaluation.choice import ChoiceItem, choose
+from illada_lab.evaluation.intervals import bootstrap
+from illada_lab.evaluation.journal import Journal
 from illada_lab.evaluation.sandbox import run_programs
-from illada_lab.evaluation.world_suite import evaluate_base, evaluate_instruct
+from illada_lab.evaluation.world_suite import SuiteResult, evaluate_base, evaluate_instruct
 from tests.evaluation.oracle import Guesser, Oracle
 from tests.small import small_predictor
 
@@ -52,10 +55,54 @@ def test_an_oracle_has_every_base_task_right(oracle, world, tokenizer):
 def test_an_oracle_has_every_instruct_task_right(oracle, world, tokenizer):
     result = evaluate_instruct(oracle, tokenizer, world, n_questions=N, run_code=True)
     assert {row["task"]: row["value"] for row in result.rows} == {row["task"]: 1.0 for row in result.rows}
-    assert {"fact", "sum", "word sum", "choice", "reversal", "functions"} <= {row["task"] for row in result.rows}
-    functions = [item for item in result.items if item["task"] == "functions"]
-    assert len(functions) == N and all(item["text"].startswith("def f(a, b, c):") for item in functions)
+    kinds = {"fact", "sum", "word sum", "choice", "reversal", "functions", "functions, from worked sums"}
+    assert kinds <= {row["task"] for row in result.rows}
+    read = [item for item in result.items if item["task"] == "functions, from worked sums"]
+    assert len(read) == N and all(item["text"].startswith("def f(a, b, c):") for item in read)
+    written = [item for item in result.items if item["task"] == "functions"]
+    assert len(written) == N and all(item["program"].startswith("def f(") for item in written)
+    assert all(0 < row["chance"] < 0.01 for row in result.rows if row["task"] == "functions")
     assert result.settings == {"max_length": 32, "block_length": 8, "steps_per_block": 8, "temperature": 0.0}
+
+
+@pytest.mark.parametrize("model", ["base", "instruct"])
+def test_a_broken_off_suite_goes_on(world, tokenizer, tmp_path, model):
+    """Cut in the middle of a line: the file, the rows and the health panel come out the same; another seed asks other things."""
+    predictor = small_predictor(vocab_size=tokenizer.vocab_size, max_length=128)
+
+    def run(name, seed=3):
+        journal = Journal(tmp_path / name)
+        if model == "base":
+            parts: dict = {"n_questions": 3, "n_mc_samples": 3}
+            return journal, evaluate_base(predictor, tokenizer, world, **parts, seed=seed, journal=journal)
+        parts = {"n_questions": 3, "run_code": True}
+        return journal, evaluate_instruct(predictor, tokenizer, world, **parts, seed=seed, journal=journal)
+
+    _, whole = run("whole")
+    text = (tmp_path / "whole").read_text()
+    assert [json.loads(line) for line in text.splitlines()] == whole.items
+    assert len({item["key"] for item in whole.items}) == len(whole.items)
+    (tmp_path / "cut").write_text(text[: len(text) * 2 // 3])
+    journal, resumed = run("cut")
+    assert (tmp_path / "cut").read_text() == text and 0 < journal.n_taken < len(whole.items)
+    assert (resumed.rows, resumed.items) == (whole.rows, whole.items)
+    assert resumed.health == [row for row in whole.health if row["name"] != "tokens per second"]
+    run("again")
+    assert (tmp_path / "again").read_text() == text
+    run("other", seed=4)
+    assert (tmp_path / "other").read_text() != text
+
+
+def test_intervals_are_bootstrap_ones_drawn_from_the_seed():
+    one, again = SuiteResult(seed=0), SuiteResult(seed=0)
+    for result in (one, again):
+        result.add("task", "metric", [True] * 13 + [False] * 8, chance=0.0)
+        result.add("all right", "metric", [True] * 20, chance=0.0)
+    assert one.rows == again.rows
+    (row, sure), low_high = one.rows, bootstrap([True] * 13 + [False] * 8, seed=0)
+    assert (row["ci_low"], row["ci_high"]) == low_high and row["n"] == 21
+    assert (sure["ci_low"], sure["ci_high"]) == (1.0, 1.0) and 0.8 < sure["wilson_low"] < 0.9
+    assert bootstrap([True] * 13 + [False] * 8, seed=1, n_draws=50) != bootstrap([True] * 13 + [False] * 8, n_draws=50)
 
 
 def within_chance(n_right: int, n: int, chance: float) -> bool:

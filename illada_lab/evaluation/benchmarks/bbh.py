@@ -58,13 +58,27 @@ class Bbh(Benchmark):
             for item, answer in zip(items, said, strict=True)
         ]
 
-    @cached_property
-    def _files(self) -> dict[str, list[Item]]:
+    def shots(self) -> list[str]:
+        """The examples: of each kind its first ones, or its published text."""
+        if self.shots_path is not None:
+            return [f"{kind}.txt" for kind in self._files]
+        return [shot.key for items in self._files.values() for shot in items[: self.n_shots]]
+
+    def files(self) -> list[Path]:
+        """All kinds' files, and their published examples."""
+        published = [Path(self.shots_path) / f"{kind}.txt" for kind in self._files] if self.shots_path else []
+        return [*self._kinds(), *(file for file in published if file.is_file())]
+
+    def _kinds(self) -> list[Path]:
         path = Path(self.path)
         files = sorted(path.glob("*.json")) if path.is_dir() else [path]
         if not path.exists() or not files:
             raise FileNotFoundError(f"evaluation.path = {path}; no JSON file there; a folder of the benchmark's files")
-        found = {file.stem: _read(file) for file in files}
+        return files
+
+    @cached_property
+    def _files(self) -> dict[str, list[Item]]:
+        found = {file.stem: _read(file) for file in self._kinds()}
         for kind, items in found.items():
             if len(items) <= self.n_shots:
                 raise ValueError(f"n_shots = {self.n_shots}; {kind} has no more questions; at most {len(items) - 1}")

@@ -1,6 +1,7 @@
 """What every benchmark of generated answers has: items from a file, a prompt for each, a judgement of each answer."""
 
 import gzip
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -109,10 +110,20 @@ class Benchmark(ABC):
     def judge(self, items: Sequence[Item], texts: Sequence[str]) -> list[Judged]:
         """Read the answers to some items."""
 
+    def shots(self) -> list[str]:
+        """Names of the examples shown in front of the questions: the few that were chosen decide a score as well."""
+        assert not self.n_shots, f"{type(self).__name__} names its examples"
+        return []
+
+    def files(self) -> list[Path]:
+        """Files that questions and examples come from."""
+        return [Path(self.path)]
+
     def settings(self) -> dict[str, Any]:
-        """What a score depends on beside model, sampler and file; plain data."""
+        """What a score depends on beside model and sampler; plain data. A file that has changed is another benchmark."""
         names = ("is_chat", "n_shots", "thinking_power", "n_items")
-        return {name: getattr(self, name) for name in names}
+        digests = {str(file): hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in self.files()}
+        return {**{name: getattr(self, name) for name in names}, "shots": self.shots(), "sha256": digests}
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:

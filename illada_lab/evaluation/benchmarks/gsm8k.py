@@ -54,11 +54,23 @@ class Gsm8k(Benchmark):
             found.append(Judged(None if said is None else f"{said:f}", is_correct, "" if is_correct else "number"))
         return found
 
+    def shots(self) -> list[str]:
+        """The examples by file and line."""
+        return [shot.key for shot in self._shots]
+
+    def files(self) -> list[Path]:
+        """Also the examples'."""
+        return [Path(self.path), *([self._shots_file] if self.n_shots else [])]
+
+    @property
+    def _shots_file(self) -> Path:
+        return Path(self.shots_path or Path(self.path).with_name("train.jsonl"))
+
     @cached_property
     def _shots(self) -> list[Item]:
         if not self.n_shots:
             return []
-        path = Path(self.shots_path or Path(self.path).with_name("train.jsonl"))
+        path = self._shots_file
         if not path.is_file():
             raise FileNotFoundError(
                 f"evaluation.shots_path = {path}; there is no such file; a file of examples, or evaluation.n_shots=0"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from illada_lab.evaluation.benchmarks import Bbh, Gsm8k, HumanEval
+from illada_lab.evaluation.benchmarks import Bbh, Gsm8k, HumanEval, Mbpp
 from illada_lab.evaluation.benchmarks.bbh import final_answer
 from illada_lab.evaluation.benchmarks.gsm8k import final_number
 from illada_lab.samplers import VariableLength
@@ -69,6 +69,8 @@ def test_gsm8k_prompts_show_worked_examples():
     benchmark = Gsm8k(path=str(DATA / "gsm8k" / "test.jsonl"), n_shots=8, n_items=3, sampler=SAMPLER)
     items = benchmark.items()
     text = benchmark.prompt(items[2])
+    assert benchmark.settings()["shots"] == [f"train/{n}" for n in range(1, 9)]
+    assert [Path(file).name for file in benchmark.settings()["sha256"]] == ["test.jsonl", "train.jsonl"]
     assert len(items) == 3 and text.count("Question: ") == 9 and text.count("#### ") == 8
     assert text.endswith(f"Question: {items[2].question}\nAnswer:")
     chat = Gsm8k(path=benchmark.path, is_chat=True, sampler=SAMPLER)
@@ -113,6 +115,8 @@ def test_bbh_examples_are_not_scored():
     items = benchmark.items()
     assert len(items) == 20 and items[0].key == "boolean_expressions/4"
     text = benchmark.prompt(items[0])
+    shots = benchmark.settings()["shots"]
+    assert len(shots) == 12 and shots[:3] == [f"boolean_expressions/{n}" for n in (1, 2, 3)]
     assert text.count("Q: ") == 4 and text.count("the answer is ") == 3 and text.endswith(f"Q: {items[0].question}\nA:")
 
 
@@ -122,8 +126,86 @@ def test_bbh_published_examples(tmp_path):
     benchmark = Bbh(path=path, shots_path=str(tmp_path), sampler=SAMPLER)
     assert benchmark.prompt(benchmark.items()[0]) == "Q: none?\nA: the answer is 0.\n\nQ: one and one?\nA:"
     assert final_answer("it is 3.\nand more") == "it is 3"
+    told = benchmark.settings()
+    assert told["shots"] == ["counting.txt"] and len(told["sha256"]) == 2
     (tmp_path / "counting.txt").unlink()
     with pytest.raises(FileNotFoundError, match="counting.txt"):
+        benchmark.prompt(benchmark.items()[0])
+
+
+def task(number: int, name: str = "f", **changes) -> dict:
+    return {
+        "task_id": number, "text": f"Write a function {name} that doubles a number.", "code": f"def {name}(x):\r\n    return TWO * x",
+        "test_list": [f"assert {name}(2) == 4", f"assert {name}(-1) == -2"], "test_setup_code": "TWO = 2", "challenge_test_list": [],
+        **changes,
+    }  # fmt: skip
+
+
+def mbpp(path: str, **settings) -> Mbpp:
+    return Mbpp(path=path, run_code=True, sampler=SAMPLER, **{"seconds": 20.0, **settings})
+
+
+def test_mbpp_gold_answers_pass_and_others_do_not(tmp_path, capsys):
+    path = write(tmp_path / "mbpp.jsonl", *[task(n) for n in (1, 2, 3, 4, 11, 12, 510, 511)])
+    benchmark = mbpp(path)
+    items = benchmark.items()
+    assert [item.key for item in items] == [
+        "mbpp/11",
+        "mbpp/12",
+        "mbpp/510",
+    ] and "run_code = true" in capsys.readouterr().err
+    assert [item.key for item in mbpp(path, split="all").items()] == [*(item.key for item in items), "mbpp/511"]
+    said = [
+        items[0].gold,
+        f"{items[1].gold}\n[DONE]\n\nYou are an expert [BEGIN] nonsense",
+        f"<think> ```python\nno\n``` </think> So:\n```python\n{items[2].gold}\n```\nIt works.",
+    ]
+    assert [j.is_correct for j in benchmark.judge(items, said)] == [True] * 3
+    wrong = benchmark.judge(items, ["def f(x): return 4", "def g(x): return 2 * x", ""])
+    assert [j.is_correct for j in wrong] == [False] * 3
+    assert [j.note.split(":")[1] for j in wrong] == [" AssertionError", " NameError", " NameError"]
+
+
+def test_mbpp_prompts_are_the_published_ones(tmp_path):
+    path = write(tmp_path / "mbpp.jsonl", *[task(n, f"f{n}") for n in (4, 3, 2, 11)])
+    benchmark = mbpp(path, n_shots=3)
+    text = benchmark.prompt(benchmark.items()[0])
+    assert benchmark.settings()["shots"] == ["mbpp/2", "mbpp/3", "mbpp/4"] and benchmark.settings()["split"] == "test"
+    assert text.count("You are an expert Python programmer, and here is your task: ") == 4
+    assert (
+        text.index("assert f2(2)")
+        < text.index("assert f3(2)")
+        < text.index("assert f4(2)")
+        < text.index("assert f11(2)")
+    )
+    assert text.count("[DONE]\n\n") == 3 and text.endswith("assert f11(-1) == -2\n[BEGIN]\n")
+    sanitized = task(11, test_imports=["import math"])
+    sanitized["prompt"] = sanitized.pop("text")
+    other = mbpp(write(tmp_path / "sanitized.jsonl", sanitized), n_shots=1, shots_path=path)
+    assert other.shots() == ["mbpp/2"] and len(other.settings()["sha256"]) == 2
+    assert other.program(other.items()[0], "x").startswith("import math\nTWO = 2\nx\n")
+    chat = mbpp(path, is_chat=True)
+    assert chat.prompt(chat.items()[0]).endswith("Give all of your code in one code block.") and chat.shots() == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "settings", "message"),
+    [
+        ([task(11), task(11)], {}, "line 2; task_id = 11; a whole number of its own"),
+        ([task("11")], {}, "line 1; task_id = '11'"),
+        ([task(11, test_list=[])], {}, "line 1; an item without test_list"),
+        ([task(11, test_list="assert f(1)")], {}, "line 1; an item without test_list"),
+        ([task(11, code="")], {}, "line 1; an item without code"),
+        ([task(11), "{"], {}, "line 2; not JSON"),
+        ([""], {}, "an empty file"),
+        ([task(600)], {}, "split = test; .* has no such task among its 1"),
+        ([task(3)], {"split": "all"}, "split = all"),
+        ([task(11), task(2)], {"n_shots": 2}, "has no task 3, which is an example"),
+    ],
+)
+def test_malformed_mbpp_files_are_named(lines, settings, message, tmp_path):
+    benchmark = mbpp(write(tmp_path / "mbpp.jsonl", *lines), **settings)
+    with pytest.raises(ValueError, match=message):
         benchmark.prompt(benchmark.items()[0])
 
 
@@ -204,6 +286,11 @@ def test_files_that_are_not_there_or_not_text(tmp_path):
         (lambda: HumanEval(path="a", n_shots=1, sampler=SAMPLER), "HumanEval shows no examples"),
         (lambda: HumanEval(path="a", seconds=0.0, sampler=SAMPLER), "seconds = 0.0"),
         (lambda: HumanEval(path="a", sampler=SAMPLER).items(), "run_code = false; .*run_code=true"),
+        (lambda: HumanEval(path="a", n_workers=0, sampler=SAMPLER), "n_workers = 0"),
+        (lambda: Mbpp(path="a", n_shots=4, sampler=SAMPLER), "n_shots = 4; the published prompt has 3"),
+        (lambda: Mbpp(path="a", split="train", sampler=SAMPLER), "split = 'train'; not a part of the benchmark"),
+        (lambda: Mbpp(path="a", shots_path="b", sampler=SAMPLER), "shots_path = b; has no effect"),
+        (lambda: Mbpp(path="a", sampler=SAMPLER).items(), "run_code = false; Mbpp is scored by"),
         (lambda: Bbh(path="a", shots_path="b", n_shots=1, sampler=SAMPLER), "shots_path = b"),
     ],
 )

@@ -1,0 +1,65 @@
+"""Records of items, one a line, written as they come: a broken-off run goes on where it stopped."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Records = list[dict[str, Any]]
+
+
+class Journal:
+    """Batches of records in a fixed order; what an earlier run of the same settings has written whole is taken over.
+
+    Args:
+        file: JSON lines; made where it is not there. None: nothing is written or taken over.
+
+    Attributes:
+        n_taken: records of an earlier run.
+        n_new: records of this one.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file, self.n_taken, self.n_new = file, 0, 0
+        self._before = [] if file is None or not file.exists() else _whole_lines(file)
+
+    def batch(self, keys: Sequence[str], answer: Callable[[], Records]) -> Records:
+        """The records of the next batch: those of the file if all of them are there, otherwise what `answer` gives.
+
+        What an earlier run has written behind a batch that is not whole is cut off, so that the file comes out the same.
+
+        Args:
+            keys: names of the items.
+            answer: makes a record for each of them, plain data.
+        """
+        found = self._before[self.n_taken : self.n_taken + len(keys)]
+        if not self.n_new and [record.get("key") for record in found] == list(keys):
+            self.n_taken += len(keys)
+            return found
+        if not self.n_new and self.file is not None:
+            self.file.write_text("".join(_line(record) for record in self._before[: self.n_taken]), encoding="utf-8")
+        lines = [_line({"key": key} | record | {"key": key}) for key, record in zip(keys, answer(), strict=True)]
+        if self.file is not None:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write("".join(lines))
+        self.n_new += len(lines)
+        # As they would be read again: tuples are lists.
+        return [json.loads(line) for line in lines]
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _whole_lines(file: Path) -> Records:
+    """Records of a file up to the first line that is none: the rest was cut short."""
+    found: Records = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        try:
+            record = json.loads(line) if line.endswith("\n") else None
+        except json.JSONDecodeError:
+            record = None
+        if not isinstance(record, dict):
+            break
+        found.append(record)
+    return found
