@@ -1,9 +1,14 @@
-"""A model behind the three questions that evaluation harnesses ask: how likely, how likely in all, and what next."""
+"""A model behind the three questions that evaluation harnesses ask: how likely, how likely in all, and what next.
 
+Every request has randomness of its own, from the seed and its text: an answer does not depend on what else is asked, nor on a run that was
+broken off.
+"""
+
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,7 +67,6 @@ class Answerer:
     steps_per_block: int | None = None
     batch_size: int = 8
     seed: int = 0
-    _generator: torch.Generator = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.scoring not in SCORING:
@@ -72,7 +76,6 @@ class Answerer:
             raise ValueError(f"scoring = {self.scoring}; not for this model; {legal}")
         if self.guidance_scale and self.scoring == "chain_rule":
             raise ValueError(f"guidance_scale = {self.guidance_scale}; has no effect on an autoregressive model; 0")
-        self._generator = torch.Generator().manual_seed(self.seed)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; a conversation that `chat` made becomes the prompt of its chat format."""
@@ -126,9 +129,8 @@ class Answerer:
         if self.scoring == "chain_rule":
             return chain_rule_log_likelihoods(self.predictor, pairs)
         if self.scoring == "monte_carlo":
-            found = monte_carlo_log_likelihoods(
-                self.predictor, pairs, self.n_samples, self.guidance_scale, self._generator
-            )
+            own = [torch.Generator().manual_seed(self._seed_of(pair)) for pair in pairs]
+            found = monte_carlo_log_likelihoods(self.predictor, pairs, self.n_samples, self.guidance_scale, own)
             return [value for value, _ in found]
         behind = [self.predictor.tokens.eos] if self.has_eos else []
         return confidence_scores(self.predictor, pairs, behind, guidance_scale=self.guidance_scale)[0]
@@ -180,8 +182,9 @@ class Answerer:
                 room = self.predictor.spec.max_length - min(sampler.max_length, self.predictor.spec.max_length // 2)
                 prompts.append(self._cut(prompt, room))
             written, _ = generate(
-                self.predictor, self.tokenizer, prompts, sampler, batch_size=self.batch_size, generator=self._generator
-            )
+                self.predictor, self.tokenizer, prompts, sampler, batch_size=self.batch_size,
+                seeds=[self._seed_of(prompt) for prompt in prompts],
+            )  # fmt: skip
             for number, g in zip(numbers, written, strict=True):
                 found[number] = g.text
         return found
@@ -224,6 +227,9 @@ class Answerer:
             for i, g in zip(own, written, strict=True):
                 found[i] = g.text == self.tokenizer.decode(pairs[i][1], skip_special=False)
         return found
+
+    def _seed_of(self, request: Any) -> int:
+        return int.from_bytes(hashlib.blake2b(f"{self.seed} {request}".encode(), digest_size=7).digest())
 
     def _opening(self) -> list[int]:
         return [self.tokenizer.tokens.opening(self.has_bos)]

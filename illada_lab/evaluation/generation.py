@@ -48,6 +48,7 @@ def generate(
     *,
     batch_size: int = 64,
     generator: torch.Generator | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> tuple[list[Generated], float]:
     """Generate a response to every prompt, in batches of prompts of similar length.
 
@@ -58,6 +59,7 @@ def generate(
         sampler: how.
         batch_size: prompts per batch.
         generator: randomness; every prompt gets a generator of its own from it, so its text does not depend on the batches.
+        seeds: of the prompts' generators, instead of drawing them.
 
     Returns:
         The generations in the prompts' order, and the seconds it took.
@@ -65,7 +67,8 @@ def generate(
     found: list[Generated | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     device = getattr(getattr(predictor, "head_weight", None), "device", torch.device("cpu"))
-    seeds = torch.randint(2**62, (len(prompts),), generator=generator).tolist()
+    if seeds is None:
+        seeds = torch.randint(2**62, (len(prompts),), generator=generator).tolist()
     begin = time.perf_counter()
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]

@@ -5,19 +5,25 @@
 The words behind the module's name are lm-eval's own command line. Importing this module registers the model.
 """
 
+import difflib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
 from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
+from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
 from illada_lab.evaluation.answerer import Answerer
 from illada_lab.manifest import manifest
 from illada_lab.training.checkpoint import load_run
 
 TASKS = Path(__file__).with_name("tasks")
+SPLITS = ("train", "validation", "test")
+# Requests after which lm-eval's record of answers is written: a broken-off run goes on behind it. Our choice.
+N_SCORED, N_ANSWERED = 1024, 64
 
 
 @register_model("illada_lab")
@@ -50,24 +56,33 @@ class IlladaLab(LM):
         self.answerer = Answerer(predictor=predictor, tokenizer=loaded.tokenizer, batch_size=size, **settings)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Score and whether the greedy answer is the continuation, of every request; all of them share the passes."""
-        found = self.answerer.log_likelihoods([request.args for request in requests])
-        for request, answer in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("loglikelihood", request.args, answer)
-        return found
+        """Score and whether the greedy answer is the continuation, of every request; many of them share the passes."""
+        return self._kept("loglikelihood", requests, self.answerer.log_likelihoods, N_SCORED)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """log p of whole texts, nats."""
-        found = self.answerer.rolling_log_likelihoods([request.args[0] for request in requests])
-        for request, answer in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("loglikelihood_rolling", request.args, answer)
-        return found
+
+        def ask(arguments: list[tuple]) -> list[float]:
+            return self.answerer.rolling_log_likelihoods([text for (text,) in arguments])
+
+        return self._kept("loglikelihood_rolling", requests, ask, N_ANSWERED)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Answers up to their end or a stop string."""
-        found = self.answerer.answers([(request.args[0], dict(request.args[1])) for request in requests])
-        for request, answer in zip(requests, found, strict=True):
-            self.cache_hook.add_partial("generate_until", request.args, answer)
+
+        def ask(arguments: list[tuple]) -> list[str]:
+            return self.answerer.answers([(context, dict(options)) for context, options in arguments])
+
+        return self._kept("generate_until", requests, ask, N_ANSWERED)
+
+    def _kept(self, kind: str, requests: list[Any], ask: Callable[[list[tuple]], list[Any]], n: int) -> list[Any]:
+        """Ask some requests at a time, and give each answer to lm-eval's record as it comes."""
+        found: list[Any] = []
+        for start in range(0, len(requests), n):
+            part = [request.args for request in requests[start : start + n]]
+            for arguments, answer in zip(part, ask(part), strict=True):
+                self.cache_hook.add_partial(kind, arguments, answer)
+                found.append(answer)
         return found
 
     @property
@@ -96,7 +111,7 @@ class IlladaLab(LM):
         told = {
             key: getattr(self.answerer, key)
             for key in Answerer.__dataclass_fields__
-            if key not in ("predictor", "tokenizer", "_generator")
+            if key not in ("predictor", "tokenizer")
         }
         about = manifest(seed=self.answerer.seed, scale=self.loaded.config["scale"]["name"])
         dtype = str(self.answerer.predictor.head_weight.dtype).removeprefix("torch.")
@@ -104,24 +119,73 @@ class IlladaLab(LM):
 
 
 def local_task(name: str, path: str | Path) -> dict[str, Any]:
-    """A shipped task on a local file, as lm-eval's `simple_evaluate(tasks=[...])` takes it.
+    """A task on local data, as lm-eval's `simple_evaluate(tasks=[...])` takes it.
 
     Args:
-        name: file in `tasks/` without its ending.
-        path: the data.
+        name: file in `tasks/` without its ending, or a task of lm-eval itself, which is used unchanged but for where its data is.
+        path: the data: of a shipped task a file, of one of lm-eval's a folder with test.jsonl and whatever other splits it uses
+            (train.jsonl, validation.jsonl).
 
     Raises:
-        ValueError: there is no such task.
-        FileNotFoundError: there is no such file.
+        ValueError: there is no such task, or it is a group of several data sets.
+        FileNotFoundError: there is no such data.
     """
-    known = sorted(file.stem for file in TASKS.glob("*.yaml"))
+    path, shipped = Path(path), sorted(file.stem for file in TASKS.glob("*.yaml"))
+    if name in shipped:
+        if not path.is_file():
+            raise FileNotFoundError(f"path = {path}; there is no such file; the data of {name}")
+        task = yaml.safe_load((TASKS / f"{name}.yaml").read_text(encoding="utf-8"))
+        task["dataset_kwargs"]["data_files"] = {"test": str(path.resolve())}
+        return task
+    known = TaskManager().all_subtasks
     if name not in known:
-        raise ValueError(f"task = {name}; not shipped; {', '.join(known)}")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path = {path}; there is no such file; the data of {name}")
-    task = yaml.safe_load((TASKS / f"{name}.yaml").read_text(encoding="utf-8"))
-    task["dataset_kwargs"]["data_files"] = {"test": str(Path(path).resolve())}
-    return task
+        near = difflib.get_close_matches(name, [*shipped, *known], n=2) or shipped
+        raise ValueError(f"task = {name}; no single task of lm-eval or shipped here; {', '.join(near)}")
+    files = {split: path / f"{split}.jsonl" for split in SPLITS if (path / f"{split}.jsonl").is_file()}
+    if not files:
+        raise FileNotFoundError(
+            f"path = {path}; no {' or '.join(f'{split}.jsonl' for split in SPLITS)}; the data of {name}"
+        )
+    data = {"data_files": {split: str(file.resolve()) for split, file in files.items()}}
+    # A group is how lm-eval lets one change a part of its own tasks.
+    own = {"task": name, "dataset_path": "json", "dataset_name": None, "dataset_kwargs": data}
+    return {"group": f"{name}_from_files", "task": [own]}
+
+
+class CheckedTasks(TaskManager):
+    """lm-eval's tasks; settings that one of them would pass over in silence are refused before anything is asked.
+
+    Args:
+        n_shots: examples in front of a question.
+        scoring: the rule that scores candidates; None: the tasks are to generate answers.
+    """
+
+    def __init__(self, *, n_shots: int, scoring: str | None) -> None:
+        super().__init__()
+        self.n_shots, self.scoring = n_shots, scoring
+
+    def load(self, task_list: Any) -> Any:
+        """As lm-eval's.
+
+        Raises:
+            ValueError: an unknown task, or a setting without effect on one.
+        """
+        try:
+            found = super().load(task_list)
+        except KeyError as error:
+            near = [n for task in task_list for n in difflib.get_close_matches(str(task), self.all_tasks, n=3)]
+            hint = f"did you mean {' or '.join(near)}?" if near else "a name of lm-eval, or path= of local data"
+            raise ValueError(f"task = {task_list[0]}; lm-eval has no such task; {hint}") from error
+        for name, task in found["tasks"].items():
+            kind = task.get_config("output_type")
+            if (kind == "generate_until") != (self.scoring is None):
+                legal = "null, with max_length and block_length" if self.scoring else "confidence or monte_carlo"
+                raise ValueError(
+                    f"scoring = {self.scoring or 'null'}; has no effect on {name}, which is {kind}; {legal}"
+                )
+            if self.n_shots and (kind == "loglikelihood_rolling" or task.get_config("num_fewshot") == 0):
+                raise ValueError(f"n_shots = {self.n_shots}; has no effect on {name}, which takes no examples; 0")
+        return found
 
 
 if __name__ == "__main__":

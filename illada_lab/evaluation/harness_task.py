@@ -18,7 +18,8 @@ class HarnessTask:
     Args:
         name: of the task here; results are kept under it.
         task: upstream name, or a shipped one (`illada_lab/evaluation/tasks`) together with `path`.
-        path: local data file of a shipped task; null: the data is where upstream looks for it.
+        path: local data: the file of a shipped task, or a folder with the JSONL files of an upstream one's splits; null: the data is
+            where upstream looks for it.
         n_shots: examples in front of a question.
         is_chat: ask through the chat format of the model; examples are earlier turns.
         scoring: confidence or monte_carlo, of tasks that score candidates; null: the task generates answers.
@@ -84,7 +85,7 @@ class HarnessTask:
         """
         import lm_eval  # pyright: ignore[reportMissingImports]
 
-        from illada_lab.evaluation.harness import IlladaLab, local_task
+        from illada_lab.evaluation.harness import CheckedTasks, IlladaLab, local_task
 
         begin = time.perf_counter()
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "batch_size")}
@@ -96,7 +97,8 @@ class HarnessTask:
             **{key: value for key, value in asked.items() if value is not None},
         )  # fmt: skip
         found = lm_eval.simple_evaluate(
-            model=model, tasks=[local_task(self.task, self.path) if self.path else self.task],
+            model=model, task_manager=CheckedTasks(n_shots=self.n_shots, scoring=self.scoring),
+            tasks=[local_task(self.task, self.path) if self.path else self.task],
             num_fewshot=self.n_shots, limit=self.n_items, apply_chat_template=self.is_chat,
             fewshot_as_multiturn=self.is_chat and self.n_shots > 0, use_cache=str(folder / "asked"),
             # Upstream tasks name budgets of their own (MMLU-Pro 2048), which would go before this one.

@@ -74,7 +74,7 @@ def monte_carlo_log_likelihoods(
     pairs: Sequence[Pair],
     n_samples: int = 128,
     guidance_scale: float = 0.0,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> list[tuple[float, float]]:
     """`monte_carlo_log_likelihood` of many (prompt, response) pairs; questions, candidates and samples share the passes.
 
@@ -83,18 +83,20 @@ def monte_carlo_log_likelihoods(
     Args:
         predictor: the model.
         pairs: token ids.
-        n_samples, guidance_scale, generator: as above; a response of one token needs, and gets, one sample.
+        n_samples, guidance_scale: as above; a response of one token needs, and gets, one sample.
+        generator: one for all pairs in turn, or one for each.
     """
     check_pairs(predictor, pairs)
     if n_samples < 1:
         raise ValueError(f"n_samples = {n_samples}; at least one mask set; 1 or more")
     drawn: list[tuple[Tensor, Tensor]] = []  # of each pair: number of the mask set of each sample, number of its masks
     sets: list[Tensor] = []
-    for _, response in pairs:
+    own = generator if isinstance(generator, Sequence) else [generator] * len(pairs)
+    for (_, response), random in zip(pairs, own, strict=True):
         length = len(response)
         n = 1 if length == 1 else n_samples
-        counts = stratified_counts(length, n, generator)
-        is_masked = torch.rand(n, length, generator=generator).argsort(1).argsort(1) < counts[:, None]
+        counts = stratified_counts(length, n, random)
+        is_masked = torch.rand(n, length, generator=random).argsort(1).argsort(1) < counts[:, None]
         distinct, number = is_masked.unique(dim=0, return_inverse=True)
         drawn.append((number, counts))
         sets.append(distinct)

@@ -31,7 +31,13 @@ def test_scores_are_those_of_the_rules():
         alone = confidence_score(one.predictor, torch.tensor(prompt), torch.tensor(response), append=torch.tensor([2]))
         assert value == pytest.approx(alone[0], abs=1e-4) and is_greedy is False
     many = answerer(scoring="monte_carlo", n_samples=5, seed=4)
-    expected = monte_carlo_log_likelihoods(many.predictor, pairs, 5, generator=torch.Generator().manual_seed(4))
+    own = [torch.Generator().manual_seed(many._seed_of(pair)) for pair in pairs]
+    expected = monte_carlo_log_likelihoods(many.predictor, pairs, 5, generator=own)
+    # What a request draws depends on the seed and itself, not on what else is asked.
+    assert many.log_likelihoods(requests[1:])[0][0] == pytest.approx(expected[1][0], abs=1e-4)
+    assert (
+        len({answerer(scoring="monte_carlo", n_samples=5, seed=n).log_likelihoods(requests)[0] for n in range(3)}) == 3
+    )
     assert [v for v, _ in many.log_likelihoods(requests)] == pytest.approx([v for v, _ in expected], abs=1e-4)
     twin = answerer(scoring="chain_rule", sizes={"is_causal": True})
     exact = chain_rule_log_likelihoods(twin.predictor, pairs)
@@ -72,7 +78,8 @@ def test_rolling_adds_up_windows(scoring):
 def answerer_scores(scoring, one, pairs):
     if scoring == "chain_rule":
         return chain_rule_log_likelihoods(one.predictor, pairs)
-    found = monte_carlo_log_likelihoods(one.predictor, pairs, 2, generator=torch.Generator().manual_seed(0))
+    own = [torch.Generator().manual_seed(one._seed_of(pair)) for pair in pairs]
+    found = monte_carlo_log_likelihoods(one.predictor, pairs, 2, generator=own)
     return [value for value, _ in found]
 
 
@@ -172,7 +179,81 @@ def test_lm_eval_runs_the_shipped_tasks_on_local_files(run, tmp_path):
     assert set(found["results"]) == {*files, *kinds}
     assert found["results"]["text_local"]["bits_per_byte,none"] > 0
     assert 0 <= found["results"]["yes_no_local"]["acc,none"] <= 1
-    with pytest.raises(ValueError, match="task = mmlu; not shipped; bbh_local, gsm8k_local"):
+    with pytest.raises(ValueError, match="task = mmlu; no single task of lm-eval"):
         local_task("mmlu", tmp_path)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        local_task("gsm8k_local", tmp_path / "nowhere")
+    for name, path in (("gsm8k_local", tmp_path / "nowhere"), ("gsm8k", tmp_path / "nowhere")):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            local_task(name, path)
+
+
+def problems(n: int) -> str:
+    return "".join(json.dumps({"question": f"{i} and {i}?", "answer": f"So\n#### {2 * i}"}) + "\n" for i in range(n))
+
+
+def harness_task(folder, **changes):
+    from illada_lab.evaluation.harness_task import HarnessTask
+
+    settings = {"name": "gsm8k", "task": "gsm8k", "path": str(folder), "n_shots": 2, "max_length": 8, "block_length": 4}
+    return HarnessTask(**{**settings, **changes})
+
+
+def test_tasks_of_lm_eval_run_unchanged_on_local_files(run, tmp_path, monkeypatch):
+    """Upstream GSM8K with two examples from train.jsonl; the budget of the paper replaces the task's own."""
+    pytest.importorskip("lm_eval")
+    from illada_lab.evaluation import harness
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test.jsonl").write_text(problems(3))
+    (tmp_path / "data" / "train.jsonl").write_text(problems(5).replace("and", "plus"))
+    asked = []
+    answers = Answerer.answers
+    monkeypatch.setattr(Answerer, "answers", lambda self, requests: asked.extend(requests) or answers(self, requests))
+    monkeypatch.setattr(harness, "N_ANSWERED", 2)
+    found = harness_task(tmp_path / "data").run(str(run), tmp_path / "out", seed=0, about={})
+    assert found["manifest"]["n_items"] == 3 and {row["task"] for row in found["rows"]} == {"gsm8k"}
+    assert len(asked) == 3 and all(options["max_gen_toks"] == 8 for _, options in asked)
+    assert all(text.count("Question:") == 3 and text.count("plus") == 2 for text, _ in asked)
+    assert all(row["n"] == 3 and row["ci_low"] <= row["value"] <= row["ci_high"] for row in found["rows"])
+    # Another call asks nothing again.
+    again = harness_task(tmp_path / "data").run(str(run), tmp_path / "out", seed=0, about={})
+    assert len(asked) == 3 and again["rows"] == found["rows"]
+    # Broken off between two batches: what was answered is kept, and comes out the same.
+    for file in (tmp_path / "out").glob("asked*"):
+        file.unlink()
+    monkeypatch.setattr(Answerer, "answers", lambda self, r: answers(self, r) if len(r) == 2 else interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        harness_task(tmp_path / "data").run(str(run), tmp_path / "out", seed=0, about={})
+    monkeypatch.setattr(Answerer, "answers", lambda self, requests: asked.extend(requests) or answers(self, requests))
+    resumed = harness_task(tmp_path / "data").run(str(run), tmp_path / "out", seed=0, about={})
+    assert len(asked) == 4 and resumed["rows"] == found["rows"]
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+SCORED = {"max_length": None, "block_length": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "gsm8l", "path": None}, "task = gsm8l; lm-eval has no such task; did you mean gsm8k"),
+        ({"scoring": "confidence", "has_eos": True, **SCORED}, "scoring = confidence; has no effect on gsm8k"),
+        ({"task": "yes_no_local", "n_shots": 0}, "scoring = null; has no effect on yes_no_local, which is multiple_choice"),
+        ({"task": "text_local", "scoring": "monte_carlo", "n_samples": 1, **SCORED}, "n_shots = 2; has no effect on text_local"),
+    ],
+)  # fmt: skip
+def test_settings_that_lm_eval_would_pass_over_are_refused(run, tmp_path, changes, message):
+    pytest.importorskip("lm_eval")
+    (tmp_path / "data").mkdir()
+    for name in ("test", "train"):
+        (tmp_path / "data" / f"{name}.jsonl").write_text(problems(2))
+    if changes["task" if "task" in changes else "scoring"].endswith("_local"):
+        file = tmp_path / "file"
+        file.write_text(json.dumps({"text": "one"}) + "\n")
+        if changes["task"] == "yes_no_local":
+            file.write_text(json.dumps({"examples": [{"input": "so?", "target": "No"}]}))
+        changes = {**changes, "path": str(file)}
+    with pytest.raises(ValueError, match=message):
+        harness_task(tmp_path / "data", **changes).run(str(run), tmp_path / "out", seed=0, about={})
