@@ -21,6 +21,7 @@ from illada_lab.evaluation.intervals import bootstrap
 from illada_lab.evaluation.journal import Journal, Records
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.samplers import EndOfThinking
+from illada_lab.tokens import SpecialTokens
 
 ITEMS, RESULTS = "items.jsonl", "results.json"
 
@@ -63,7 +64,7 @@ def run_benchmark(
     # Similar lengths share a batch; the batches are the same whenever the run was broken off.
     order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
     batches = [order[i : i + benchmark.batch_size] for i in range(0, len(order), benchmark.batch_size)]
-    journal, records, seconds, generations = Journal(folder / ITEMS), [], 0.0, []
+    journal, records, seconds, traces = Journal(folder / ITEMS), [], 0.0, {}
 
     def answer(number: int, batch: Sequence[int]) -> Records:
         nonlocal seconds
@@ -72,7 +73,7 @@ def run_benchmark(
             generator=torch.Generator().manual_seed(seed * 1_000_003 + number),
         )  # fmt: skip
         seconds += took
-        generations.extend(written)
+        traces.update({items[i].key: g.trace for i, g in zip(batch, written, strict=True)})
         return _judge(benchmark, [items[i] for i in batch], written)
 
     for number, batch in enumerate(batches):
@@ -81,7 +82,7 @@ def run_benchmark(
         "manifest": {**about, "seed": seed, "model": model, **told, "n_items": len(records),
                      "n_items_of_this_call": journal.n_new, "seconds": time.perf_counter() - begin},
         "rows": rows_of(benchmark, records, seed),
-        "health": health(generations, seconds, predictor.tokens),
+        "health": _health(records, traces, seconds, predictor.tokens),
     }  # fmt: skip
     (folder / RESULTS).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return results
@@ -164,6 +165,17 @@ def _judge(benchmark: Benchmark, items: Sequence[Item], written: Sequence[Genera
          "is_correct": j.is_correct, "note": j.note, "stop_reason": g.stop_reason, "n_tokens": g.n_tokens, "nfe": g.nfe}
         for item, g, j in zip(items, written, judged, strict=True)
     ]  # fmt: skip
+
+
+def _health(
+    records: Records, traces: dict[str, list[dict[str, Any]]], seconds: float, tokens: SpecialTokens
+) -> list[dict[str, Any]]:
+    """The panel of all answers; of those that an earlier call has written neither the traces nor the seconds are known."""
+    written = [
+        Generated(r["text"], r["stop_reason"], r["nfe"], r["n_tokens"], traces.get(r["key"], [])) for r in records
+    ]
+    rows = health(written, seconds, tokens)
+    return [row for row in rows if row["name"] != "tokens per second" or len(traces) == len(records)]
 
 
 def _plain(sampler: Any) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def test_a_broken_off_run_goes_on(models, file, tmp_path, monkeypatch, n_kept):
     more = "evaluation.sampler.temperature=1.0"
     assert evaluate(models, file, out, more) == 0
     whole = (out / "items.jsonl").read_text()
+    health = {row["name"]: row["value"] for row in json.loads((out / "results.json").read_text())["health"]}
     lines = whole.splitlines(keepends=True)
     (out / "items.jsonl").write_text("".join(lines[:n_kept]) + ("" if n_kept == 7 else lines[n_kept][:20]))
     asked = []
@@ -106,7 +107,13 @@ def test_a_broken_off_run_goes_on(models, file, tmp_path, monkeypatch, n_kept):
     assert evaluate(models, file, out, more) == 0
     assert (out / "items.jsonl").read_text() == whole
     assert len(asked) == 7 - n_kept // 2 * 2 - (n_kept == 7)
-    assert json.loads((out / "results.json").read_text())["manifest"]["n_items_of_this_call"] == len(asked)
+    results = json.loads((out / "results.json").read_text())
+    assert results["manifest"]["n_items_of_this_call"] == len(asked)
+    # The panel tells of all answers; how fast they were is known where one call has written them.
+    panel = {row["name"]: row["value"] for row in results["health"]}
+    assert panel["passes per answer"] == health["passes per answer"] and ("tokens per second" in panel) is (
+        len(asked) == 7
+    )
 
 
 def test_a_folder_is_for_one_run(models, file, tmp_path, capsys):
