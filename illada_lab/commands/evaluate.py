@@ -110,7 +110,10 @@ def _refuse_for_twins(config: DictConfig) -> None:
     )
     parts = [("evaluation", own, file, lambda key: key not in MASKED_ONLY)]
     if "sampler" in own:
-        parts.append(("evaluation.sampler", own["sampler"], file.get("sampler", {}), lambda key: key in GREEDY))
+        # A budget below the file's block is legal with a smaller block only, so that has its effect.
+        sampler, usual = own["sampler"], file.get("sampler", {})
+        used = (*GREEDY, "block_length") if sampler["max_length"] < usual.get("block_length", 0) else GREEDY
+        parts.append(("evaluation.sampler", sampler, usual, lambda key: key in used))
     for place, given, usual, has_effect in parts:
         for key, value in given.items():
             if not has_effect(key) and value != usual.get(key):
@@ -161,10 +164,13 @@ def _suite(config: DictConfig, loaded: Any) -> Any:
 
     source, asked = loaded.config["data"]["source"], config.evaluation
     if "world_seed" not in source:
-        known = loaded.config["scale"]["name"] if loaded.path.is_dir() else "trained on text"
+        why = (
+            "a published layout says nothing of a world"
+            if loaded.path.is_dir()
+            else "trained on text, which has no questions"
+        )
         raise ValueError(
-            f"checkpoint = {config.checkpoint}; {known} is a model of no world, so it cannot be asked about one; "
-            "tasks=gsm8k data.path=..., or a run trained with data=world"
+            f"checkpoint = {config.checkpoint}; {why}; tasks=gsm8k data.path=..., or a run trained with data=world"
         )
     has_masks = not (is_chat(loaded.config) or loaded.predictor.spec.is_causal)
     if not has_masks and asked.n_mc_samples != config.scale.n_mc_samples:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
 from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
@@ -21,7 +22,8 @@ from illada_lab.manifest import manifest
 from illada_lab.training.checkpoint import load_run
 
 TASKS = Path(__file__).with_name("tasks")
-SPLITS = ("train", "validation", "test")
+# What tasks of lm-eval call their splits, nearly always.
+SPLITS = {"training_split": "train", "validation_split": "validation", "test_split": "test"}
 # Requests after which lm-eval's record of answers is written: a broken-off run goes on behind it. Our choice.
 N_SCORED, N_ANSWERED = 1024, 64
 
@@ -48,6 +50,10 @@ class IlladaLab(LM):
     ) -> None:
         super().__init__()
         loaded = load_run(checkpoint)
+        if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
+            # lm-eval's command line names cuda:0 unless told otherwise.
+            print(f"device = {device}; there is none here; cpu", file=sys.stderr)
+            device = "cpu"
         predictor = loaded.predictor.to(device or "cpu")
         settings.setdefault("scoring", "chain_rule" if predictor.spec.is_causal else "confidence")
         settings.setdefault("has_bos", bool(loaded.config["data"].get("adds_bos")))
@@ -123,8 +129,8 @@ def local_task(name: str, path: str | Path) -> dict[str, Any]:
 
     Args:
         name: file in `tasks/` without its ending, or a task of lm-eval itself, which is used unchanged but for where its data is.
-        path: the data: of a shipped task a file, of one of lm-eval's a folder with test.jsonl and whatever other splits it uses
-            (train.jsonl, validation.jsonl).
+        path: the data: of a shipped task a file, of one of lm-eval's a folder with a JSONL file for each split that is at hand, under
+            the name that lm-eval has for it (test.jsonl, validation.jsonl, train.jsonl for examples, MMLU's dev.jsonl).
 
     Raises:
         ValueError: there is no such task, or it is a group of several data sets.
@@ -137,18 +143,27 @@ def local_task(name: str, path: str | Path) -> dict[str, Any]:
         task = yaml.safe_load((TASKS / f"{name}.yaml").read_text(encoding="utf-8"))
         task["dataset_kwargs"]["data_files"] = {"test": str(path.resolve())}
         return task
-    known = TaskManager().all_subtasks
+    manager = TaskManager()
+    known = manager.all_subtasks
+    if name in manager.all_groups:
+        raise ValueError(
+            f"task = {name}; a group of several data sets, which one path cannot hold; path=null, the data in lm-eval's cache"
+        )
     if name not in known:
         near = difflib.get_close_matches(name, [*shipped, *known], n=2) or shipped
-        raise ValueError(f"task = {name}; no single task of lm-eval or shipped here; {', '.join(near)}")
-    files = {split: path / f"{split}.jsonl" for split in SPLITS if (path / f"{split}.jsonl").is_file()}
+        raise ValueError(f"task = {name}; neither a task of lm-eval nor shipped here; {', '.join(near)}")
+    files = {file.stem: str(file.resolve()) for file in sorted(path.glob("*.jsonl"))}
     if not files:
-        raise FileNotFoundError(
-            f"path = {path}; no {' or '.join(f'{split}.jsonl' for split in SPLITS)}; the data of {name}"
-        )
-    data = {"data_files": {split: str(file.resolve()) for split, file in files.items()}}
+        raise FileNotFoundError(f"path = {path}; no test.jsonl or validation.jsonl there; the data of {name}")
+    absent = {key: None for key, split in SPLITS.items() if split not in files}
+    own = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": files},
+        **absent,
+    }
     # A group is how lm-eval lets one change a part of its own tasks.
-    own = {"task": name, "dataset_path": "json", "dataset_name": None, "dataset_kwargs": data}
     return {"group": f"{name}_from_files", "task": [own]}
 
 
@@ -173,6 +188,8 @@ class CheckedTasks(TaskManager):
         try:
             found = super().load(task_list)
         except KeyError as error:
+            if "not a registered" not in str(error):
+                raise ValueError(f"path; the data have no {error}, which the task asks for; a file with it") from error
             near = [n for task in task_list for n in difflib.get_close_matches(str(task), self.all_tasks, n=3)]
             hint = f"did you mean {' or '.join(near)}?" if near else "a name of lm-eval, or path= of local data"
             raise ValueError(f"task = {task_list[0]}; lm-eval has no such task; {hint}") from error

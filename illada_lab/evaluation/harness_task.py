@@ -1,6 +1,7 @@
 """A benchmark that lm-eval knows, with the paper's settings: one YAML each in `conf/evaluation/`."""
 
 import json
+import math
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -127,10 +128,11 @@ def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
             error = values.get(f"{metric}_stderr,{rule}")
             error = error if isinstance(error, int | float) else None
             is_share = 0 <= value <= 1
+            low, high = (-math.inf, math.inf) if not is_share else (0.0, 1.0)
             rows.append(
                 {"task": task, "metric": metric if rule == "none" else f"{metric}, {rule}", "value": value,
-                 "ci_low": None if error is None else value - 1.96 * error,
-                 "ci_high": None if error is None else value + 1.96 * error,
+                 "ci_low": None if error is None else max(low, value - 1.96 * error),
+                 "ci_high": None if error is None else min(high, value + 1.96 * error),
                  "n": found["n-samples"].get(task, {}).get("effective"), "chance": None, "target": None,
                  "note": "lm-eval's standard error, times 1.96", **({} if is_share else {"unit": ""})}
             )  # fmt: skip

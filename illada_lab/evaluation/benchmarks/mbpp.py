@@ -68,9 +68,9 @@ class Mbpp(ProgramBenchmark):
         return "".join([*shots, f"{_asked(item)}\n{BEGIN}\n"])
 
     def program(self, item: Item, text: str) -> str:
-        """What is run: imports and set-up of the tests, the answer, the assertions."""
-        written = code_of(text.partition(DONE)[0])
-        return f"{item.about['setup']}\n{written}\n{item.about['tests']}\n"
+        """What is run: imports, the answer, the set-up of its tests (which may use the answer's classes), the assertions."""
+        parts = (item.about["imports"], code_of(text.partition(DONE)[0]), item.about["setup"], item.about["tests"])
+        return "\n".join([*parts, ""])
 
     def shots(self) -> list[str]:
         """The tasks shown as examples."""
@@ -118,10 +118,9 @@ def read_tasks(path: str | Path) -> dict[int, Item]:
             or not all(isinstance(test, str) and test.strip() for test in tests)
         ):
             raise ValueError(f"{path}, {place}; an item without test_list; a list of assertions")
-        setup = "\n".join([*values.get("test_imports", []), values.get("test_setup_code") or ""]).strip()
-        found[task] = Item(
-            f"{Path(path).stem}/{task}", "", text.strip(), code, {"tests": "\n".join(tests), "setup": setup}
-        )
+        imports, setup = "\n".join(values.get("test_imports") or []), values.get("test_setup_code") or ""
+        about = {"imports": imports, "setup": setup, "tests": "\n".join(tests)}
+        found[task] = Item(f"{Path(path).stem}/{task}", "", text.strip(), code, about)
     if not found:
         raise ValueError(f"evaluation.path = {path}; an empty file; JSONL with task_id, text, code and test_list")
     return found

@@ -183,7 +183,7 @@ def test_mbpp_prompts_are_the_published_ones(tmp_path):
     sanitized["prompt"] = sanitized.pop("text")
     other = mbpp(write(tmp_path / "sanitized.jsonl", sanitized), n_shots=1, shots_path=path)
     assert other.shots() == ["mbpp/2"] and len(other.settings()["sha256"]) == 2
-    assert other.program(other.items()[0], "x").startswith("import math\nTWO = 2\nx\n")
+    assert other.program(other.items()[0], "x").startswith("import math\nx\nTWO = 2\nassert")
     chat = mbpp(path, is_chat=True)
     assert chat.prompt(chat.items()[0]).endswith("Give all of your code in one code block.") and chat.shots() == []
 
