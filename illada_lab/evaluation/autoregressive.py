@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from illada_lab.evaluation.masked import BATCH_TOKENS, Pair, looks_back
+from illada_lab.evaluation.masked import Pair, looks_back, token_budget
 from illada_lab.models.cache import Cache, LayerCache
 from illada_lab.models.fast_linear import fast_linears
 from illada_lab.models.mask_predictor import MaskPredictor
@@ -46,8 +46,8 @@ def chain_rule_log_likelihoods(predictor: MaskPredictor, pairs: Sequence[Pair]) 
     while order:
         width = len(pairs[order[0]][0]) + len(pairs[order[0]][1])
         batch, order = (
-            order[: max(1, BATCH_TOKENS // width)],
-            order[max(1, BATCH_TOKENS // width) :],
+            order[: max(1, token_budget(predictor) // width)],
+            order[max(1, token_budget(predictor) // width) :],
         )
         x = torch.full((len(batch), width), predictor.tokens.filler)
         is_wanted = torch.zeros(x.shape, dtype=torch.bool)

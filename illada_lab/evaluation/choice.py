@@ -10,7 +10,7 @@ from torch import Tensor
 
 from illada_lab.evaluation.autoregressive import chain_rule_log_likelihoods
 from illada_lab.evaluation.likelihood import monte_carlo_log_likelihoods
-from illada_lab.evaluation.masked import Padded, Pair, batches_by_length, check_pairs, n_vocabulary, true_log_probs
+from illada_lab.evaluation.masked import Padded, Pair, batches_by_length, check_pairs, true_log_probs
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.models.protocol import Predictor
 
@@ -100,7 +100,7 @@ def confidence_scores(
     given = [torch.rand(len(response), generator=generator) for _, response in pairs] if rule == "random" else None
     scores, orders = [0.0] * len(pairs), [[] for _ in pairs]
     lengths = [len(prompt) + len(response) + len(behind) for prompt, response in pairs]
-    for batch in batches_by_length(lengths, [len(response) for _, response in pairs], n_vocabulary(predictor)):
+    for batch in batches_by_length(predictor, lengths, [len(response) for _, response in pairs]):
         padded = Padded.of(predictor, [pairs[i] for i in batch], behind)
         drawn = None if given is None else torch.cat([given[i] for i in batch])
         for n, (value, order) in enumerate(_reveal(predictor, padded, rule, drawn, guidance_scale)):

@@ -15,7 +15,6 @@ from illada_lab.evaluation.masked import (
     batches_by_length,
     check_pairs,
     device_of,
-    n_vocabulary,
     true_log_probs,
 )
 from illada_lab.models.protocol import Predictor
@@ -210,7 +209,7 @@ def _passes(
     owner = torch.arange(len(pairs)).repeat_interleave(torch.tensor([len(own) for own in sets]))
     lengths = torch.tensor([len(prompt) + len(response) for prompt, response in pairs])[owner]
     device = device_of(predictor)
-    for batch in batches_by_length(lengths.tolist(), masks.sum(1).tolist(), n_vocabulary(predictor)):
+    for batch in batches_by_length(predictor, lengths.tolist(), masks.sum(1).tolist()):
         chosen = torch.tensor(batch)
         own, rows = owner[chosen].unique(return_inverse=True)
         padded, is_masked = Padded.of(predictor, [pairs[i] for i in own.tolist()]), masks[chosen]

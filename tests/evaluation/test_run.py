@@ -257,9 +257,9 @@ def test_settings_are_those_of_the_paper(task, max_length, block_length, n_shots
     }.get(task)  # fmt: skip
 
 
-def test_the_push_towards_the_end_of_thinking_has_the_tokenizers_ids():
+def test_the_push_towards_the_end_of_thinking_has_the_tokenizers_ids(file):
     sampler = VariableLength(max_length=8, block_length=4)
-    benchmark = Gsm8k(path="a", is_chat=True, thinking_power=3.0, sampler=sampler)
+    benchmark = Gsm8k(path=str(file), is_chat=True, thinking_power=3.0, sampler=sampler)
     pushed = runs.sampler_of(benchmark, small_predictor(), byte_tokenizer()).end_of_thinking
     assert byte_tokenizer().decode(pushed.sequence) == "</think>" and (pushed.amount, pushed.power) == (100.0, 3.0)
     twin = runs.sampler_of(benchmark, small_predictor(is_causal=True), byte_tokenizer())

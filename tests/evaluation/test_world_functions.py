@@ -37,7 +37,8 @@ def test_problems_are_sentences_of_the_world_with_letters():
         assert set(f"{task.prompt} {task.program}".split()) <= words
         assert task.parameters and task.prompt.endswith("have ?")
         assert [word for word in task.prompt.split() if word in (*"abcd", *functions.NUMBERS)] == list(task.slots)
-    assert {len(task.parameters) for task in TASKS} == {1, 2, 3}
+    many = functions.function_tasks(200, random.Random(0))
+    assert {len(task.parameters) for task in many} == {1, 2, 3} and many[:40] == TASKS
     tokenizer = word_tokenizer(World(seed=0, n_people=8).words)
     assert tokenizer.decode(tokenizer.encode_known(TASKS[0].program)) == TASKS[0].program
 
