@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from jinja2 import UndefinedError
+
 from illada_lab.evaluation.folder import claim_folder
 
 RESULTS = "results.json"
@@ -97,15 +99,20 @@ class HarnessTask:
             str(checkpoint), batch_size=self.batch_size, seed=seed,
             **{key: value for key, value in asked.items() if value is not None},
         )  # fmt: skip
-        found = lm_eval.simple_evaluate(
-            model=model, task_manager=CheckedTasks(n_shots=self.n_shots, scoring=self.scoring),
-            tasks=[local_task(self.task, self.path) if self.path else self.task],
-            num_fewshot=self.n_shots, limit=self.n_items, apply_chat_template=self.is_chat,
-            fewshot_as_multiturn=self.is_chat and self.n_shots > 0, use_cache=str(folder / "asked"),
-            # Upstream tasks name budgets of their own (MMLU-Pro 2048), which would go before this one.
-            gen_kwargs=None if self.max_length is None else {"max_gen_toks": self.max_length},
-            random_seed=seed, numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
-        )  # fmt: skip
+        try:
+            found = lm_eval.simple_evaluate(
+                model=model, task_manager=CheckedTasks(n_shots=self.n_shots, scoring=self.scoring),
+                tasks=[local_task(self.task, self.path) if self.path else self.task],
+                num_fewshot=self.n_shots, limit=self.n_items, apply_chat_template=self.is_chat,
+                fewshot_as_multiturn=self.is_chat and self.n_shots > 0, use_cache=str(folder / "asked"),
+                # Upstream tasks name budgets of their own (MMLU-Pro 2048), which would go before this one.
+                gen_kwargs=None if self.max_length is None else {"max_gen_toks": self.max_length},
+                random_seed=seed, numpy_random_seed=seed, torch_random_seed=seed, fewshot_random_seed=seed,
+            )  # fmt: skip
+        except UndefinedError as error:
+            raise ValueError(
+                f"path = {self.path}; an item without what {self.task} asks for ({error}); lines as in the task's own data"
+            ) from error
         assert found is not None, "only other ranks get nothing"
         n_items = sum(n["effective"] for n in found["n-samples"].values())
         told = {**settings, **model.get_model_info(), **about, "n_items": n_items, "temperature": 0.0,

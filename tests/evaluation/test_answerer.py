@@ -241,6 +241,7 @@ SCORED = {"max_length": None, "block_length": None}
         ({"task": "gsm8l", "path": None}, "task = gsm8l; lm-eval has no such task; did you mean gsm8k"),
         ({"scoring": "confidence", "has_eos": True, **SCORED}, "scoring = confidence; has no effect on gsm8k"),
         ({"task": "yes_no_local", "n_shots": 0}, "scoring = null; has no effect on yes_no_local, which is multiple_choice"),
+        ({"task": "yes_no_local", "n_shots": 0, "scoring": "confidence", "has_eos": True, **SCORED}, "an item without what"),
         ({"task": "text_local", "scoring": "monte_carlo", "n_samples": 1, **SCORED}, "n_shots = 2; has no effect on text_local"),
     ],
 )  # fmt: skip
@@ -253,7 +254,8 @@ def test_settings_that_lm_eval_would_pass_over_are_refused(run, tmp_path, change
         file = tmp_path / "file"
         file.write_text(json.dumps({"text": "one"}) + "\n")
         if changes["task"] == "yes_no_local":
-            file.write_text(json.dumps({"examples": [{"input": "so?", "target": "No"}]}))
+            asked = "question" if changes.get("scoring") else "input"
+            file.write_text(json.dumps({"examples": [{asked: "so?", "target": "No"}]}))
         changes = {**changes, "path": str(file)}
     with pytest.raises(ValueError, match=message):
         harness_task(tmp_path / "data", **changes).run(str(run), tmp_path / "out", seed=0, about={})
