@@ -9,7 +9,6 @@ from torch import Tensor
 
 from illada_lab.evaluation.masked import Pair, looks_back, token_budget
 from illada_lab.models.cache import Cache, LayerCache
-from illada_lab.models.fast_linear import fast_linears
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.models.rope import rotary_table
 from illada_lab.samplers.canvas import Canvas
@@ -57,8 +56,7 @@ def chain_rule_log_likelihoods(predictor: MaskPredictor, pairs: Sequence[Pair]) 
             is_wanted[n, len(pairs[i][0]) : len(whole)] = True
         # What stands behind a row's end is never looked at: attention goes backwards only.
         inputs = torch.cat((torch.full((len(x), 1), bos), x[:, :-1]), 1).to(device)
-        with fast_linears(predictor):
-            logits = predictor.logits_at(inputs, is_wanted.to(device)).double()
+        logits = predictor.logits_at(inputs, is_wanted.to(device)).double()
         log_p = logits.log_softmax(-1).gather(1, x[is_wanted].to(device)[:, None])[:, 0]
         sums = torch.zeros(len(batch), dtype=torch.float64).index_add(0, is_wanted.nonzero()[:, 0], log_p.cpu())
         for i, value in zip(batch, sums.tolist(), strict=True):

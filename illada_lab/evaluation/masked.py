@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from illada_lab.models.fast_linear import fast_linears
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
 
@@ -133,9 +132,9 @@ def true_log_probs(
     masks = is_masked[kept]
     has_padding = not bool(valid[kept].all())
     asker = Asker(predictor, guidance_scale, torch.zeros(len(kept), dtype=torch.long, device=x.device))
-    asked_rows = torch.arange(len(kept), device=x.device)
-    with fast_linears(predictor):
-        logits = asker.logits_at(x[kept], masks, valid[kept] if has_padding else None, is_prompt[kept], asked_rows)
+    logits = asker.logits_at(
+        x[kept], masks, valid[kept] if has_padding else None, is_prompt[kept], torch.arange(len(kept), device=x.device)
+    )
     normaliser = _log_sum_exp(logits)
     # Number of the prediction at each position of the rows that were asked.
     place = torch.zeros(masks.shape, dtype=torch.long, device=x.device)
