@@ -10,6 +10,7 @@ rounds of (loop / ours). Writes a table and `benchmarks/results/scoring_<device>
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -145,6 +146,7 @@ def tables(predictor: MaskPredictor, pairs: list[Pair], rounds: int) -> dict[str
                 begin = time.perf_counter()
                 scores[variant.name] = variant.run()
                 variant.seconds.append(time.perf_counter() - begin)
+                print(f"{rule}: {variant.name}: {variant.seconds[-1]:.2f} s", file=sys.stderr, flush=True)
         found[rule] = [_row(variant, variants[-1], scores) for variant in variants]
     return found
 
