@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 def run(config: DictConfig, is_json: bool = False) -> int:
     """Print what was found, as tables or as JSON; the configured model is weighed against the free memory."""
-    from illada_lab.commands.config import model_spec
+    from illada_lab.planner.size import model_spec
     from illada_lab.doctor import examine
 
     found = examine(model_spec(config).n_parameters)
