@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from illada_lab.models import ModelSpec
 
-# iLLaDA's pre-training (arXiv 2606.25331): non-embedding parameters, width, layers, length, vocabulary and tokens of its Table 1 and recipe.
+# iLLaDA's pre-training (arXiv 2606.25331): Table 1 and the recipe.
 PAPER = ModelSpec(
     vocab_size=155_136,
     d_model=4096,

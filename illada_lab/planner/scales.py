@@ -5,6 +5,7 @@ python -m illada_lab.planner.scales README.md results/toy/reproduce/*.json
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,6 @@ def _plan(scale: str, overrides: Sequence[str]) -> Plan:
         raise ValueError(
             f"scale = {scale}; does not fit with {' '.join(overrides)}; see illada-lab plan scale={scale} for what does"
         )
-    from dataclasses import replace
-
     return plan(replace(asked, micro_batch_size=min(largest, asked.micro_batch_size)), device, settings)
 
 
@@ -118,8 +117,8 @@ def _conditions(plans: dict[str, Plan]) -> str:
         return ""
     made = next(iter(plans.values()))
     return (
-        f"Planned rows are `illada-lab plan`: memory from a rehearsal of the step without data, eager and in float32 with bf16 products; time at an "
-        f"assumed {made.settings.mfu:.0%} of the data sheet's peak. Nobody has run them here."
+        "Planned rows are `illada-lab plan`: memory from a rehearsal of the step without data, not compiled, float32 weights and bf16 products; "
+        f"time at an assumed {made.settings.mfu:.0%} of the data sheet's peak. Nobody has run them here."
     )
 
 
