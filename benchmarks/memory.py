@@ -29,6 +29,8 @@ SHAPES: list[dict[str, Any]] = [
     dict(d_model=512, vocab_size=16_384, n_rows=16, length=256, optim=ADAMW, precision=BF16),
     dict(d_model=768, vocab_size=32_768, n_rows=2, length=1024, optim=MUON, precision=FLOAT32),
     dict(d_model=768, vocab_size=32_768, n_rows=4, length=512, optim=ADAMW, precision=BF16, accumulate=2),
+    # For comparison: a plan is of layers that are not compiled.
+    dict(d_model=512, vocab_size=16_384, n_rows=16, length=256, optim=ADAMW, precision=FLOAT32, is_compiled=True),
 ]
 
 
@@ -66,6 +68,7 @@ def measure(shape: dict[str, Any]) -> dict[str, Any]:
         length=shape["length"],
         precision=shape["precision"],
         accumulate=shape.get("accumulate", 1),
+        is_compiled=shape.get("is_compiled", False),
         n_steps=N_STEPS,
     )
     step = Step(
@@ -104,6 +107,7 @@ def main() -> None:
     for row in rows:
         planned, allocated, resident = (row[key] / MIB for key in ("planned_total", "allocated", "resident"))
         how = f"{row['optim']}, {row['precision']}" + (", recomputed" if row.get("recomputed") else "")
+        how += ", compiled" if row.get("is_compiled") else ""
         print(
             f"{row['parameters']:12,}{row['n_rows']:6} x {row['length']:<6}  {how:26}{planned:9.0f}{allocated:11.0f}"
             f" ({planned / allocated - 1:+.1%}){resident:9.0f} ({planned / resident - 1:+.1%})"

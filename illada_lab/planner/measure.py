@@ -44,6 +44,7 @@ def measured_steps(
     length: int,
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     accumulate: int = 1,
+    is_compiled: bool = False,
     n_steps: int = 3,
 ) -> Measured:
     """Train a new model for a few steps with Lightning, this package's module and objective, on random tokens.
@@ -57,14 +58,18 @@ def measured_steps(
         length: tokens per row.
         precision: Lightning's name.
         accumulate: forward passes per step.
+        is_compiled: compile the layers.
         n_steps: optimiser steps.
     """
 
     def train(shares: list[float] | None = None) -> None:
         predictor = make()
-        objective = Pretrain()
         module = DiffusionModule(
-            predictor=predictor, objective=objective, optim=optim, lr=partial(ConstantCosine, n_steps=n_steps + 1)
+            predictor=predictor,
+            objective=Pretrain(),
+            optim=optim,
+            lr=partial(ConstantCosine, n_steps=n_steps + 1),
+            is_compiled=is_compiled,
         )
         if shares is not None:
             _count_predicted(predictor, shares, n_rows * length)

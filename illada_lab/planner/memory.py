@@ -1,7 +1,7 @@
 """Memory of a training step on each device, by part."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from illada_lab.models import ModelSpec
 from illada_lab.planner.devices import Device
@@ -41,8 +41,8 @@ def memory_per_device(job: Job, device: Device) -> Memory:
     """Rehearse the job's step and spread it over its devices.
 
     One device, and each of several that hold the whole model: the rehearsal as it is. Sharded: lasting parts are divided by the
-    number of devices, what passes is not, and the layers that are gathered come on top. With tensor parallelism what passes is
-    counted as if it were not divided: an upper limit.
+    number of devices, what passes is not (nor are the optimiser's temporaries, which Muon has), and the layers that are gathered come
+    on top. With tensor parallelism what passes is counted as if it were not divided: an upper limit.
     """
     step = Step(
         spec=job.spec,
@@ -59,11 +59,13 @@ def memory_per_device(job: Job, device: Device) -> Memory:
     average = FLOAT32 * job.spec.n_parameters if job.has_ema else 0
     if not job.is_sharded:
         return _memory(whole.peak + Counter({WEIGHTS: average}))
-    lasting = _sharded_state(job, whole.update)
+    # Of float32 parameters, which the optimiser sees; it does not matter for how many tokens.
+    update = rehearse(replace(step, is_sharded=False, n_rows=1, length=8)).update
+    lasting = _sharded_state(job, update)
     passes = Counter({part: whole.passing[part] for part in (ACTIVATIONS, HEAD, BUFFERS)})
     passes[BUFFERS] += _gathered(job.spec, is_bf16=step.precision == "bf16-mixed")
-    update = Counter({BUFFERS: whole.update[BUFFERS]})
-    return _memory(lasting + max(passes, update, key=Counter.total))
+    updating = Counter({BUFFERS: update[BUFFERS]})
+    return _memory(lasting + max(passes, updating, key=Counter.total))
 
 
 def _memory(parts: Counter[str]) -> Memory:

@@ -35,10 +35,14 @@ def nearest_that_fit(made: Plan) -> list[str]:
     Returns:
         Overrides and the memory they need, one text per way; empty where nothing fits.
     """
-    kinds = [_rows(made.job), _checkpointing(made.job), _sharding(made.job), _devices(made.job)]
-    kinds = [kind for kind in kinds if kind]
-    for n_changes in range(1, len(kinds) + 1):
-        ways = [_first_fit(chosen, made.job, made.device, made.settings) for chosen in combinations(kinds, n_changes)]
+    job = made.job
+    places = [kind for kind in (_sharding(job), _devices(job)) if kind]
+    kinds = [kind for kind in (_rows(job), _checkpointing(job)) if kind]
+    for n_changes in range(1, len(kinds) + 2):
+        # Where it runs is changed in one way or not at all.
+        chosen = [*combinations(kinds, n_changes)]
+        chosen += [(*others, place) for place in places for others in combinations(kinds, n_changes - 1)]
+        ways = [_first_fit(changes, job, made.device, made.settings) for changes in chosen]
         if found := [way for way in ways if way is not None]:
             return found
     return []
@@ -67,15 +71,17 @@ def _checkpointing(job: Job) -> list[Change]:
 
 
 def _sharding(job: Job) -> list[Change]:
-    """FSDP brings checkpointing with it (conf/trainer/fsdp.yaml)."""
-    if job.is_sharded or job.world_size == 1:
+    """Spread over the devices there are, or over more; FSDP brings checkpointing with it (conf/trainer/fsdp.yaml)."""
+    if job.is_sharded:
         return []
-    return [Change(f"trainer=fsdp trainer.devices={job.devices}", {"strategy": "fsdp", "recomputed": 1})]
+    numbers = [*([job.devices] if job.world_size > 1 else []), *_doubled(job)]
+    values = {"strategy": "fsdp", "recomputed": 1}
+    return [Change(f"trainer=fsdp trainer.devices={n}", {**values, "devices": n}) for n in numbers]
 
 
 def _devices(job: Job) -> list[Change]:
-    """More devices, which also share the batch; unsharded ones only save memory by seeing fewer rows."""
-    return [Change(f"trainer.devices={n}", {"devices": n}) for n in _doubled(job)]
+    """More devices, trained as before; where each holds the whole model, that saves nothing but rows."""
+    return [Change(f"trainer.devices={n}", {"devices": n}) for n in _doubled(job)] if job.is_sharded else []
 
 
 def _doubled(job: Job) -> Iterator[int]:

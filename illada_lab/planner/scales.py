@@ -117,8 +117,8 @@ def _conditions(plans: dict[str, Plan]) -> str:
         return ""
     made = next(iter(plans.values()))
     return (
-        "Planned rows are `illada-lab plan`: memory from a rehearsal of the step without data, not compiled, float32 weights and bf16 products; "
-        f"time at an assumed {made.settings.mfu:.0%} of the data sheet's peak. Nobody has run them here."
+        "Planned rows are `illada-lab plan`: memory from a rehearsal of the step without data, not compiled, float32 weights and "
+        f"bf16 products; time at an assumed {made.settings.mfu:.0%} of the data sheet's peak. Nobody has run them here."
     )
 
 
