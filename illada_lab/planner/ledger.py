@@ -95,7 +95,9 @@ class Ledger(TorchDispatchMode):
 
 
 class ExpectedCount(TorchDispatchMode):
-    """Lets a boolean index pick a given number of positions, where only data could tell how many.
+    """Answers what only data could tell: a boolean index picks a given number of positions, and no question of `bool(tensor)` is true.
+
+    Such questions are of the kind "is there nothing to keep apart in this batch?", where "no" is the case that takes memory.
 
     Args:
         n_picked: positions that every boolean index is taken to have.
@@ -106,7 +108,9 @@ class ExpectedCount(TorchDispatchMode):
         self.n_picked = n_picked
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Replace the boolean index of `tensor[is_wanted]` by as many positions as expected."""
+        """Replace the boolean index of `tensor[is_wanted]` by as many positions as expected, and a single truth by "no"."""
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:
+            return False
         if func is torch.ops.aten.index.Tensor:
             tensor, indices = args
             if len(indices) == 1 and indices[0].dtype == torch.bool:

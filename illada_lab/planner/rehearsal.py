@@ -125,7 +125,9 @@ def _run(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger: Led
     ledger.reset_peak()
     ledger.label = ACTIVATIONS
     shape = (step.n_rows, step.length)
-    tokens, segment_ids = (torch.empty(shape, dtype=torch.long) for _ in range(2))
+    tokens = torch.empty(shape, dtype=torch.long)
+    # Kernels of GPUs are told where segments end; on a CPU a mask keeps them apart.
+    segment_ids = torch.empty(shape, dtype=torch.long) if step.has_cpu_attention else None
     is_masked = torch.empty(shape, dtype=torch.bool)
     is_bf16 = step.precision == "bf16-mixed"
     with torch.autocast("cpu", dtype=torch.bfloat16) if is_bf16 else nullcontext():
