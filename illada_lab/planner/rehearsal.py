@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 
@@ -116,7 +116,10 @@ def _predictor(step: Step) -> MaskPredictor:
     predictor = MaskPredictor(tokens=ILLADA, **asdict(step.spec)).train()
     recompute(predictor, step.recomputed)
     if step.is_sharded and step.precision == "bf16-mixed":
-        predictor.layers.to(torch.bfloat16)
+        for module in predictor.layers.modules():
+            # `module.to` swaps tensors in place, which fake ones do not let it do.
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(parameter.detach().to(torch.bfloat16)))
     return predictor
 
 
