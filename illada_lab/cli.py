@@ -18,6 +18,7 @@ COMMANDS = {
     "trace": "show a trace file, compare two, or make a page of one",
     "export": "write a trained model in a published layout",
     "config": "show the composed configuration and the model's size",
+    "plan": "memory, time and cost of a training run before it runs",
     "doctor": "what this machine has, and what would be used",
 }
 EXAMPLES = {
@@ -60,16 +61,21 @@ EXAMPLES = {
         "illada-lab export checkpoint=runs/plain layout=llada out=exported-llada",
     ),
     "config": ("illada-lab config scale=8b", "illada-lab config experiment=sft scale=toy"),
+    "plan": (
+        "illada-lab plan scale=toy",
+        "illada-lab plan scale=8b device=h200 trainer=fsdp trainer.devices=64",
+        "illada-lab plan scale=1b data=hub data.path=owner/name plan.mfu=0.5 plan.n_tokens=20e9 --json",
+    ),
     "doctor": ("illada-lab doctor", "illada-lab doctor scale=1b --json"),
 }
 FLAGS = {
     "--traceback": "show the traceback of an error",
     "--multirun": "run every combination of comma-separated values (also -m)",
-    "--json": "doctor, sample, infill, chat: print JSON",
+    "--json": "doctor, plan, sample, infill, chat: print JSON",
 }
 # What a command uses where nothing is chosen: answers end where they end, holes are filled where they are.
 USUAL = {"infill": "sampler=infill", "chat": "sampler=variable_length"}
-PRINT_JSON = ("doctor", "sample", "infill", "chat")
+PRINT_JSON = ("doctor", "plan", "sample", "infill", "chat")
 SHORT = {"-m": "--multirun", "-h": "--help"}
 
 
@@ -120,7 +126,7 @@ def _main(words: list[str], flags: set[str]) -> int:
         return 0
     if "--json" in flags and command not in PRINT_JSON:
         return _fail(f"--json; {command} prints no JSON; {', '.join(PRINT_JSON)}")
-    if "--multirun" in flags and command in ("doctor", "chat", "config", "trace", "export"):
+    if "--multirun" in flags and command in ("doctor", "plan", "chat", "config", "trace", "export"):
         return _fail(f"--multirun; not with {command}; train, reproduce, evaluate or sample")
     module = importlib.import_module(f"illada_lab.commands.{command}")
     run = module.run

@@ -2,6 +2,8 @@
 
 from omegaconf import DictConfig, OmegaConf
 
+from illada_lab.planner.size import model_spec
+
 
 def run(config: DictConfig) -> int:
     """Print the configuration as YAML and, last, the exact number of parameters."""
@@ -9,24 +11,3 @@ def run(config: DictConfig) -> int:
     spec = model_spec(config)
     print(f"parameters: {spec.n_parameters:,} (non-embedding {spec.n_non_embedding_parameters:,})")
     return 0
-
-
-def model_spec(config: DictConfig):
-    """Sizes of the configured model, built on the meta device: no memory, whatever the scale."""
-    import torch
-
-    from illada_lab.config import build
-    from illada_lab.tokens import ILLADA
-
-    sizes = {}
-    if config.model.vocab_size is None:
-        # A world's vocabulary is known without data; others are as large as the tokenizer is told to become.
-        from illada_lab.tokens import OWN_SPECIAL_TEXT
-
-        if "worlds" in str(config.data.source._target_):
-            sizes["vocab_size"] = len(build(config.data.source).words) + len(OWN_SPECIAL_TEXT)
-        else:
-            sizes["vocab_size"] = config.tokenizer.get("vocab_size", 256 + len(OWN_SPECIAL_TEXT))
-    with torch.device("meta"):
-        # Which special tokens does not matter for the size.
-        return build(config.model, tokens=ILLADA, **sizes).spec

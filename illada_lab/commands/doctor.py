@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 
 def run(config: DictConfig, is_json: bool = False) -> int:
     """Print what was found, as tables or as JSON; the configured model is weighed against the free memory."""
-    from illada_lab.commands.config import model_spec
     from illada_lab.doctor import examine
+    from illada_lab.planner.size import model_spec
 
     found = examine(model_spec(config).n_parameters)
     if is_json:

@@ -64,21 +64,21 @@ def _conditions(results: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def write_into(page: Path, text: str) -> bool:
-    """Replace what stands between the two marks of a page.
+def write_into(page: Path, text: str, begin: str = BEGIN, end: str = END) -> bool:
+    """Replace what stands between two marks of a page.
 
     Returns:
         Whether the page changed.
 
     Raises:
-        ValueError: the page has no marks.
+        ValueError: the page has no such marks.
     """
     before = page.read_text()
-    head, mark, rest = before.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not mark or not end:
-        raise ValueError(f"page = {page}; has no place for results; a line {BEGIN} and a line {END}")
-    after = f"{head}{BEGIN}\n{text}\n{END}{tail}"
+    head, is_begun, rest = before.partition(begin)
+    _, is_ended, tail = rest.partition(end)
+    if not is_begun or not is_ended:
+        raise ValueError(f"page = {page}; has no place for results; a line {begin} and a line {end}")
+    after = f"{head}{begin}\n{text}\n{end}{tail}"
     page.write_text(after)
     return after != before
 

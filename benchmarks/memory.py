@@ -1,0 +1,128 @@
+"""Memory that training takes against what the planner said it would: measured on a CPU, one process per shape.
+
+    python -m benchmarks.memory [--shapes 6] [--out benchmarks/results]
+
+Each shape is trained for three steps by Lightning, with this package's module, objective and optimiser, in a process of its own. Measured
+are the allocator's peak (torch's profiler) and the process's peak of resident memory above what it held before the model was there; the
+plan is made with the largest share of masked positions of those steps. Writes a table and `benchmarks/results/memory_cpu.json`.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import parser, started, write
+
+MIB = 2**20
+N_STEPS = 3
+ADAMW, MUON = "adamw", "muon"
+BF16, FLOAT32 = "bf16-mixed", "32-true"
+# Ten to a hundred million parameters; short and long rows; large and small vocabularies; every setting that moves memory.
+SHAPES: list[dict[str, Any]] = [
+    dict(d_model=384, vocab_size=8192, n_rows=8, length=512, optim=ADAMW, precision=FLOAT32),
+    dict(d_model=384, vocab_size=8192, n_rows=8, length=512, optim=MUON, precision=BF16),
+    dict(d_model=512, vocab_size=32_768, n_rows=2, length=2048, optim=ADAMW, precision=FLOAT32, recomputed=1),
+    dict(d_model=512, vocab_size=16_384, n_rows=16, length=256, optim=ADAMW, precision=BF16),
+    dict(d_model=768, vocab_size=32_768, n_rows=2, length=1024, optim=MUON, precision=FLOAT32),
+    dict(d_model=768, vocab_size=32_768, n_rows=4, length=512, optim=ADAMW, precision=BF16, accumulate=2),
+    # For comparison: a plan is of layers that are not compiled.
+    dict(d_model=512, vocab_size=16_384, n_rows=16, length=256, optim=ADAMW, precision=FLOAT32, is_compiled=True),
+]
+
+
+def measure(shape: dict[str, Any]) -> dict[str, Any]:
+    """Plan and train one shape in this process.
+
+    Args:
+        shape: an entry of `SHAPES`.
+
+    Returns:
+        The shape, the number of parameters, the planned parts and both measured peaks, in bytes.
+    """
+    import torch
+
+    from illada_lab.models import MaskPredictor, ModelSpec
+    from illada_lab.planner import Step, in_proportion, rehearse
+    from illada_lab.planner.measure import measured_steps
+    from illada_lab.planner.recompute import recompute
+    from illada_lab.tokens import ILLADA
+    from illada_lab.training.optim import adamw, muon
+
+    optims = {ADAMW: partial(adamw, lr=1e-3), MUON: partial(muon, lr=1e-3, adamw_lr=1e-3)}
+    sizes = in_proportion(shape["d_model"], vocab_size=shape["vocab_size"], length=shape["length"])
+
+    def predictor() -> MaskPredictor:
+        made = MaskPredictor(tokens=ILLADA, **sizes)
+        recompute(made, shape.get("recomputed"))
+        return made
+
+    torch.manual_seed(0)
+    seen = measured_steps(
+        predictor,
+        optims[shape["optim"]],
+        n_rows=shape["n_rows"],
+        length=shape["length"],
+        precision=shape["precision"],
+        accumulate=shape.get("accumulate", 1),
+        is_compiled=shape.get("is_compiled", False),
+        n_steps=N_STEPS,
+    )
+    step = Step(
+        spec=ModelSpec(**sizes),
+        n_rows=shape["n_rows"],
+        length=shape["length"],
+        optim=optims[shape["optim"]],
+        precision=shape["precision"],
+        share_predicted=seen.largest_share,
+        recomputed=shape.get("recomputed"),
+        keeps_gradients=shape.get("accumulate", 1) > 1,
+        has_cpu_attention=True,
+    )
+    planned = rehearse(step).peak
+    return {
+        **shape,
+        "n_layers": sizes["n_layers"],
+        "parameters": ModelSpec(**sizes).n_parameters,
+        "planned": dict(planned),
+        "planned_total": planned.total(),
+        **asdict(seen),
+    }
+
+
+def main() -> None:
+    """Measure each shape in a process of its own, print, write."""
+    made = parser("Planned memory of training against measured", rounds=1)
+    made.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of the shapes, from the first")
+    made.add_argument("--one", type=json.loads, default=None, help="measure this shape here and print JSON")
+    arguments = started(made)
+    if arguments.one is not None:
+        print(json.dumps(measure(arguments.one)))
+        return
+    rows = [_in_child(shape, arguments.threads) for shape in SHAPES[: arguments.shapes]]
+    print(f"{'parameters':>12}{'rows x length':>15}  {'':26}{'planned':>9}{'allocated':>11}{'':8}{'resident':>10}  MiB")
+    for row in rows:
+        planned, allocated, resident = (row[key] / MIB for key in ("planned_total", "allocated", "resident"))
+        how = f"{row['optim']}, {row['precision']}" + (", recomputed" if row.get("recomputed") else "")
+        how += ", compiled" if row.get("is_compiled") else ""
+        print(
+            f"{row['parameters']:12,}{row['n_rows']:6} x {row['length']:<6}  {how:26}{planned:9.0f}{allocated:11.0f}"
+            f" ({planned / allocated - 1:+.1%}){resident:9.0f} ({planned / resident - 1:+.1%})"
+        )
+    write(arguments, "memory", {"shapes": rows})
+
+
+def _in_child(shape: dict[str, Any], threads: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.memory", "--threads", str(threads), "--one", json.dumps(shape)]
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{shape}: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""`illada-lab plan`: what the configured run takes, before it runs."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from omegaconf import DictConfig
+
+from illada_lab.config import build
+from illada_lab.planner.job import job
+from illada_lab.planner.memory import Memory, memory_per_device
+from illada_lab.planner.nearest import nearest_that_fit
+from illada_lab.planner.plan import Plan, largest_micro_batch, plan, refusal
+
+GIB = 2**30
+Rows = list[tuple[str, ...]]
+
+
+def run(config: DictConfig, is_json: bool = False) -> int:
+    """Print the plan, as tables or as JSON.
+
+    Raises:
+        ValueError: the run does not fit; the message names the nearest that do. The plan has been printed then.
+    """
+    device, settings = build(config.device), build(config.plan)
+    made = plan(job(config, settings, device), device, settings)
+    largest = largest_micro_batch(made.job, device, settings)
+    nearest = [] if made.fits else nearest_that_fit(made)
+    if is_json:
+        print(json.dumps({**made.to_dict(), "largest_micro_batch": largest, "nearest": nearest}, indent=1))
+    else:
+        _print(made, largest)
+    if not made.fits:
+        raise ValueError(refusal(made, nearest))
+    return 0
+
+
+def _print(made: Plan, largest: int | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=110, highlight=False)
+    for title, rows in _sections(made, largest):
+        table = Table(title=title, title_justify="left", title_style="bold", show_header=False, min_width=60)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+
+
+def _sections(made: Plan, largest: int | None) -> list[tuple[str, Rows]]:
+    return [
+        (f"Model: scale={made.job.scale}", _model(made)),
+        ("Arithmetic, forward and backward", _arithmetic(made)),
+        (
+            f"Memory on each of {made.job.world_size} x {made.device.name}, at the fullest moment of a step",
+            _memory(made, largest),
+        ),
+        (f"Time, assumed: MFU {made.settings.mfu:.0%} (plan.mfu)", _time(made)),
+    ]
+
+
+def _model(made: Plan) -> Rows:
+    spec, job_ = made.job.spec, made.job
+    return [
+        ("parameters", f"{spec.n_parameters:,}"),
+        ("non-embedding", f"{spec.n_non_embedding_parameters:,}"),
+        ("batch", f"{job_.batch_size:,} rows of {job_.length:,} tokens, {job_.micro_batch_size} per pass and device"),
+        ("trained as", f"{job_.strategy}, {job_.precision}, activation checkpointing {_word(job_.recomputed)}"),
+    ]
+
+
+def _arithmetic(made: Plan) -> Rows:
+    """Formula and source beside each number."""
+    flops, budget, paper = made.flops, made.flops.times(made.job.n_tokens), made.to_dict()["paper"]
+    return [
+        ("", "per token", f"{made.job.n_tokens:.3g} tokens", "formula"),
+        ("layers", f"{flops.matrices:.3e}", f"{budget.matrices:.3e}", "6 N (2 forward, 4 backward per weight)"),
+        ("head", f"{flops.head:.3e}", f"{budget.head:.3e}", "6 V D at half of the positions"),
+        ("attention", f"{flops.attention:.3e}", f"{budget.attention:.3e}", "12 D L per layer (PaLM, App. B)"),
+        ("sum", f"{flops.total:.3e}", f"{budget.total:.3e}", ""),
+        (
+            "the paper's run",
+            "",
+            f"{paper['total']:.3e}",
+            f"{paper['tokens']:.3g} tokens: 6ND {paper['six_n_d']:.3e} + attention {paper['attention']:.3e} + head {paper['head']:.3e}",
+        ),
+    ]
+
+
+def _memory(made: Plan, largest: int | None) -> Rows:
+    job_, device = made.job, made.device
+    without, checkpointed = (memory_per_device(replace(job_, recomputed=which), device) for which in (None, 1))
+    columns = {"this run": made.memory, "no checkpointing": without, "every layer": checkpointed}
+    what = {
+        "weights": "float32, and their average if there is one",
+        "gradients": "float32",
+        "optimiser": "its state",
+        "activations": "kept for the backward pass; under bf16 copies of weights too",
+        "head": "logits, a chunk at a time",
+        "buffers": "temporaries; recomputed or gathered layers",
+    }
+    rows: Rows = [("GiB", *columns, "")]
+    rows += [(part, *(_gib(getattr(memory, part)) for memory in columns.values()), text) for part, text in what.items()]
+    rows.append(("sum", *(_gib(memory.total) for memory in columns.values()), ""))
+    rows.append(
+        (
+            "usable",
+            *(_gib(made.usable_bytes) for _ in columns),
+            f"{made.settings.usable_share:.0%} of {_gib(device.memory_bytes)}",
+        )
+    )
+    rows.append(("fits", *(_yes(memory, made) for memory in columns.values()), ""))
+    rows.append(
+        (
+            "largest micro-batch",
+            "none" if largest is None else f"{largest}",
+            "",
+            "",
+            "rows per pass that fit and divide the batch",
+        )
+    )
+    return rows
+
+
+def _time(made: Plan) -> Rows:
+    peak = made.device.peak_flops(made.job.precision)
+    unit = "CPU-hours" if made.device.is_cpu else "GPU-hours"
+    rows = [
+        ("peak of a device", f"{peak / 1e12:.4g} TFLOP/s ({'measured' if made.device.is_cpu else 'data sheet'})"),
+        ("tokens/s", f"{made.tokens_per_second:,.0f}"),
+        ("tokens", f"{made.job.n_tokens:.4g}"),
+        ("time", f"{made.seconds / 86_400:,.2f} days"),
+        (unit, f"{made.device_hours:,.1f}"),
+    ]
+    if made.job.recomputed == 1:
+        rows.append(
+            (
+                "with recomputation",
+                f"{4 / 3 * made.settings.mfu:.0%} of the peak must be reached: a third more arithmetic",
+            )
+        )
+    return rows
+
+
+def _gib(n_bytes: float) -> str:
+    return f"{n_bytes / GIB:,.2f}" if n_bytes < 100 * GIB else f"{n_bytes / GIB:,.0f}"
+
+
+def _yes(memory: Memory, made: Plan) -> str:
+    return "yes" if memory.total <= made.usable_bytes else "no"
+
+
+def _word(which: Any) -> str:
+    return {None: "off", 1: "of every layer", "ops": "of some operations"}.get(which, f"of every {which}th layer")

@@ -1,0 +1,145 @@
+"""Memory of real training steps on a CPU: what plans are checked against."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch.optim import Optimizer
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader
+
+from illada_lab.data.batch import Batch
+from illada_lab.models import MaskPredictor
+from illada_lab.objectives import Pretrain
+from illada_lab.training.lr import ConstantCosine
+from illada_lab.training.module import DiffusionModule
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What training steps took.
+
+    Attributes:
+        allocated: bytes that torch's allocator had given out at the fullest moment, model included.
+        resident: growth of the process's resident memory from before the model to its peak, bytes; 0 where the system does not tell.
+        largest_share: largest share of positions that were masked in a forward pass.
+    """
+
+    allocated: int
+    resident: int
+    largest_share: float
+
+
+def measured_steps(
+    make: Callable[[], MaskPredictor],
+    optim: Callable[[MaskPredictor], Optimizer],
+    *,
+    n_rows: int,
+    length: int,
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    accumulate: int = 1,
+    is_compiled: bool = False,
+    n_steps: int = 3,
+) -> Measured:
+    """Train a new model for a few steps with Lightning, this package's module and objective, on random tokens.
+
+    Twice: once watched by the profiler, once by the system, because the profiler's own memory is resident too.
+
+    Args:
+        make: builds the model.
+        optim: predictor -> optimiser.
+        n_rows: rows per forward pass.
+        length: tokens per row.
+        precision: Lightning's name.
+        accumulate: forward passes per step.
+        is_compiled: compile the layers.
+        n_steps: optimiser steps.
+    """
+
+    def train(shares: list[float] | None = None) -> None:
+        predictor = make()
+        module = DiffusionModule(
+            predictor=predictor,
+            objective=Pretrain(),
+            optim=optim,
+            lr=partial(ConstantCosine, n_steps=n_steps + 1),
+            is_compiled=is_compiled,
+        )
+        if shares is not None:
+            _count_predicted(predictor, shares, n_rows * length)
+        batches = [_batch(i, n_rows, length, predictor.spec.vocab_size) for i in range(n_steps * accumulate)]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|max_epochs).*")
+            pl.Trainer(
+                max_steps=n_steps,
+                accelerator="cpu",
+                precision=precision,
+                accumulate_grad_batches=accumulate,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            ).fit(module, DataLoader(batches, batch_size=None))
+
+    before = _forget_peak()
+    train()
+    resident = max(0, _status("VmHWM") - before)
+    shares: list[float] = []
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        train(shares)
+    return Measured(allocated=_allocated(watched), resident=resident, largest_share=max(shares))
+
+
+def _batch(i: int, n_rows: int, length: int, vocab_size: int) -> Batch:
+    generator = torch.Generator().manual_seed(i)
+    return Batch(
+        tokens=torch.randint(7, vocab_size, (n_rows, length), generator=generator),
+        segment_ids=(1 + torch.arange(length) // -(-length // 2)).expand(n_rows, length).contiguous(),  # two in each row
+        is_prompt=torch.zeros(n_rows, length, dtype=torch.bool),
+        index=torch.arange(n_rows) + i * n_rows,
+    )
+
+
+def _count_predicted(predictor: MaskPredictor, shares: list[float], n_positions: int) -> None:
+    """Note in each forward pass what share of its inputs is [MASK]."""
+    predictor.embed_tokens.register_forward_hook(
+        lambda module, inputs, out: shares.append(float((inputs[0] == predictor.tokens.mask).sum()) / n_positions)
+    )
+
+
+def _allocated(watched: Any) -> int:
+    """Highest "total allocated" above the first among the profiler's events."""
+
+    def events(nodes: Any) -> Iterator[Any]:
+        for node in nodes:
+            if "Allocation" in str(node.tag):
+                yield node.start_time_ns, node.extra_fields.alloc_size, node.extra_fields.total_allocated
+            yield from events(node.children)
+
+    found = sorted(events(watched.profiler.kineto_results.experimental_event_tree()))
+    _, size, total = found[0]
+    before = total - max(0, size)
+    return max(total for _, _, total in found) - before
+
+
+def _forget_peak() -> int:
+    """Resident bytes now; from here on VmHWM is the peak since."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # not Linux
+        return 0
+    return _status("VmRSS")
+
+
+def _status(key: str) -> int:
+    try:
+        lines = Path(f"/proc/{os.getpid()}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), 0)

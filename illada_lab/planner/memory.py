@@ -1,0 +1,100 @@
+"""Memory of a training step on each device, by part."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+
+from illada_lab.models import ModelSpec
+from illada_lab.planner.devices import Device
+from illada_lab.planner.job import Job
+from illada_lab.planner.rehearsal import ACTIVATIONS, BUFFERS, GRADIENTS, HEAD, OPTIMISER, WEIGHTS, Step, rehearse
+
+FLOAT32 = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on one device at the fullest moment of a step.
+
+    Args:
+        weights: parameters, and their running average where there is one.
+        gradients: of all parameters, or of those that have theirs at that moment.
+        optimiser: its state.
+        activations: what the forward pass through the layers keeps for the backward pass, autocast's copies of the weights among it.
+        head: logits and softmax of the positions that are predicted, a chunk of them at a time.
+        buffers: everything else that is alive then: temporaries, recomputed activations, gathered layers.
+    """
+
+    weights: int
+    gradients: int
+    optimiser: int
+    activations: int
+    head: int
+    buffers: int
+
+    @property
+    def total(self) -> int:
+        """All parts."""
+        return sum(asdict(self).values())
+
+
+def memory_per_device(job: Job, device: Device) -> Memory:
+    """Rehearse the job's step and spread it over its devices.
+
+    One device, and each of several that hold the whole model: the rehearsal as it is. Sharded: lasting parts are divided by the
+    number of devices, what passes is not (nor are the optimiser's temporaries, which Muon has), and the layers that are gathered come
+    on top. With tensor parallelism what passes is counted as if it were not divided: an upper limit.
+    """
+    step = Step(
+        spec=job.spec,
+        n_rows=job.micro_batch_size,
+        length=job.length,
+        optim=job.optim,
+        precision="bf16-mixed" if "bf16" in job.precision else "32-true",
+        recomputed=job.recomputed,
+        keeps_gradients=job.keeps_gradients,
+        has_cpu_attention=device.is_cpu,
+        is_sharded=job.is_sharded,
+    )
+    whole = rehearse(step)
+    average = FLOAT32 * job.spec.n_parameters if job.has_ema else 0
+    if not job.is_sharded:
+        return _memory(whole.peak + Counter({WEIGHTS: average}))
+    # Of float32 parameters, which the optimiser sees; it does not matter for how many tokens.
+    update = rehearse(replace(step, is_sharded=False, n_rows=1, length=8)).update
+    lasting = _sharded_state(job, update)
+    passes = Counter({part: whole.passing[part] for part in (ACTIVATIONS, HEAD, BUFFERS)})
+    passes[BUFFERS] += _gathered(job.spec, is_bf16=step.precision == "bf16-mixed")
+    updating = Counter({BUFFERS: update[BUFFERS]})
+    return _memory(lasting + max(passes, updating, key=Counter.total))
+
+
+def _memory(parts: Counter[str]) -> Memory:
+    known = (WEIGHTS, GRADIENTS, OPTIMISER, ACTIVATIONS, HEAD)
+    rest = sum(n for part, n in parts.items() if part not in known)
+    return Memory(**{part: parts[part] for part in known}, buffers=rest)
+
+
+def _sharded_state(job: Job, update: Counter[str]) -> Counter[str]:
+    """Each device's part of float32 weights, gradients and the optimiser's state.
+
+    With tensor parallelism what is outside of the layers is whole in every group, so divided by the number of groups only.
+    """
+    n_inside = job.spec.n_layers * job.spec.n_layer_parameters
+    n_outside = job.spec.n_parameters - n_inside
+    weights = FLOAT32 * (-(-n_inside // job.world_size) - (-n_outside // job.n_replicas))
+    state_per_weight = update[OPTIMISER] / max(1, FLOAT32 * job.spec.n_parameters)
+    return Counter({WEIGHTS: weights, GRADIENTS: weights, OPTIMISER: round(weights * state_per_weight)})
+
+
+def _gathered(spec: ModelSpec, *, is_bf16: bool) -> int:
+    """Parameters that are whole for a while under FSDP2.
+
+    What is outside of the layers: gathered in float32 from the forward to the backward pass, and its gradient from the head's
+    backward pass on. Of layers: one in use, one arriving, the buffer it arrives in; its gradient, and that of the layer before,
+    in float32, on its way.
+
+    Source: torch.distributed.fsdp.fully_shard (implicit prefetching of one layer); `illada_lab.training.sharding` for the units.
+    """
+    outside = FLOAT32 * (spec.n_parameters - spec.n_layers * spec.n_layer_parameters)
+    n_bytes = 2 if is_bf16 else FLOAT32
+    return 2 * outside + spec.n_layer_parameters * (3 * n_bytes + n_bytes + FLOAT32)

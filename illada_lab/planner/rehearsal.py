@@ -1,0 +1,158 @@
+"""A training step on tensors without data: what it allocates, at any size, in seconds and without the memory."""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Literal
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim import Optimizer
+
+from illada_lab.models import MaskPredictor, ModelSpec, attention
+from illada_lab.objectives import cross_entropy_at
+from illada_lab.planner.ledger import ExpectedCount, Ledger
+from illada_lab.planner.recompute import Recomputed, recompute
+from illada_lab.tokens import ILLADA
+
+WEIGHTS, GRADIENTS, OPTIMISER = "weights", "gradients", "optimiser"
+ACTIVATIONS, HEAD, BUFFERS = "activations", "head", "buffers"
+LASTING = (WEIGHTS, GRADIENTS, OPTIMISER)
+PARTS = (*LASTING, ACTIVATIONS, HEAD, BUFFERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What decides the memory of a training step on one device.
+
+    Args:
+        spec: the model.
+        n_rows: rows per forward pass.
+        length: tokens per row.
+        optim: predictor -> optimiser, as a YAML of conf/optim builds it.
+        precision: Lightning's name; with bf16-mixed weights are float32 and products run in bf16.
+        share_predicted: share of the positions the head is applied to; None: `largest_share(n_rows)`.
+        recomputed: activations computed again in the backward pass, see `recompute`.
+        keeps_gradients: gradients stay between the passes: several are accumulated, or DDP's buckets hold them.
+        has_cpu_attention: the attention of this package on a CPU, which works in float32 under bf16.
+        is_sharded: FSDP2's view of a layer: its weights arrive in the precision of the products, and are not autocast's copies.
+    """
+
+    spec: ModelSpec
+    n_rows: int
+    length: int
+    optim: Callable[[MaskPredictor], Optimizer]
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    share_predicted: float | None = None
+    recomputed: Recomputed = None
+    keeps_gradients: bool = False
+    has_cpu_attention: bool = False
+    is_sharded: bool = False
+
+    @property
+    def n_predicted(self) -> int:
+        """Positions the head is applied to."""
+        share = largest_share(self.n_rows) if self.share_predicted is None else self.share_predicted
+        return max(1, round(share * self.n_rows * self.length))
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Bytes by part (`PARTS`) at the fullest moments of a step.
+
+    Attributes:
+        passes: forward and backward pass, everything counted.
+        passing: forward and backward pass, when what does not outlive the step was most.
+        update: clipping and optimiser.
+    """
+
+    passes: Counter[str]
+    passing: Counter[str]
+    update: Counter[str]
+
+    @property
+    def peak(self) -> Counter[str]:
+        """The fuller of the two."""
+        return max(self.passes, self.update, key=Counter.total)
+
+
+def largest_share(n_rows: int) -> float:
+    """Largest share of masked positions in rows whose t is stratified: their mean is at most 1/2 + 1/(2 n) (see `StratifiedTimes`)."""
+    return 0.5 + 0.5 / n_rows
+
+
+@cache
+def rehearse(step: Step) -> Rehearsal:
+    """Run forward pass, backward pass and update twice on fake tensors (the second time with the optimiser's state) and keep books.
+
+    The layers are not compiled: compiled ones keep less.
+
+    Source: our choice: running the code that trains, because formulas of activation memory drift away from it.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(FakeTensorMode())
+        ledger = stack.enter_context(Ledger(lasting=LASTING))
+        stack.enter_context(ExpectedCount(step.n_predicted))
+        if not step.has_cpu_attention:
+            stack.enter_context(patch.object(attention, "attend", _attend_as_on_gpu))
+        ledger.label = WEIGHTS
+        predictor = _predictor(step)
+        for parameter in predictor.parameters():
+            # A gradient is one as soon as it is there, not only when the pass is over.
+            parameter.register_post_accumulate_grad_hook(lambda p: ledger.relabel([p.grad], GRADIENTS))
+        # Behind the last norm comes the head.
+        predictor.norm.register_forward_hook(lambda *_: setattr(ledger, "label", HEAD))
+        optimizer = step.optim(predictor)
+        _run(step, predictor, optimizer, ledger)
+        return _run(step, predictor, optimizer, ledger)
+
+
+def _predictor(step: Step) -> MaskPredictor:
+    predictor = MaskPredictor(tokens=ILLADA, **asdict(step.spec)).train()
+    recompute(predictor, step.recomputed)
+    if step.is_sharded and step.precision == "bf16-mixed":
+        for module in predictor.layers.modules():
+            # `module.to` swaps tensors in place, which fake ones do not let it do.
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(parameter.detach().to(torch.bfloat16)))
+    return predictor
+
+
+def _run(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger: Ledger) -> Rehearsal:
+    """One step in Lightning's order: forward, drop the old gradients, backward, clip, update."""
+    ledger.reset_peak()
+    ledger.label = ACTIVATIONS
+    shape = (step.n_rows, step.length)
+    tokens = torch.empty(shape, dtype=torch.long)
+    # Kernels of GPUs are told where segments end; on a CPU a mask keeps them apart.
+    segment_ids = torch.empty(shape, dtype=torch.long) if step.has_cpu_attention else None
+    is_masked = torch.empty(shape, dtype=torch.bool)
+    is_bf16 = step.precision == "bf16-mixed"
+    with torch.autocast("cpu", dtype=torch.bfloat16) if is_bf16 else nullcontext():
+        loss = cross_entropy_at(predictor, tokens, tokens, is_masked, segment_ids).sum()
+    if not step.keeps_gradients:
+        optimizer.zero_grad()
+    ledger.label = BUFFERS
+    loss.backward()
+    passes, passing = ledger.peak, ledger.passing_peak
+    del loss
+    ledger.reset_peak()
+    torch.nn.utils.clip_grad_norm_(predictor.parameters(), 1.0)
+    ledger.relabel_all(BUFFERS, "before the update")  # the norm: what appears from here on and stays is the optimiser's
+    optimizer.step()
+    ledger.relabel_all(BUFFERS, OPTIMISER)
+    return Rehearsal(passes, passing, ledger.peak)
+
+
+def _attend_as_on_gpu(
+    q: Tensor, k: Tensor, v: Tensor, is_visible: Tensor | None = None, is_causal: bool = False
+) -> Tensor:
+    """Fused attention in the precision it is given, which keeps its outcome and one float32 number per query and head."""
+    is_causal = is_causal and is_visible is None
+    is_grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, is_visible, is_causal=is_causal, enable_gqa=is_grouped)

@@ -1,0 +1,127 @@
+"""The README's table of scales: what was measured, from result files, and what is planned, from the planner; each row says which.
+
+python -m illada_lab.planner.scales README.md results/toy/reproduce/*.json
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from illada_lab.config import build, compose_and_check
+from illada_lab.planner.devices import GIB
+from illada_lab.planner.job import job
+from illada_lab.planner.plan import SECONDS_PER_DAY, Plan, largest_micro_batch, plan
+from illada_lab.report.results import read_results
+from illada_lab.report.summary import write_into
+from illada_lab.report.tables import duration
+
+BEGIN, END = "<!-- scales: begin -->", "<!-- scales: end -->"
+# What each scale is planned on. Worlds have too few words for these models, so the vocabulary is that of a tokenizer of theirs.
+TEXT = ("data=hub", "data.path=owner/name")
+PLANNED: dict[str, tuple[str, ...]] = {
+    "small": TEXT,
+    "100m": TEXT,
+    "1b": (*TEXT, "trainer.devices=8"),
+    "8b": ("trainer.devices=512",),
+}
+HEAD = ("scale", "", "parameters", "rows x length", "tokens", "memory per device", "on", "time")
+
+
+def scales(results: Sequence[dict[str, Any]] = (), planned: dict[str, tuple[str, ...]] | None = None) -> str:
+    """Markdown: one row per scale.
+
+    Args:
+        results: of the main job (`results/<scale>/reproduce/`); the runs of a scale become one row.
+        planned: overrides for each scale that is planned; None: `PLANNED`.
+
+    Raises:
+        ValueError: a plan that does not fit: a table must not promise it.
+    """
+    by_scale: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        by_scale.setdefault(result["manifest"]["scale"], []).append(result)
+    rows = [HEAD, ("---", "---", *["---:"] * 4, "---", "---:")]
+    rows += [_measured(scale, runs) for scale, runs in by_scale.items()]
+    plans = {
+        scale: _plan(scale, overrides)
+        for scale, overrides in (PLANNED if planned is None else planned).items()
+        if scale not in by_scale
+    }
+    rows += [_planned(made) for made in plans.values()]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, "", _conditions(plans)])
+
+
+def _measured(scale: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Pre-training as it was run; memory was not recorded by the main job."""
+    stage, machine = runs[0]["stages"][0], runs[0]["manifest"]["machine"]
+    data = runs[0]["config"]["pretrain"]["data"]
+    seconds = [run["stages"][0]["seconds"] for run in runs]
+    low, high = duration(min(seconds)), duration(max(seconds))
+    return (
+        f"`{scale}`",
+        f"**measured**, {len(runs)} {'run' if len(runs) == 1 else 'runs'}",
+        f"{runs[0]['parameters']['total']:,}",
+        f"{data['batch_size']} x {data['length']}",
+        count(stage["tokens"]),
+        "not recorded",
+        f"{machine['gpu'] or machine['processor']}, {machine['threads']} threads",
+        low if low == high else f"{low} to {high}",
+    )
+
+
+def _plan(scale: str, overrides: Sequence[str]) -> Plan:
+    """The plan with the largest micro-batch that fits."""
+    config = compose_and_check([f"scale={scale}", *overrides])
+    device, settings = build(config.device), build(config.plan)
+    asked = job(config, settings, device)
+    largest = largest_micro_batch(asked, device, settings)
+    if largest is None:
+        raise ValueError(
+            f"scale = {scale}; does not fit with {' '.join(overrides)}; see illada-lab plan scale={scale} for what does"
+        )
+    return plan(replace(asked, micro_batch_size=min(largest, asked.micro_batch_size)), device, settings)
+
+
+def _planned(made: Plan) -> tuple[str, ...]:
+    days = made.seconds / SECONDS_PER_DAY
+    how = made.job.strategy if made.job.world_size > 1 else "one device"
+    return (
+        f"`{made.job.scale}`",
+        "planned",
+        f"{made.job.spec.n_parameters:,}",
+        f"{made.job.batch_size:,} x {made.job.length:,}",
+        count(made.job.n_tokens),
+        f"{made.memory.total / GIB:.1f} GiB",
+        f"{made.job.world_size} x {made.device.name}, {how}",
+        f"{days:,.1f} days" if days >= 1 else duration(made.seconds),
+    )
+
+
+def count(n: float) -> str:
+    """A number of tokens as a person says it.
+
+    >>> count(2_943_286), count(12e12), count(950)
+    ('2.9M', '12T', '950')
+    """
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if n >= size:
+            return f"{n / size:.3g}{letter}" if n >= 10 * size else f"{n / size:.2g}{letter}"
+    return f"{n:.0f}"
+
+
+def _conditions(plans: dict[str, Plan]) -> str:
+    if not plans:
+        return ""
+    made = next(iter(plans.values()))
+    return (
+        "Planned rows are `illada-lab plan`: memory from a rehearsal of the step without data, not compiled, float32 weights and "
+        f"bf16 products; time at an assumed {made.settings.mfu:.0%} of the data sheet's peak. Nobody has run them here."
+    )
+
+
+if __name__ == "__main__":
+    text = scales([read_results(Path(file)) for file in sys.argv[2:]])
+    write_into(Path(sys.argv[1]), text, BEGIN, END)

@@ -1,0 +1,76 @@
+"""Planned memory: against counting by hand, against measured steps, and across settings."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from illada_lab.models import MaskPredictor, ModelSpec
+from illada_lab.planner import Step, in_proportion, rehearse
+from illada_lab.planner.measure import measured_steps
+from illada_lab.planner.recompute import recompute
+from illada_lab.tokens import ILLADA
+from illada_lab.training.optim import adamw, muon
+
+SIZES = in_proportion(128, vocab_size=2048, length=256)
+ADAMW, MUON = partial(adamw, lr=1e-3), partial(muon, lr=1e-3, adamw_lr=1e-3)
+STEP = Step(spec=ModelSpec(**SIZES), n_rows=4, length=128, optim=ADAMW, has_cpu_attention=True)
+
+
+def test_weights_gradients_and_adamw_take_four_numbers_per_parameter():
+    n = STEP.spec.n_parameters
+    update = rehearse(STEP).update
+    assert update["weights"] == update["gradients"] == 4 * n
+    n_steps = 4 * sum(1 for _ in MaskPredictor(tokens=ILLADA, **SIZES).parameters())
+    assert update["optimiser"] == 8 * n + n_steps
+
+
+def test_muon_keeps_one_momentum_for_the_matrices_of_the_layers():
+    spec = STEP.spec
+    in_layers = spec.n_layers * (spec.n_layer_parameters - 2 * spec.d_model)
+    saved = rehearse(STEP).update["optimiser"] - rehearse(replace(STEP, optim=MUON)).update["optimiser"]
+    assert 0 <= saved - 4 * in_layers < 1024  # and the matrices' step counters
+
+
+def test_activations_grow_with_rows_and_shrink_when_they_are_computed_again():
+    one, two = (rehearse(replace(STEP, n_rows=n, share_predicted=0.5)).passes["activations"] for n in (4, 8))
+    assert two == pytest.approx(2 * one, rel=0.02)
+    again = rehearse(replace(STEP, n_rows=8, share_predicted=0.5, recomputed=1)).passes["activations"]
+    assert again < two / 2
+
+
+def test_logits_are_never_all_in_memory():
+    """iLLaDA's vocabulary: two rows of 8192 are 9.4 GiB of float32 logits; the head's part stays near a chunk's."""
+    sizes = {**in_proportion(64, vocab_size=155_136, length=8192), "n_layers": 2}
+    head = rehearse(Step(spec=ModelSpec(**sizes), n_rows=2, length=8192, optim=ADAMW)).passes["head"]
+    assert head < 2**30
+
+
+@pytest.mark.parametrize(
+    ("optim", "precision", "recomputed", "accumulate"),
+    [(ADAMW, "32-true", None, 1), (MUON, "bf16-mixed", None, 1), (ADAMW, "32-true", 1, 2)],
+)
+def test_planned_memory_is_within_a_tenth_of_what_the_allocator_gives_out(optim, precision, recomputed, accumulate):
+    sizes = in_proportion(256, vocab_size=4096, length=256)
+
+    def make() -> MaskPredictor:
+        made = MaskPredictor(tokens=ILLADA, **sizes)
+        recompute(made, recomputed)
+        return made
+
+    seen = measured_steps(make, optim, n_rows=4, length=256, precision=precision, accumulate=accumulate)
+    planned = rehearse(
+        Step(
+            spec=ModelSpec(**sizes),
+            n_rows=4,
+            length=256,
+            optim=optim,
+            precision=precision,
+            share_predicted=seen.largest_share,
+            recomputed=recomputed,
+            keeps_gradients=accumulate > 1,
+            has_cpu_attention=True,
+        )
+    ).peak.total()
+    assert planned == pytest.approx(seen.allocated, rel=0.1)
+    assert 0.2 < seen.largest_share < 0.8

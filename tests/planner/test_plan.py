@@ -1,0 +1,147 @@
+"""Plans: arithmetic by hand, what fits, and what is named where nothing does."""
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from illada_lab.cli import main
+from illada_lab.config import build, compose_and_check
+from illada_lab.models import ModelSpec
+from illada_lab.planner import (
+    Device,
+    Job,
+    PlanSettings,
+    flops_per_token,
+    in_proportion,
+    largest_micro_batch,
+    nearest_that_fit,
+    paper_budget,
+    plan,
+)
+from illada_lab.planner.compute import PAPER
+from illada_lab.training.optim import adamw
+
+SETTINGS = PlanSettings(mfu=0.5, usable_share=1.0)
+JOB = Job(
+    scale="test",
+    spec=ModelSpec(**in_proportion(128, vocab_size=1024, length=128)),
+    length=128,
+    batch_size=32,
+    micro_batch_size=8,
+    n_tokens=1e6,
+    optim=partial(adamw, lr=1e-3),
+    precision="32-true",
+)
+
+
+def device(memory_gib: float) -> Device:
+    return Device(name="test", bf16_tflops=100.0, float32_tflops=10.0, memory_gib=memory_gib, has_bf16=True)
+
+
+def test_the_papers_model_in_code_is_the_one_in_conf():
+    tree = compose_and_check(["scale=8b"])
+    assert build(tree.model, tokens=_tokens()).spec.n_parameters == PAPER.n_parameters == 7_615_025_152
+
+
+def _tokens():
+    from illada_lab.tokens import ILLADA
+
+    return ILLADA
+
+
+def test_the_papers_budget_is_six_n_d_and_attention():
+    budget = paper_budget()
+    assert budget["six_n_d"] == 6 * 6_979_588_096 * 12e12
+    assert budget["attention"] == 12 * 32 * 4096 * 8192 * 12e12
+    assert budget["total"] == pytest.approx(6.8e23, rel=0.01)
+
+
+def test_parts_of_the_flops_are_those_of_the_spec():
+    flops = flops_per_token(JOB.spec, 128)
+    assert flops.total == JOB.spec.flops_per_token(128)
+    assert flops.head == 6 * 0.5 * 1024 * 128 and flops.attention == 12 * JOB.spec.n_layers * 128 * 128
+
+
+def test_time_follows_from_peak_mfu_and_tokens():
+    made = plan(replace(JOB, devices=4, micro_batch_size=4), device(80), SETTINGS)
+    assert made.tokens_per_second == pytest.approx(4 * 10e12 * 0.5 / made.flops.total)
+    assert made.device_hours * 3600 == pytest.approx(4 * made.seconds)
+    in_bf16 = plan(replace(JOB, precision="bf16-mixed"), device(80), SETTINGS)
+    assert in_bf16.tokens_per_second == pytest.approx(100e12 * 0.5 / made.flops.total)
+
+
+def test_the_largest_micro_batch_fits_and_the_next_does_not():
+    needs = {n: plan(replace(JOB, micro_batch_size=n), device(80), SETTINGS).memory.total for n in (4, 8)}
+    between = device((needs[4] + needs[8]) / 2 / 2**30)
+    assert largest_micro_batch(JOB, between, SETTINGS) == 4
+    assert largest_micro_batch(JOB, device(80), SETTINGS) == 32
+    assert largest_micro_batch(JOB, device(1e-4), SETTINGS) is None
+
+
+def test_one_change_is_enough_where_it_is_and_each_way_named_fits():
+    needs = plan(JOB, device(80), SETTINGS).memory.total
+    made = plan(JOB, device(0.9 * needs / 2**30), SETTINGS)
+    assert not made.fits
+    ways = nearest_that_fit(made)
+    assert [way.split(" (")[0] for way in ways] == ["scale.micro_batch_size=4", "trainer.activation_checkpointing=1"]
+
+
+def test_state_that_fits_no_device_is_spread_over_several():
+    job = replace(JOB, devices=8, micro_batch_size=1, recomputed=1, batch_size=64)
+    state = 16 * JOB.spec.n_parameters
+    whole, sharded = (plan(replace(job, strategy=s), device(80), SETTINGS).memory for s in ("ddp", "fsdp"))
+    assert whole.weights + whole.gradients + whole.optimiser >= state
+    lasting = sharded.weights + sharded.gradients + sharded.optimiser
+    assert lasting == pytest.approx(state / 8, rel=0.01)
+    assert "trainer=fsdp" in " ".join(nearest_that_fit(plan(job, device(0.8 * whole.total / 2**30), SETTINGS)))
+
+
+def test_nothing_is_named_where_nothing_fits():
+    assert nearest_that_fit(plan(replace(JOB, batch_size=8), device(1e-5), SETTINGS)) == []
+
+
+def test_ema_is_a_second_copy_of_the_weights():
+    plain, averaged = (plan(replace(JOB, has_ema=e), device(80), SETTINGS).memory for e in (False, True))
+    assert averaged.weights - plain.weights == 4 * JOB.spec.n_parameters
+
+
+def test_command_prints_the_count_that_config_prints(capsys):
+    assert main(["plan", "scale=8b", "device=h200", "trainer.devices=64", "trainer.strategy=fsdp", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main(["config", "scale=8b"]) == 0
+    assert f"parameters: {found['parameters']['total']:,}" in capsys.readouterr().out
+    assert found["run"]["tokens"] == pytest.approx(12e12, rel=1e-6) and found["run"]["devices"] == 64
+    assert found["memory"]["total"] == sum(v for k, v in found["memory"].items() if k != "total")
+
+
+def test_command_refuses_what_does_not_fit_and_names_what_does(capsys):
+    # Eight GiB of state cannot be on a device of 24 GiB with activations of 4096 tokens and more of them.
+    words = ["scale=small", "device=rtx_4090", "data.length=1024", "scale.batch_size=256", "scale.micro_batch_size=256"]
+    assert main(["plan", *words]) == 2
+    out, err = capsys.readouterr()
+    assert "Memory on each of 1 x RTX 4090" in out and "no" in out
+    assert err.count("\n") == 1 and "scale.micro_batch_size=" in err and "these fit" in err
+
+
+def test_command_prints_tables_at_toy_scale(capsys):
+    assert main(["plan", "scale=smoke", "device=h100"]) == 0
+    out = capsys.readouterr().out
+    for text in ("parameters", "attention", "optimiser", "largest micro-batch", "GPU-hours", "the paper's run"):
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("plan.mfu=1.5", "plan.mfu = 1.5; a share; above 0, at most 1"),
+        ("plan.usable_share=0", "plan.usable_share = 0; a share; above 0, at most 1"),
+        ("plan.n_tokens=0", "plan.n_tokens = 0; a number of tokens; 1 or more, for example 12e12"),
+        ("device.memory_gib=-1", "device.memory_gib = -1; must be positive; the data sheet's number, or null"),
+    ],
+)
+def test_bad_settings_have_their_message(override, message):
+    with pytest.raises(ValueError, match="") as caught:
+        compose_and_check([override])
+    assert str(caught.value) == message
