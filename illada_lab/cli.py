@@ -30,6 +30,7 @@ EXAMPLES = {
     "train": (
         "illada-lab train scale=toy model.n_layers=2",
         "illada-lab train data=text data.path=notes.txt scale=toy",
+        "illada-lab train experiment=sft lora=linear init_from=GSAI-ML/iLLaDA-8B-Base scale=8b",
         "illada-lab train scale=smoke model.n_layers=1,2 seed=0,1 --multirun",
     ),
     "evaluate": (
@@ -58,6 +59,7 @@ EXAMPLES = {
     "export": (
         "illada-lab export checkpoint=runs/plain out=exported  (trained with model.has_qk_norm=false)",
         "illada-lab export checkpoint=runs/plain layout=llada out=exported-llada",
+        "illada-lab export checkpoint=runs/pretrain-toy layout=qwen3 out=exported-qwen3  (what transformers reads by itself)",
     ),
     "config": ("illada-lab config scale=8b", "illada-lab config experiment=sft scale=toy"),
     "doctor": ("illada-lab doctor", "illada-lab doctor scale=1b --json"),

@@ -45,6 +45,7 @@ def spec_of(config: Config, *, is_causal: bool = False, has_qk_norm: bool = Fals
         is_tied=required(config, "tie_word_embeddings"),
         rope_theta=float(rope.get("rope_theta") or required(config, "rope_theta")),
         norm_eps=float(required(config, "rms_norm_eps")),
+        init_std=config.get("initializer_range") or ModelSpec.init_std,
         has_qk_norm=has_qk_norm,
         is_causal=is_causal,
     )

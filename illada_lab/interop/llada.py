@@ -53,6 +53,7 @@ def _spec(config: Config) -> ModelSpec:
         is_tied=required(config, "weight_tying"),
         rope_theta=float(required(config, "rope_theta")),
         norm_eps=float(required(config, "rms_norm_eps")),
+        init_std=config.get("init_std") or ModelSpec.init_std,
     )
 
 

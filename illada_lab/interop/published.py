@@ -14,7 +14,7 @@ from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.models.spec import ModelSpec
 from illada_lab.tokens import SpecialTokens
 
-# How weights were first drawn is no part of a trained model; a shorter window than it could have is a choice.
+# How weights were first drawn does not matter to a trained model; a shorter window than it could have is a choice.
 _FREE = ("init_std", "max_length")
 
 

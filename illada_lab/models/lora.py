@@ -118,7 +118,9 @@ def load_adapters(predictor: nn.Module, state: dict[str, Tensor]) -> None:
     own = adapter_state(predictor)
     differing = sorted(set(own) ^ set(state)) or sorted(name for name in own if own[name].shape != state[name].shape)
     if differing:
-        raise ValueError(f"lora; {differing[0]} does not fit ({len(differing)} differ); the rank and targets of training")
+        raise ValueError(
+            f"lora; {differing[0]} does not fit ({len(differing)} differ); the rank and targets of training"
+        )
     for name, value in own.items():
         value.copy_(state[name])
 

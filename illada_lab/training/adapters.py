@@ -42,7 +42,9 @@ class AdapterCheckpoint(Callback):
         """A resumed run has its base from `init_from`; the checkpoint brings the rest."""
         pl_module.strict_loading = False
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Keep the weights that are trained."""
         trained = {name for name, parameter in pl_module.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {name: w for name, w in checkpoint["state_dict"].items() if name in trained}
