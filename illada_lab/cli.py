@@ -30,7 +30,6 @@ EXAMPLES = {
     "train": (
         "illada-lab train scale=toy model.n_layers=2",
         "illada-lab train data=text data.path=notes.txt scale=toy",
-        "illada-lab train experiment=sft lora=linear init_from=GSAI-ML/iLLaDA-8B-Base scale=8b",
         "illada-lab train scale=smoke model.n_layers=1,2 seed=0,1 --multirun",
     ),
     "evaluate": (

@@ -39,6 +39,8 @@ def export_published(
         raise ValueError(f"{refused}; the layout {layout} has no place for it; layout={' or '.join(fitting)}")
     if adapted := next((name for name, _ in predictor.named_parameters() if ".base_layer." in name), None):
         raise ValueError(f"predictor.{adapted}; adapters are not merged; illada_lab.models.lora.merge(predictor)")
+    if parted := next((name for name, p in predictor.named_parameters() if hasattr(p, "placements")), None):
+        raise ValueError(f"predictor.{parted}; sharded over processes; export the checkpoint of the run")
     if found := next((p.name for p in folder.glob("*") if p.name == CONFIG or ".safetensors" in p.name), None):
         raise ValueError(f"path = {folder}; {found} is there, files of two models would be mixed; a new folder")
     folder.mkdir(parents=True, exist_ok=True)

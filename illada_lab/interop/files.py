@@ -32,7 +32,7 @@ class Stored:
 
         Writing to it does not reach the file. It must be copied to outlive a file that somebody overwrites in place.
         """
-        return self._slice[part if part else ...]
+        return self._slice[part or slice(None)]
 
 
 def stored_tensors(folder: Path) -> Iterator[Stored]:

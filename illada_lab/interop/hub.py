@@ -23,16 +23,19 @@ FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
+# First folders of what this package writes: a run that is not there is not looked for on the hub.
+_OURS = ("runs", "results")
 _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 
 
 def is_hub_id(name: str | Path) -> bool:
     """Whether a name means a hub repository, owner/name or owner/name@revision, and nothing on this machine.
 
-    A name in a folder that exists here (runs/base, mistyped) is a path, not an id.
+    A name in a folder that exists here, or that this package writes to (runs/base, mistyped), is a path, not an id.
     """
     text = str(name)
-    return bool(_ID.fullmatch(text)) and not Path(text).exists() and not Path(text.partition("/")[0]).is_dir()
+    first = text.partition("/")[0]
+    return bool(_ID.fullmatch(text)) and first not in _OURS and not Path(text).exists() and not Path(first).is_dir()
 
 
 def checkpoint_folder(name: str | Path) -> Path:

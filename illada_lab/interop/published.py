@@ -103,16 +103,17 @@ def _fill(
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
 ) -> None:
+    """Every parameter from the files, and every tensor of the files accounted for."""
     own = dict(predictor.named_parameters())
     if adapted := next((name for name in own if ".base_layer." in name), None):
         raise ValueError(f"predictor.{adapted}; it has adapters; weights first, adapters then")
     wanted = {layout.tensor_name(name): name for name in own}
     head, embedding = (layout.tensor_name(f"{name}.weight") for name in ("lm_head", "embed_tokens"))
-    missing, has_second_head = set(wanted), False
+    seen: set[str] = set()
     for stored in stored_tensors(folder):
+        seen.add(stored.name)
         if predictor.spec.is_tied and stored.name == head:
-            has_second_head = True  # a copy of the embedding, which the released files hold
-            continue
+            continue  # a copy of the embedding, which the released files hold: compared below
         if stored.name not in wanted:
             raise ValueError(
                 f"{folder}: {stored.name}; a tensor that no part of the model uses; a checkpoint of {layout.name}"
@@ -124,11 +125,12 @@ def _fill(
                 f"{folder}: {stored.name} = shape {stored.shape}; config.json says {shape}; files of one model"
             )
         _put(predictor, name, own[name], stored, dtype, device)
-        missing.discard(stored.name)
-    if missing:
-        first = min(missing)
-        raise ValueError(f"{folder}: {first}; no file holds it ({len(missing)} missing); all shards of the checkpoint")
-    if has_second_head and not _is_equal(predictor.head_weight, folder, head):
+        del stored  # it holds a whole file mapped
+    if missing := sorted(set(wanted) - seen):
+        raise ValueError(
+            f"{folder}: {missing[0]}; no file holds it ({len(missing)} missing); all shards of the checkpoint"
+        )
+    if head in seen - set(wanted) and not _is_equal(predictor.head_weight, folder, head):
         raise ValueError(
             f"{folder}: {head}; differs from {embedding}, though config.json ties them; untie them there to use both"
         )

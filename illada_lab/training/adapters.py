@@ -8,7 +8,6 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from illada_lab.config import build
-from illada_lab.interop import is_published
 from illada_lab.models.lora import Lora, fingerprint, load_adapters, merge
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.tokens import SpecialTokens
@@ -80,8 +79,6 @@ def load_adapted(
         raise FileNotFoundError(
             f"checkpoint = {path}; adapters only, and their base cannot be had ({error}); put it back, or export merged models"
         ) from error
-    if not is_published(base["path"]):
-        predictor.requires_grad_(True)
     if fingerprint(predictor) != base["fingerprint"]:
         raise ValueError(
             f"checkpoint = {path}; adapters of another model than the one at {base['path']}; the base they were trained on"

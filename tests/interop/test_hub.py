@@ -107,8 +107,8 @@ def test_a_full_disk_stays_a_full_disk(monkeypatch, error, message):
 
 def test_paths_are_not_taken_for_ids(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    for name in ("runs/nothing", "runs", "./a/b", "/a/b", "a/b/c", "~/b", "../a/b", "a b/c"):
+    (tmp_path / "models").mkdir()
+    for name in ("models/nothing", "runs/nothing", "runs", "./a/b", "/a/b", "a/b/c", "~/b", "../a/b", "a b/c"):
         assert not is_hub_id(name), name
     assert all(is_hub_id(name) and is_hub_id(f"{name}@main") for name in RELEASED)
     with pytest.raises(FileNotFoundError, match="no last.ckpt there"):
