@@ -61,15 +61,15 @@ class Lora:
         """Constructor arguments as plain data for checkpoints."""
         return {**asdict(self), "targets": list(self.targets)}
 
-    def peft_config(self, targets: Sequence[str] | None = None) -> Any:
-        """The same in peft's words; `targets`: names of the matrices where they are others."""
+    def peft_config(self, targets: str | None = None) -> Any:
+        """The same in peft's words; `targets`: a pattern of the matrices' names where they are others."""
         from peft import LoraConfig
 
         return LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,  # type: ignore[arg-type]  # a factor, whole or not
             lora_dropout=self.dropout,
-            target_modules=list(targets or self.targets),
+            target_modules=targets or list(self.targets),
             bias="none",
         )
 
