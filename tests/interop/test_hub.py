@@ -63,7 +63,7 @@ def test_commands_take_an_id(cache, capsys):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("GSAI-ML/iLLaDA-8B-Bse", "did you mean GSAI-ML/iLLaDA-8B-Base?"),
+        ("GSAI-ML/iLLaDA-8B-Bse", "did you mean GSAI-ML/iLLaDA-8B-Base"),
         ("gsai-ml/llada-1.5", "did you mean GSAI-ML/LLaDA-1.5?"),
         ("someone/LLaDA-8B-Instruct", "did you mean GSAI-ML/LLaDA-8B-Instruct"),
         ("GSAI-ML/LLaDA-8B-Base", "`hf download GSAI-ML/LLaDA-8B-Base` where there is a network"),
