@@ -73,6 +73,10 @@ class Lora:
             bias="none",
         )
 
+    def cast_base(self, predictor: MaskPredictor) -> MaskPredictor:
+        """Bring a base to the precision it is kept in; on the meta device, before it has weights, this costs nothing."""
+        return predictor.to(torch.bfloat16) if self.is_base_bf16 else predictor
+
     def add_to(self, predictor: MaskPredictor, seed: int = 0) -> MaskPredictor:
         """Put adapters into a predictor, in place, and freeze the rest; until something is learnt it predicts as before.
 
@@ -90,8 +94,7 @@ class Lora:
             raise ValueError("lora; the predictor has adapters already; merge them first")
         if any(hasattr(parameter, "placements") for parameter in predictor.parameters()):
             raise ValueError("lora; not with weights that are sharded over processes; trainer=auto or ddp")
-        if self.is_base_bf16:
-            predictor.to(torch.bfloat16)
+        self.cast_base(predictor)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             inject_adapter_in_model(self.peft_config(), predictor)

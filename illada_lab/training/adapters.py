@@ -28,7 +28,7 @@ def add_adapters(predictor: MaskPredictor, config: DictConfig) -> dict[str, Any]
     base = str(config.init_from)
     about = {
         "path": str(Path(base).resolve()) if Path(base).exists() else base,
-        "fingerprint": fingerprint(predictor),
+        "fingerprint": fingerprint(lora.cast_base(predictor)),
     }
     lora.add_to(predictor, seed=config.seed)
     return {"lora": lora.to_config(), "base": about}
@@ -79,10 +79,10 @@ def load_adapted(
         raise FileNotFoundError(
             f"checkpoint = {path}; adapters only, and their base cannot be had ({error}); put it back, or export merged models"
         ) from error
-    if fingerprint(predictor) != base["fingerprint"]:
+    lora = Lora(**about["lora"])
+    if fingerprint(lora.cast_base(predictor)) != base["fingerprint"]:
         raise ValueError(
             f"checkpoint = {path}; adapters of another model than the one at {base['path']}; the base they were trained on"
         )
-    lora = Lora(**about["lora"])
     load_adapters(lora.add_to(predictor), state)
     return (merge(predictor) if is_merged else predictor).eval()

@@ -59,6 +59,14 @@ def test_a_run_saves_its_adapters_only_and_is_loaded_merged(base, tmp_path):
 
 
 @needs_peft
+def test_a_base_kept_in_bf16(base, tmp_path):
+    tune(base, tmp_path / "tuned", "lora.is_base_bf16=true")
+    predictor = load_predictor(tmp_path / "tuned")
+    assert {p.dtype for p in predictor.parameters()} == {torch.bfloat16}
+    assert torch.equal(predictor.head_weight, load_predictor(base).head_weight.to(torch.bfloat16))
+
+
+@needs_peft
 def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(base, tmp_path):
     tune(base, tmp_path / "whole", "trainer.save_every=3")
     tune(base, tmp_path / "parts", "trainer.max_steps=3", "lr.n_steps=6")
