@@ -36,10 +36,9 @@ def write_tokenizer(
     backend = Backend.from_str(tokenizer.backend.to_str())
     own_chat = is_chat and tokenizer.chat_template is None
     ids = {role: token for role, token in tokens.to_dict().items() if role in ROLES and token is not None}
-    text = {f"{role}_token": backend.id_to_token(token) for role, token in ids.items()}
-    shown = {role: word for role, word in text.items() if word}
-    marks = [backend.id_to_token(token) for token in (USER, ASSISTANT)] if own_chat else []
-    backend.add_special_tokens(sorted({*shown.values(), *marks}, key=backend.token_to_id))
+    shown = {f"{role}_token": word for role, token in ids.items() if (word := backend.id_to_token(token))}
+    marks = [backend.id_to_token(token) or "" for token in (USER, ASSISTANT)] if own_chat else []
+    backend.add_special_tokens(list(dict.fromkeys([*shown.values(), *marks])))
     backend.save(str(folder / FILES[0]))
     about: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -63,11 +63,11 @@ class Lora:
 
     def peft_config(self, targets: str | None = None) -> Any:
         """The same in peft's words; `targets`: a pattern of the matrices' names where they are others."""
-        from peft import LoraConfig
+        from peft import LoraConfig  # pyright: ignore[reportMissingImports]
 
         return LoraConfig(
             r=self.rank,
-            lora_alpha=self.alpha,  # type: ignore[arg-type]  # a factor, whole or not
+            lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=targets or list(self.targets),
             bias="none",
@@ -88,7 +88,7 @@ class Lora:
             ModuleNotFoundError: peft is not installed.
             ValueError: the predictor has adapters already, or is sharded: adapters would then learn apart in every process.
         """
-        from peft import inject_adapter_in_model
+        from peft import inject_adapter_in_model  # pyright: ignore[reportMissingImports]
 
         if is_adapted(predictor):
             raise ValueError("lora; the predictor has adapters already; merge them first")
@@ -137,10 +137,10 @@ def merge(predictor: MaskPredictor) -> MaskPredictor:
     Raises:
         ValueError: a sum is not finite; nothing has been changed in that matrix.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer  # pyright: ignore[reportMissingImports]
 
-    adapted = [(name, module) for name, module in predictor.named_modules() if isinstance(module, BaseTunerLayer)]
-    for name, module in adapted:
+    layers: list[tuple[str, Any]] = [(n, m) for n, m in predictor.named_modules() if isinstance(m, BaseTunerLayer)]
+    for name, module in layers:
         module.merge(safe_merge=True)
         parent, _, leaf = name.rpartition(".")
         setattr(predictor.get_submodule(parent), leaf, module.get_base_layer())
