@@ -12,7 +12,7 @@ from illada_lab import load_predictor
 from illada_lab.cli import main
 from illada_lab.interop.hub import FILES, RELEASED, checkpoint_folder, is_hub_id
 from illada_lab.tokens import ILLADA as IDS
-from tests.interop.reference import ILLADA, random_state, write
+from tests.interop.reference import ILLADA, LLADA, random_state, write
 
 COMMIT = "a" * 40
 
@@ -32,19 +32,21 @@ def put(cache, repository, revision="main"):
     (folder / "refs" / revision).write_text(COMMIT)
     snapshot = folder / "snapshots" / COMMIT
     snapshot.mkdir(parents=True)
-    state = random_state(ILLADA)
-    write(snapshot, ILLADA, state, n_shards=2)
+    config = ILLADA if "iLLaDA" in repository else LLADA
+    state = random_state(config)
+    write(snapshot, config, state, n_shards=2)
     return snapshot, state
 
 
-@torch.no_grad()
-@pytest.mark.parametrize(
-    "name", ["GSAI-ML/iLLaDA-8B-Base", "GSAI-ML/iLLaDA-8B-Base@main", f"GSAI-ML/iLLaDA-8B-Base@{COMMIT}"]
-)
-def test_an_id_is_read_from_the_cache(cache, name):
-    snapshot, state = put(cache, "GSAI-ML/iLLaDA-8B-Base")
-    assert checkpoint_folder(name) == snapshot
-    assert torch.equal(load_predictor(name).head_weight, state["model.embed_tokens.weight"])
+@pytest.mark.parametrize("revision", ["", "@main", f"@{COMMIT}"])
+@pytest.mark.parametrize("name", RELEASED)
+def test_every_released_id_is_read_from_the_cache(cache, name, revision):
+    snapshot, state = put(cache, name)
+    assert checkpoint_folder(name + revision) == snapshot
+    head = load_predictor(name + revision).head_weight
+    assert torch.equal(
+        head, state["model.embed_tokens.weight" if "iLLaDA" in name else "model.transformer.ff_out.weight"]
+    )
 
 
 def test_commands_take_an_id(cache, capsys):
