@@ -59,6 +59,7 @@ EXAMPLES = {
     "export": (
         "illada-lab export checkpoint=runs/plain out=exported  (trained with model.has_qk_norm=false)",
         "illada-lab export checkpoint=runs/plain layout=llada out=exported-llada",
+        "illada-lab export checkpoint=runs/pretrain-toy layout=qwen3 out=exported-qwen3  (what transformers reads by itself)",
     ),
     "config": ("illada-lab config scale=8b", "illada-lab config experiment=sft scale=toy"),
     "plan": (

@@ -262,6 +262,10 @@ def _across(tree: DictConfig) -> list[str]:
                 f"data.batch_size = {rows}; must be a multiple of micro_batch_size * devices = {per_pass}; "
                 f"nearest: {nearest}"
             )
+    if value_at(tree, "lora._target_") and value_at(tree, "init_from") is None:
+        problems.append("init_from = null; adapters (lora) need a trained model to adapt; a run, a folder or a hub id")
+    if value_at(tree, "lora._target_") and value_at(tree, "trainer.ema_decay") is not None:
+        problems.append(f"trainer.ema_decay = {value_at(tree, 'trainer.ema_decay')}; not with adapters (lora); null")
     rows_of_embedding, n_tokens = value_at(tree, "model.vocab_size"), value_at(tree, "tokenizer.vocab_size")
     if isinstance(rows_of_embedding, int) and isinstance(n_tokens, int) and rows_of_embedding < n_tokens:
         problems.append(

@@ -33,7 +33,8 @@ OPTIONAL = (
     Optional("flash_attn", "gpu", "attention over packed segments in one kernel (planned)"),
     Optional("liger_kernel", "gpu", "fused cross-entropy and normalisation (planned)"),
     Optional("lm_eval", "eval", "the benchmarks of lm-eval"),
-    Optional("transformers", "eval", "comparing the model with its implementation of Llama (tests)"),
+    Optional("transformers", "eval", "comparing exported models with its implementations (tests)"),
+    Optional("peft", "lora", "lora=...: fine-tuning with adapters"),
     Optional("tensorboard", "tensorboard", "logger=tensorboard"),
     Optional("wandb", None, "logger=wandb"),
     Optional("jupyterlab", "notebooks", "the notebooks in a browser"),
@@ -43,7 +44,7 @@ OPTIONAL = (
 )
 
 # Targets of configurations that need an optional package as soon as they are built.
-NEEDED_BY = {"WandbLogger": "wandb", "TensorBoardLogger": "tensorboard"}
+NEEDED_BY = {"WandbLogger": "wandb", "TensorBoardLogger": "tensorboard", "Lora": "peft"}
 
 
 def how_to_install(module: str) -> str:

@@ -1,18 +1,17 @@
 """`illada-lab export`: write a trained model in a published layout."""
 
-import json
 from pathlib import Path
 
 from omegaconf import DictConfig
-from tokenizers import Tokenizer as Backend
-
-from illada_lab.data.tokenizer import Tokenizer
-from illada_lab.tokens import SpecialTokens
 
 
 def run(config: DictConfig) -> int:
-    """Write config.json, safetensors and the tokenizer; what cannot be written is said before anything is."""
-    from illada_lab.commands.writing import load
+    """Write config.json, safetensors and the tokenizer; what cannot be written is said before anything is.
+
+    Of a run with adapters the merged model is written: nothing but the weights differs from its base.
+    """
+    from illada_lab.commands.export_tokenizer import write_tokenizer
+    from illada_lab.commands.writing import is_chat, load
     from illada_lab.interop import export_published
 
     if config.out is None:
@@ -21,18 +20,14 @@ def run(config: DictConfig) -> int:
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise ValueError(f"out = {folder}; there is something in it, which would be mixed with the model; a new folder")
     loaded = load(config)
-    export_published(loaded.predictor, folder, config.layout)
-    _write_tokenizer(loaded.tokenizer, loaded.predictor.tokens, folder)
+    predictor = loaded.predictor
+    export_published(predictor, folder, config.layout)
+    write_tokenizer(
+        loaded.tokenizer,
+        predictor.tokens,
+        folder,
+        max_length=predictor.spec.max_length,
+        is_chat=is_chat(loaded.config),
+    )
     print(f"written: {folder}")
     return 0
-
-
-def _write_tokenizer(tokenizer: Tokenizer, tokens: SpecialTokens, folder: Path) -> None:
-    """The two files that readers of published models look for; ids with a role become special tokens there."""
-    backend = Backend.from_str(tokenizer.backend.to_str())
-    text = {role: backend.id_to_token(token) for role, token in tokens.to_dict().items() if token is not None}
-    backend.add_special_tokens([shown for shown in text.values() if shown])
-    backend.save(str(folder / "tokenizer.json"))
-    about = {f"{role}_token": shown for role, shown in text.items() if shown}
-    about |= {"chat_template": tokenizer.chat_template} if tokenizer.chat_template else {}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")

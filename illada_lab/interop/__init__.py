@@ -1,5 +1,17 @@
 """Published checkpoints in and out."""
 
-from illada_lab.interop.published import export_published, is_published, load_published
+from illada_lab.interop.adapters import export_adapters
+from illada_lab.interop.export import export_published
+from illada_lab.interop.hub import RELEASED, checkpoint_folder
+from illada_lab.interop.published import is_published, load_published, load_published_into, published_tokens
 
-__all__ = ["export_published", "is_published", "load_published"]
+__all__ = [
+    "RELEASED",
+    "checkpoint_folder",
+    "export_adapters",
+    "export_published",
+    "is_published",
+    "load_published",
+    "load_published_into",
+    "published_tokens",
+]

@@ -1,164 +1,180 @@
-"""Published checkpoints in and out: a folder of config.json and safetensors files."""
+"""Published checkpoints in: a folder of config.json and safetensors files, or a hub id."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from illada_lab.interop.layouts import LAYOUTS, Layout, find_layout
+from illada_lab.interop.files import CONFIG, Stored, read_json, stored_tensors
+from illada_lab.interop.hub import checkpoint_folder, is_hub_id
+from illada_lab.interop.layout import Layout
+from illada_lab.interop.layouts import find_layout
 from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.models.spec import ModelSpec
 from illada_lab.tokens import SpecialTokens
 
-CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-# Bytes of a shard at most; that of the released 8B files. A larger tensor has a shard of its own.
-SHARD_BYTES = 5 * 10**9
+# How weights were first drawn does not matter to a trained model; a shorter window than it could have is a choice.
+_FREE = ("init_std", "max_length")
 
 
 def is_published(path: str | Path) -> bool:
-    """Whether a folder holds a checkpoint of the published form."""
-    return (Path(path) / CONFIG).is_file()
+    """Whether this is a folder with a checkpoint of the published form, or a hub id, which can hold nothing else."""
+    return (Path(path) / CONFIG).is_file() or is_hub_id(path)
+
+
+def published_tokens(path: str | Path) -> SpecialTokens:
+    """Special tokens of a published checkpoint, from its config.json; raises as `load_published`."""
+    config = read_json(checkpoint_folder(path) / CONFIG)
+    return find_layout(config).tokens(config)
 
 
 def load_published(
-    path: str | Path, tokens: SpecialTokens | None = None, dtype: torch.dtype | None = None
+    path: str | Path,
+    tokens: SpecialTokens | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
 ) -> MaskPredictor:
     """A published LLaDA or iLLaDA checkpoint as a predictor, tensor by tensor: at no time two copies of the model in memory.
 
+    On a CPU without `dtype` the weights stay mapped from the files, which must not be overwritten in place while the model lives.
+
     Args:
-        path: folder with config.json and one or several safetensors files.
+        path: folder with config.json and one or several safetensors files, or a hub id (owner/name, owner/name@revision).
         tokens: special tokens instead of those of config.json.
         dtype: of the weights; None: as in the files.
+        device: where they go.
 
     Raises:
-        FileNotFoundError: a file is missing.
+        FileNotFoundError: a file is missing, or the hub does not give the repository.
         ValueError: another family, a damaged file, a tensor that has no place or the wrong shape, a parameter that none fills.
     """
-    folder = Path(path)
-    config = _read_json(folder / CONFIG)
+    folder = checkpoint_folder(path)
+    config = read_json(folder / CONFIG)
     layout = find_layout(config)
-    spec = layout.spec(config)
     with torch.device("meta"):
-        predictor = MaskPredictor(tokens=tokens or layout.tokens(config), **asdict(spec))
-    wanted = {layout.tensor_name(name): name for name in predictor.state_dict()}
-    head, embedding = (layout.tensor_name(f"{name}.weight") for name in ("lm_head", "embed_tokens"))
-    missing, copies = set(wanted), {}
-    for name, tensor in _tensors(folder):
-        if spec.is_tied and name == head:
-            copies[name] = tensor  # a second copy of the embedding, which the released files hold
-            continue
-        own = wanted.get(name)
-        if own is None:
-            raise ValueError(
-                f"{folder}: {name}; a tensor that no part of the model uses; a checkpoint of {layout.name}"
-            )
-        shape = list(predictor.get_parameter(own).shape)
-        if list(tensor.shape) != shape:
-            raise ValueError(
-                f"{folder}: {name} = shape {list(tensor.shape)}; config.json says {shape}; files of one model"
-            )
-        predictor.load_state_dict({own: tensor if dtype is None else tensor.to(dtype)}, strict=False, assign=True)
-        missing.discard(name)
-    if missing:
-        first = min(missing)
-        raise ValueError(f"{folder}: {first}; no file holds it ({len(missing)} missing); all shards of the checkpoint")
-    for name, copy in copies.items():
-        # Kept until the embedding is there, wherever in the files it stands.
-        if not torch.equal(copy.to(predictor.head_weight.dtype), predictor.head_weight):
-            raise ValueError(
-                f"{folder}: {name}; differs from {embedding}, though config.json ties them; untie them there to use both"
-            )
+        predictor = MaskPredictor(tokens=tokens or layout.tokens(config), **asdict(layout.spec(config)))
+    _fill(predictor, folder, layout, dtype, torch.device(device))
     return predictor.requires_grad_(True).eval()
 
 
-def export_published(
-    predictor: MaskPredictor, path: str | Path, layout: str = "illada", shard_bytes: int = SHARD_BYTES
-) -> Path:
-    """Write a predictor in a published layout, for the code that reads those; `load_published` reads it back to the bit.
+def load_published_into(predictor: MaskPredictor, path: str | Path) -> None:
+    """Give an existing predictor the weights of a published checkpoint, in place and in its own precision.
+
+    Its parameters may be sharded (DTensor: FSDP2, tensor parallelism): each process reads its own parts, and nothing is sent between
+    them. Host memory beside the parameters is what one file takes while it is mapped.
 
     Args:
-        predictor: the model.
-        path: folder; made if need be.
-        layout: illada or llada.
-        shard_bytes: size of a file at most, unless one tensor is larger.
+        predictor: of the checkpoint's sizes; not on the meta device if it is sharded (`to_empty` first).
+        path: as in `load_published`.
 
     Raises:
-        ValueError: an unknown layout, or a model that the family has no words for (QK-norm, the autoregressive twin).
-
-    Source: names and fields of the released files.
+        FileNotFoundError, ValueError: as `load_published`; also a predictor of other sizes.
     """
-    from safetensors.torch import save_file
-
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout = {layout!r}; not a published one; {' or '.join(LAYOUTS)}")
-    spec = predictor.spec
-    for name in ("has_qk_norm", "is_causal"):
-        if getattr(spec, name):
-            raise ValueError(f"model.{name} = true; the layout {layout} has no place for it; a model without it")
-    folder, chosen = Path(path), LAYOUTS[layout]
-    folder.mkdir(parents=True, exist_ok=True)
-    shards = _shards(predictor, chosen, shard_bytes)
-    n_bytes = sum(t.numel() * t.element_size() for shard in shards for t in shard.values())
-    index: dict[str, Any] = {"metadata": {"total_size": n_bytes}, "weight_map": {}}
-    for number, shard in enumerate(shards, 1):
-        file = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_file(shard, folder / file, metadata={"format": "pt"})
-        index["weight_map"] |= dict.fromkeys(shard, file)
-    if len(shards) > 1:
-        (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
-    dtype = str(predictor.head_weight.dtype).removeprefix("torch.")
-    config = {**chosen.config(spec, predictor.tokens), "torch_dtype": dtype}
-    # Last: a folder without it is not a checkpoint, so a broken-off export is not taken for one.
-    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
-    return folder
+    folder = checkpoint_folder(path)
+    config = read_json(folder / CONFIG)
+    layout = find_layout(config)
+    _check_sizes(predictor.spec, layout.spec(config), path)
+    _fill(predictor, folder, layout)
 
 
-def _shards(predictor: MaskPredictor, layout: Layout, shard_bytes: int) -> list[dict[str, Tensor]]:
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name, tensor in predictor.state_dict().items():
-        n_bytes = tensor.numel() * tensor.element_size()
-        if shards[-1] and size + n_bytes > shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][layout.tensor_name(name)] = tensor.detach().cpu().contiguous()
-        size += n_bytes
-    return shards
+def _check_sizes(own: ModelSpec, published: ModelSpec, path: str | Path) -> None:
+    have, want = asdict(own), asdict(published)
+    if wrong := [key for key in want if key not in _FREE and have[key] != want[key]]:
+        given = ", ".join(f"model.{key} = {have[key]}" for key in wrong)
+        raise ValueError(
+            f"{given}; not the model of {path}; {' '.join(f'model.{key}={_shown(want[key])}' for key in wrong)}"
+        )
+    if own.max_length > published.max_length:
+        raise ValueError(
+            f"model.max_length = {own.max_length}; {path} was trained on rows of {published.max_length}; at most {published.max_length}"
+        )
 
 
-def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of every file, one at a time."""
-    from safetensors import SafetensorError, safe_open
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
-    listed: dict[str, str] = {}
-    if (folder / INDEX).is_file():
-        listed = _read_json(folder / INDEX).get("weight_map", {})
-        files = sorted(set(listed.values()))
-    else:
-        files = [SINGLE]
-    for file in files:
-        if not (folder / file).is_file():
-            raise FileNotFoundError(f"checkpoint = {folder}; {file} is missing; all files of the checkpoint")
-        try:
-            with safe_open(folder / file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118
-                    if listed and listed.get(name) != file:
-                        raise ValueError(f"{folder}: {name} in {file}; {INDEX} says otherwise; files of one model")
-                    yield name, opened.get_tensor(name)
-        except SafetensorError as error:
+
+@torch.no_grad()
+def _fill(
+    predictor: MaskPredictor,
+    folder: Path,
+    layout: Layout,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> None:
+    """Every parameter from the files, and every tensor of the files accounted for."""
+    own = dict(predictor.named_parameters())
+    if adapted := next((name for name in own if ".base_layer." in name), None):
+        raise ValueError(f"predictor.{adapted}; it has adapters; weights first, adapters then")
+    wanted = {layout.tensor_name(name): name for name in own}
+    head, embedding = (layout.tensor_name(f"{name}.weight") for name in ("lm_head", "embed_tokens"))
+    seen: set[str] = set()
+    for stored in stored_tensors(folder):
+        seen.add(stored.name)
+        if predictor.spec.is_tied and stored.name == head:
+            continue  # a copy of the embedding, which the released files hold: compared below
+        if stored.name not in wanted:
             raise ValueError(
-                f"checkpoint = {folder / file}; truncated or damaged ({error}); download it again"
-            ) from error
+                f"{folder}: {stored.name}; a tensor that no part of the model uses; a checkpoint of {layout.name}"
+            )
+        name = wanted[stored.name]
+        shape = list(own[name].shape)
+        if stored.shape != shape:
+            raise ValueError(
+                f"{folder}: {stored.name} = shape {stored.shape}; config.json says {shape}; files of one model"
+            )
+        _put(predictor, name, own[name], stored, dtype, device)
+        del stored  # it holds a whole file mapped
+    if missing := sorted(set(wanted) - seen):
+        raise ValueError(
+            f"{folder}: {missing[0]}; no file holds it ({len(missing)} missing); all shards of the checkpoint"
+        )
+    if head in seen - set(wanted) and not _is_equal(predictor.head_weight, folder, head):
+        raise ValueError(
+            f"{folder}: {head}; differs from {embedding}, though config.json ties them; untie them there to use both"
+        )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}; not JSON ({error}); the file as published") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} = {type(value).__name__}; not a JSON object; the file as published")
-    return value
+def _put(
+    predictor: MaskPredictor,
+    name: str,
+    place: Tensor,
+    stored: Stored,
+    dtype: torch.dtype | None,
+    device: torch.device | None,
+) -> None:
+    """One tensor into its place; a parameter on the meta device is replaced, another is written to."""
+    if not place.is_meta:
+        local, part = _own_part(place)
+        if local.numel():
+            local.copy_(stored.read(part))
+        return
+    if _is_sharded(place):
+        raise ValueError(f"predictor.{name}; sharded, and on the meta device; predictor.to_empty(device=...) first")
+    module, _, leaf = name.rpartition(".")
+    setattr(predictor.get_submodule(module), leaf, nn.Parameter(stored.read().to(device=device, dtype=dtype)))
+
+
+def _is_sharded(place: Tensor) -> bool:
+    return hasattr(place, "placements")  # a DTensor; without importing what it needs
+
+
+def _own_part(place: Tensor) -> tuple[Tensor, tuple[slice, ...]]:
+    """What this process holds of a parameter, and where that lies in the whole."""
+    if not _is_sharded(place):
+        return place, tuple(slice(0, size) for size in place.shape)
+    (chunk,) = place.__create_chunk_list__()  # type: ignore[attr-defined]
+    part = tuple(slice(at, at + size) for at, size in zip(chunk.offsets, chunk.sizes, strict=True))
+    return place.to_local(), part  # type: ignore[attr-defined]
+
+
+def _is_equal(head: Tensor, folder: Path, name: str) -> bool:
+    """Whether the second copy of a tied head holds what the embedding does; a second pass, so that no file stays mapped."""
+    local, part = _own_part(head)
+    if local.is_meta or not local.numel():
+        return True  # no values here to compare
+    for stored in stored_tensors(folder):
+        if stored.name == name:
+            return stored.shape == list(head.shape) and torch.equal(stored.read(part).to(local), local)
+    raise AssertionError(f"{name} was there a moment ago")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from illada_lab.interop import is_published, load_published
+from illada_lab.interop import checkpoint_folder, is_published, load_published
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.tokens import SpecialTokens
 
@@ -157,7 +157,7 @@ def load_run(path: str | Path) -> LoadedRun:
     from illada_lab.data.tokenizer import Tokenizer
 
     if is_published(path):
-        return _published_run(Path(path))
+        return _published_run(checkpoint_folder(path))
     payload = read_checkpoint(path)
     about = payload["illada_lab"]
     return LoadedRun(
@@ -170,11 +170,9 @@ def load_run(path: str | Path) -> LoadedRun:
 
 
 def _published_run(folder: Path) -> LoadedRun:
-    from illada_lab.data.pretrained_tokenizer import pretrained
+    from illada_lab.training.start import start_tokenizer
 
-    predictor = load_published(folder)
-    roles = {role: token for role, token in predictor.tokens.to_dict().items() if token is not None}
-    tokenizer = pretrained(str(folder), **roles)
+    predictor, tokenizer = load_published(folder), start_tokenizer(folder)
     stage = "pretrain" if tokenizer.chat_template is None else "sft"
     # What commands ask a configuration; the published one says nothing of data.
     data = {"adds_bos": predictor.tokens.bos is not None, "adds_eos": False, "source": {"stage": stage}}
@@ -201,6 +199,10 @@ def load_weights(predictor: MaskPredictor, payload: dict[str, Any], path: Path) 
 
 def _predictor(payload: dict[str, Any], path: Path, tokens: SpecialTokens | None) -> MaskPredictor:
     about = payload["illada_lab"]
+    if "lora" in about:
+        from illada_lab.training.adapters import load_adapted
+
+        return load_adapted(about, predictor_state(payload), path, tokens)
     with torch.device("meta"):
         predictor = MaskPredictor(tokens=tokens or SpecialTokens.from_dict(about["tokens"]), **about["model"])
     predictor.to_empty(device="cpu")

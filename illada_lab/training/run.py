@@ -11,8 +11,9 @@ from omegaconf import DictConfig
 
 from illada_lab.config import build, build_all, to_plain
 from illada_lab.manifest import manifest
-from illada_lab.training.checkpoint import LAST, find_checkpoint, find_resumable, load_weights, read_checkpoint
+from illada_lab.training.checkpoint import LAST, find_checkpoint, find_resumable, read_checkpoint
 from illada_lab.training.machine import best_precision, can_compile
+from illada_lab.training.start import load_start, start_tokenizer
 
 # Compiling costs 10 to 30 s on a CPU and saves up to half of a step: below this many steps it does not pay.
 MIN_STEPS_TO_COMPILE = 300
@@ -106,6 +107,7 @@ def train(config: DictConfig) -> TrainedRun:
     import lightning.pytorch as pl
 
     from illada_lab.training import callbacks as cb
+    from illada_lab.training.adapters import AdapterCheckpoint, add_adapters
     from illada_lab.training.module import DiffusionModule
     from illada_lab.training.progress import LiveProgress
     from illada_lab.training.samples import Samples
@@ -115,7 +117,6 @@ def train(config: DictConfig) -> TrainedRun:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     run_dir = Path(config.run_dir)
     checkpoint = _resume_from(config, run_dir)
-    started_from = None if config.init_from is None else read_checkpoint(config.init_from)
 
     # 1. Data, with the tokenizer of the model the run starts from.
     data = build(config.data)
@@ -136,8 +137,10 @@ def train(config: DictConfig) -> TrainedRun:
         raise ValueError(
             f"data.length = {data.length}; longer than model.max_length; at most {predictor.spec.max_length}"
         )
-    if started_from is not None:
-        load_weights(predictor, started_from, Path(str(config.init_from)))
+    if config.init_from is not None:
+        load_start(predictor, config.init_from)
+    is_adapted = config.get("lora") is not None
+    adapters = add_adapters(predictor, config) if is_adapted else {}
 
     # 3. Trainer.
     settings: TrainerSettings = build(config.trainer)
@@ -168,7 +171,7 @@ def train(config: DictConfig) -> TrainedRun:
         validation=FrozenMasks(documents, bos=bos, n_draws=settings.n_validation_draws),
         max_norm=settings.max_norm,
         is_compiled=is_compiled,
-        about={"config": to_plain(config), "tokenizer": tokenizer.to_dict()},
+        about={"config": to_plain(config), "tokenizer": tokenizer.to_dict(), **adapters},
     )
     about = manifest(seed=config.seed, scale=config.scale.name)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -190,6 +193,7 @@ def train(config: DictConfig) -> TrainedRun:
         ),
         cb.RollingCheckpoint(folder=run_dir / "checkpoints", every=settings.save_every),
         LiveProgress(history=history, title=config.name),
+        *([AdapterCheckpoint()] if is_adapted else []),
     ]
     if settings.ema_decay is not None:
         from lightning.pytorch.callbacks import EMAWeightAveraging
@@ -246,11 +250,7 @@ def _resume_from(config: DictConfig, run_dir: Path) -> Path | None:
 
 def _tokenizer(checkpoint: Any) -> Any:
     """The tokenizer a checkpoint was trained with, or None."""
-    if checkpoint is None:
-        return None
-    from illada_lab.data.tokenizer import Tokenizer
-
-    return Tokenizer.from_dict(read_checkpoint(checkpoint)["illada_lab"]["tokenizer"])
+    return None if checkpoint is None else start_tokenizer(checkpoint)
 
 
 def _device(accelerator: str) -> torch.device:

@@ -40,3 +40,30 @@ def test_what_cannot_be_exported_leaves_nothing_behind(models, tmp_path, capsys)
         assert main(["export", *words]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists() and len(list((tmp_path / "full").iterdir())) == 1
+
+
+def test_the_chat_format_of_our_own_tokenizers_travels_as_a_template(models, tmp_path):
+    from illada_lab.data.chat import ChatTemplate
+    from illada_lab.training.checkpoint import load_run
+
+    folder = tmp_path / "out"
+    assert main(["export", models["instruct"], "layout=qwen3", f"out={folder}"]) == 0
+    own, back = load_run(models["instruct"].partition("=")[2]), load_run(folder)
+    assert back.config["data"]["source"]["stage"] == "sft"
+    talk = [
+        {"role": "user", "content": "where does ada live ?"},
+        {"role": "assistant", "content": "ada lives in paris ."},
+        {"role": "user", "content": "where does ben live ?"},
+        {"role": "assistant", "content": "in rome ."},
+    ]
+    ours, theirs = ChatTemplate(own.tokenizer), ChatTemplate(back.tokenizer)
+    words = " ".join(turn["content"] for turn in talk).split()
+    known = set(own.tokenizer.backend.get_vocab())
+    for turn in talk:
+        turn["content"] = " ".join(
+            word if word in known else sorted(known & set(words))[0] for word in turn["content"].split()
+        )
+    assert theirs.render(talk) == ours.render(talk)
+    assert theirs.prompt(talk[:3]) == ours.prompt(talk[:3])
+    system = [{"role": "system", "content": talk[0]["content"]}, *talk]
+    assert theirs.render(system) == ours.render(system)

@@ -1,5 +1,7 @@
 """Contracts of every file in conf/: found by globbing, so a new file is tested as soon as it exists."""
 
+import importlib.util
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -12,7 +14,14 @@ CHOICES = [(group, choice) for group, choices in groups().items() for choice in 
 SCALES, EXPERIMENTS = groups()["scale"], groups()["experiment"]
 
 # What a user has to give as well where a choice asks for it.
-GIVEN = {"data=text": ["data.path=somewhere"], "tokenizer=pretrained": ["tokenizer.path=somewhere"]}
+GIVEN = {
+    "data=text": ["data.path=somewhere"],
+    "tokenizer=pretrained": ["tokenizer.path=somewhere"],
+    "lora=attention": ["init_from=somewhere"],
+    "lora=linear": ["init_from=somewhere"],
+}
+# Groups whose every choice needs a package that the tests do without.
+NEEDS = {"lora": "peft"}
 N_PARAMETERS = {"illada_8b": (7_615_025_152, 6_979_588_096), "llada_8b": (8_015_581_184, 6_979_588_096)}
 
 
@@ -32,7 +41,12 @@ def test_there_are_files():
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_checks_and_resolves(group, choice):
     tree = compose([f"{group}={choice}", *given(f"{group}={choice}")])
-    check(tree)
+    if group in NEEDS and importlib.util.find_spec(NEEDS[group]) is None:
+        with pytest.raises(ValueError, match=f"{NEEDS[group]} is not installed; pip install") as caught:
+            check(tree)
+        assert len(str(caught.value).splitlines()) == 1
+    else:
+        check(tree)
     assert to_plain(tree)["seed"] == 0
     # Plain data survives a round trip: this is what checkpoints store.
     assert to_plain(OmegaConf.create(to_plain(tree))) == to_plain(tree)

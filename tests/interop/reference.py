@@ -59,7 +59,7 @@ def write(folder, config, state, n_shards: int = 1):
     names = sorted(state)
     files = [f"model-{i + 1:05}-of-{n_shards:05}.safetensors" for i in range(n_shards)]
     if n_shards == 1:
-        save_file(state, folder / "model.safetensors")
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
         return folder
     placed = {name: files[i % n_shards] for i, name in enumerate(names)}
     for file in files:

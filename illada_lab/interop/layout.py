@@ -1,0 +1,85 @@
+"""What a published layout is, and how fields of a config.json are read: nothing is guessed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from illada_lab.models.spec import ModelSpec
+from illada_lab.tokens import SpecialTokens
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How one family writes its checkpoints.
+
+    Attributes:
+        name: what `layout=` calls it.
+        architecture: class name in `architectures`.
+        model_type: its field in config.json.
+        spec: config.json -> sizes.
+        tokens: config.json -> special tokens.
+        config: sizes and special tokens -> config.json.
+        tensor_name: our name of a parameter -> theirs.
+        flags: properties of a model that the family fixes: field of `ModelSpec` -> the value all its models have.
+        code: hub repository and modules of the published classes, for `auto_map`; None: transformers' own.
+
+    Source: facts of the released files: config.json, the index of the shards, and the remote code that reads them.
+    """
+
+    name: str
+    architecture: str
+    model_type: str
+    spec: Callable[[Config], ModelSpec]
+    tokens: Callable[[Config], SpecialTokens]
+    config: Callable[[ModelSpec, SpecialTokens], dict[str, Any]]
+    tensor_name: Callable[[str], str]
+    flags: Mapping[str, bool] = field(default_factory=dict)
+    code: "PublishedCode | None" = None
+
+    def refusal(self, spec: ModelSpec) -> str | None:
+        """The first property of a model that this family has no place for, as "model.key = value"; None: it has one for all."""
+        for name, value in self.flags.items():
+            if getattr(spec, name) != value:
+                return f"model.{name} = {str(not value).lower()}"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedCode:
+    """Where the classes live that a family's config.json names, for `trust_remote_code`.
+
+    Attributes:
+        repository: hub id whose files hold them.
+        config: module.Class of the configuration.
+        model: module.Class of the model.
+    """
+
+    repository: str
+    config: str
+    model: str
+
+    def auto_map(self) -> dict[str, str]:
+        """The field as transformers writes it into what it saves: repository--module.Class, so that no file need be copied."""
+        config, model = (f"{self.repository}--{name}" for name in (self.config, self.model))
+        return {"AutoConfig": config, "AutoModel": model, "AutoModelForCausalLM": model}
+
+
+def required(config: Config, name: str) -> Any:
+    """A field that must be there: the published classes' own defaults are those of another model.
+
+    Raises:
+        ValueError: it is missing or null.
+    """
+    if config.get(name) is None:
+        raise ValueError(f"config.json: {name} = null; needed and never guessed; the value the model was trained with")
+    return config[name]
+
+
+def refuse(config: Config, **allowed: tuple[Any, ...]) -> None:
+    """Raise ValueError if a field asks for what this model does not do; a field that is missing asks for nothing."""
+    for name, values in allowed.items():
+        if name in config and config[name] not in values:
+            legal = " or ".join("null" if value is None else str(value) for value in values)
+            raise ValueError(f"config.json: {name} = {config[name]!r}; not supported here; {legal}")

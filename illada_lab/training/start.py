@@ -1,0 +1,43 @@
+"""What a new run starts from: a run of ours, a checkpoint of adapters, or a published model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from illada_lab.interop import checkpoint_folder, is_published, load_published_into, published_tokens
+from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.training.checkpoint import find_checkpoint, load_predictor, load_weights, read_checkpoint
+
+if TYPE_CHECKING:
+    from illada_lab.data.tokenizer import Tokenizer
+
+
+def load_start(predictor: MaskPredictor, path: str | Path) -> None:
+    """Give a new predictor the weights of a trained one, in place; those of a published model may go into sharded parameters.
+
+    Args:
+        predictor: of the same sizes.
+        path: run, checkpoint file, published folder or hub id.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_published_into` and `load_weights`.
+    """
+    if is_published(path):
+        load_published_into(predictor, path)
+        return
+    payload = read_checkpoint(path)
+    if "lora" in payload["illada_lab"]:
+        whole = load_predictor(path).state_dict()
+        payload["state_dict"] = {f"predictor.{name}": weight for name, weight in whole.items()}
+    load_weights(predictor, payload, find_checkpoint(path))
+
+
+def start_tokenizer(path: str | Path) -> "Tokenizer":
+    """The tokenizer of a trained model, run of ours or published."""
+    from illada_lab.data.pretrained_tokenizer import pretrained
+    from illada_lab.data.tokenizer import Tokenizer
+
+    if not is_published(path):
+        return Tokenizer.from_dict(read_checkpoint(path)["illada_lab"]["tokenizer"])
+    folder = checkpoint_folder(path)
+    roles = {role: token for role, token in published_tokens(folder).to_dict().items() if token is not None}
+    return pretrained(str(folder), **roles)
