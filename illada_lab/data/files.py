@@ -4,6 +4,7 @@ import codecs
 import difflib
 import json
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from illada_lab.data.find import Stamp, open_bytes
@@ -121,7 +122,7 @@ def _records(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _json_texts(name: str) -> Iterator[tuple[str, Any]]:
     with open_bytes(name) as file:
-        if name.endswith(".json") and file.read(64).lstrip().startswith(b"["):
+        if ".json" in PurePosixPath(name).suffixes and file.read(64).lstrip().startswith(b"["):
             file.seek(0)
             try:
                 values = json.load(file)

@@ -1,11 +1,17 @@
 """The files a path means: on this machine, or behind a URL that `fsspec` can open (s3://, gs://, https://, memory://, ...)."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+import gzip
+import lzma
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 FORMATS = {".txt": "text", ".md": "text", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
+# Endings of compressed files, behind those of the format: corpus.jsonl.gz. Zstandard needs a package of its own (zstandard).
+PACKED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
 # Name, size in bytes, and a mark of the version (time of change, or what a remote store says): the same stamp, the same contents.
 Stamp = tuple[str, int, int]
 
@@ -54,13 +60,25 @@ def stamp(files: Iterable[str | Path]) -> list[Stamp]:
     return [_stamp_remote(str(file)) if is_url(str(file)) else _stamp_local(Path(file)) for file in files]
 
 
-def open_bytes(name: str) -> IO[bytes]:
-    """A file or URL to read from."""
-    if not is_url(name):
-        return open(name, "rb")  # noqa: SIM115
+@contextmanager
+def open_bytes(name: str) -> Iterator[IO[bytes]]:
+    """A file or URL to read from, decompressed where its last ending says so.
+
+    Raises:
+        ValueError: what is compressed is truncated or damaged; names the file.
+    """
+    if not is_url(name) and Path(name).suffix not in PACKED:
+        with open(name, "rb") as file:
+            yield file
+        return
     import fsspec
 
-    return fsspec.open(name, "rb").open()  # type: ignore[union-attr]
+    packed = PACKED.get(PurePosixPath(name).suffix)
+    try:
+        with fsspec.open(name, "rb", compression=packed) as file:  # type: ignore[union-attr]
+            yield file  # type: ignore[misc]
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise ValueError(f"data.path = {name}; damaged or truncated ({_reason(error)}); the whole file") from error
 
 
 def is_url(path: str) -> bool:
@@ -140,12 +158,14 @@ def _system(url: str) -> tuple[Any, str]:
 
 
 def _ending(name: str) -> str:
-    return PurePosixPath(name.replace("\\", "/")).suffix
+    """What the ending says of the format; that of a compression does not count."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return PurePosixPath(path.stem).suffix if path.suffix in PACKED else path.suffix
 
 
 def _is_hub_id(path: str) -> bool:
     """Whether a path that is no file has the form owner/name."""
-    return path.count("/") == 1 and not path.startswith((".", "/", "~")) and Path(path).suffix not in FORMATS
+    return path.count("/") == 1 and not path.startswith((".", "/", "~")) and _ending(path) not in FORMATS
 
 
 def _near(local: Path) -> str:

@@ -1,6 +1,9 @@
 """Files behind URLs are read as local ones are: the same documents, and errors that name the place."""
 
+import bz2
+import gzip
 import json
+import lzma
 
 import datasets
 import fsspec
@@ -80,3 +83,17 @@ def test_an_empty_object_is_named(store):
     put("e.txt", b"")
     with pytest.raises(ValueError, match="e.txt; the file is empty"):
         find_files(f"{root}/e.txt", None)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gz", "bz2", "xz"])
+@pytest.mark.parametrize("is_url", [False, True])
+def test_compressed_files_are_read_and_truncated_ones_named(tmp_path, pack, is_url):
+    ending = {gzip.compress: "gz", bz2.compress: "bz2", lzma.compress: "xz"}[pack]
+    file = tmp_path / f"a.jsonl.{ending}"
+    file.write_bytes(pack(CONTENT["a.jsonl"]))
+    path = f"file://{file}" if is_url else str(file)
+    source = TextSource(path=path, streaming=True, n_held_out=5)
+    assert [row["text"] for split in ("validation", "train") for row in source.load(split)] == TEXTS
+    file.write_bytes(pack(CONTENT["a.jsonl"])[:-20])
+    with pytest.raises(ValueError, match=f"a.jsonl.{ending}; damaged or truncated"):
+        list(TextSource(path=path, streaming=True, n_held_out=5).load("train"))

@@ -18,7 +18,7 @@ from illada_lab.data.shards import chunks as chunks_module
 from illada_lab.data.shards.layout import LOCK, MANIFEST, PROGRESS, TOKENIZER, token_dtype
 from illada_lab.data.shards.read import Folder, Split
 from illada_lab.data.shards.write import ShardWriter
-from tests.data.shards.made import BYTE, Texts, made, texts
+from tests.data.shards.made import BYTE, made, texts
 
 CHAT = [[{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": f"answer {i}"}] for i in range(30)]
 
