@@ -1,7 +1,6 @@
 """The files a path means: on this machine, or behind a URL that `fsspec` can open (s3://, gs://, https://, memory://, ...)."""
 
 import difflib
-import gzip
 import lzma
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -74,10 +73,14 @@ def open_bytes(name: str) -> Iterator[IO[bytes]]:
     import fsspec
 
     packed = PACKED.get(PurePosixPath(name).suffix)
+    if packed not in (None, *fsspec.available_compressions()):
+        raise ImportError(f"data.path = {name}; zstandard is not installed; pip install zstandard")
     try:
         with fsspec.open(name, "rb", compression=packed) as file:  # type: ignore[union-attr]
             yield file  # type: ignore[misc]
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if packed is None:
+            raise
         raise ValueError(f"data.path = {name}; damaged or truncated ({_reason(error)}); the whole file") from error
 
 
