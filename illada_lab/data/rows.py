@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ TOKENS_IN_MEMORY = 2**26
 COLUMNS = ("tokens", "segment_ids", "is_prompt")
 
 
+@runtime_checkable
 class RowTable(Protocol):
     """Rows that are looked up by their numbers: a `datasets.Dataset` that gives numpy arrays, or what behaves like one."""
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from illada_lab.cli import main
+from illada_lab.data.shards import chunks
 from illada_lab.training.checkpoint import read_checkpoint
 
 SMOKE = [
@@ -22,6 +23,12 @@ def corpus(tmp_path_factory):
     file = tmp_path_factory.mktemp("corpus") / "a.txt"
     file.write_text("\n\n".join(f"the {i % 7} cats saw {i} dogs and told nobody of it" for i in range(600)))
     return file
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Several shards from little text."""
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 2000)
 
 
 def prepared(corpus, out, *words) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from illada_lab.data.encode import Encoder
 from illada_lab.data.shards.chunks import CHUNK_BYTES, Chunk, Encode, chunks, encoding
@@ -19,7 +19,8 @@ TOKENS_PER_SHARD = 2**27
 Say = Callable[[str], None]
 
 
-class Documents(Protocol):
+@runtime_checkable
+class DocumentSource(Protocol):
     """Where documents come from (see `illada_lab.data.datamodule.Source`)."""
 
     def load(self, split: str) -> Any: ...
@@ -54,7 +55,7 @@ class Prepared:
 
 def prepare(
     *,
-    source: Documents,
+    source: DocumentSource,
     tokenizer: Tokenizer | Callable[[Any], Tokenizer],
     folder: Path,
     settings: dict[str, Any],
@@ -115,7 +116,7 @@ def prepare(
     return Prepared(manifest, seconds, n_tokens, n_bytes, tokenizer_seconds)
 
 
-def _tokenizer(progress: Progress, given: Tokenizer | Callable[[Any], Tokenizer], source: Documents) -> Tokenizer:
+def _tokenizer(progress: Progress, given: Tokenizer | Callable[[Any], Tokenizer], source: DocumentSource) -> Tokenizer:
     """The tokenizer that the folder was begun with, or the given one, which is then kept there."""
     found = progress.tokenizer()
     if found is None:
@@ -127,7 +128,7 @@ def _tokenizer(progress: Progress, given: Tokenizer | Callable[[Any], Tokenizer]
 
 
 def _shards(
-    progress: Progress, split: str, source: Documents, encode: Encode, dtype: str, tokens_per_shard: int
+    progress: Progress, split: str, source: DocumentSource, encode: Encode, dtype: str, tokens_per_shard: int
 ) -> Iterator[Shard]:
     """The shards of a split that are still missing, each finished on the disk."""
     read = chunks(source.load(split))
