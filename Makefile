@@ -4,6 +4,7 @@
 #   make test        lint, types, tests, notebooks
 #   make notebooks   execute all notebooks anew at toy scale
 #   make bench       speed of training, sampling and scoring against plain loops
+#   make bench-data  1 GB of text prepared under a cap of memory (ARGS='--mb 10': less)
 
 PYTHON ?= python3
 SCALE ?= toy
@@ -17,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: help setup reproduce test lint types tests check-notebooks notebooks bench format wheel clean
+.PHONY: help setup reproduce test lint types tests check-notebooks notebooks bench bench-data format wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -68,6 +69,9 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.training $(ARGS)
 	$(BIN)/python -m benchmarks.sampling
 	$(BIN)/python -m benchmarks.scoring
+
+bench-data: $(READY)
+	$(BIN)/python -m benchmarks.prepare $(ARGS)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

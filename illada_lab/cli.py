@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 COMMANDS = {
     "reproduce": "the main job: pre-train, fine-tune, evaluate, sample, report",
     "replicate": "test the paper's claims over seeds and write the ledger",
+    "prepare": "tokenise a corpus into shards on the disk, to train from with data=shards",
     "train": "one stage of training",
     "evaluate": "score a trained model on the world's questions, or on a benchmark's file",
     "sample": "let a model write",
@@ -28,9 +29,16 @@ EXAMPLES = {
         "illada-lab replicate study=sampling,scoring --multirun",
         "illada-lab replicate scale=smoke seeds=1",
     ),
+    "prepare": (
+        "illada-lab prepare data=text data.path=notes.txt out=prepared",
+        "illada-lab prepare data=jsonl data.path=corpus/ data.source.streaming=true tokenizer.vocab_size=32000 out=prepared n_processes=8",
+        "illada-lab prepare data=parquet data.path=s3://bucket/corpus data.source.streaming=true init_from=runs/pretrain-1b out=more",
+    ),
     "train": (
         "illada-lab train scale=toy model.n_layers=2",
         "illada-lab train data=text data.path=notes.txt scale=toy",
+        "illada-lab train data=shards data.path=prepared scale=small",
+        "illada-lab train data=shards data.path=[web,code] data.source.weights=[0.7,0.3] scale=small",
         "illada-lab train scale=smoke model.n_layers=1,2 seed=0,1 --multirun",
     ),
     "evaluate": (
@@ -127,7 +135,7 @@ def _main(words: list[str], flags: set[str]) -> int:
         return 0
     if "--json" in flags and command not in PRINT_JSON:
         return _fail(f"--json; {command} prints no JSON; {', '.join(PRINT_JSON)}")
-    if "--multirun" in flags and command in ("doctor", "plan", "chat", "config", "trace", "export"):
+    if "--multirun" in flags and command in ("doctor", "plan", "chat", "config", "trace", "export", "prepare"):
         return _fail(f"--multirun; not with {command}; train, reproduce, evaluate or sample")
     module = importlib.import_module(f"illada_lab.commands.{command}")
     run = module.run

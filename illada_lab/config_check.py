@@ -28,6 +28,8 @@ ROOT_TYPES: dict[str, Any] = {
     "n_samples": int,
     "seeds": int,
     "n_processes": int,
+    "tokens_per_shard": int,
+    "out": str | None,
     "runs_dir": str,
     "results_dir": str,
     "evaluation.n_questions": int,

@@ -115,3 +115,15 @@ def bpe(source: Any, *, vocab_size: int) -> Tokenizer:
 def load(source: Any, *, path: str, **ids: int | None) -> Tokenizer:
     """A pretrained tokenizer (see `pretrained`); the source does not matter."""
     return pretrained(path, **ids)
+
+
+def prepared(source: Any) -> Tokenizer:
+    """The tokenizer that prepared data was made with.
+
+    Raises:
+        ValueError: the source is not prepared data.
+    """
+    found = getattr(source, "tokenizer", None)
+    if not isinstance(found, Tokenizer):
+        raise ValueError("tokenizer = prepared; this data has no tokenizer of its own; data=shards, or tokenizer=bpe")
+    return found

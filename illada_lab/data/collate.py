@@ -1,7 +1,7 @@
 """Packed rows to batches."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +10,6 @@ from illada_lab.data.batch import Batch
 from illada_lab.data.order import Draw
 from illada_lab.data.packing import Rows
 from illada_lab.data.rows import take
-
-if TYPE_CHECKING:
-    import datasets
 
 
 @dataclass(kw_only=True)
@@ -52,11 +49,11 @@ class CollateDraws:
     """Looks up all rows of a batch at once.
 
     Args:
-        table: the packed rows.
+        table: the packed rows (see `illada_lab.data.rows.RowTable`).
         collate: makes the batch.
     """
 
-    table: "datasets.Dataset"
+    table: Any
     collate: Collate
 
     def __call__(self, draws: list[Draw]) -> Batch:

@@ -15,12 +15,13 @@ from illada_lab.data.encode import Encoder
 from illada_lab.data.held_out import held_out_documents, held_out_rows
 from illada_lab.data.order import Draw, StreamOrder
 from illada_lab.data.packing import OnePerRow, Packing, Rows, WholeDocuments, pack_blocks
-from illada_lab.data.rows import store
+from illada_lab.data.shards.source import ShardSource
 from illada_lab.data.stream import StreamBatches
+from illada_lab.data.tables import parts_of, row_table
 from illada_lab.data.tokenizer import Tokenizer
 
-# Tokens packed at once: best fit is as good as over everything, and memory stays small. Streams want their first batch soon.
-BLOCK, STREAM_BLOCK = 2**22, 2**18
+# Tokens of a stream packed at once: it wants its first batch soon.
+STREAM_BLOCK = 2**18
 
 
 @runtime_checkable
@@ -110,6 +111,8 @@ class DataModule(pl.LightningDataModule):
         datasets.disable_progress_bars()
         given = self.tokenizer_or_builder
         self.tokenizer = tokenizer or (given if isinstance(given, Tokenizer) else given(self.source))
+        if isinstance(self.source, ShardSource):
+            self.source.check(self.tokenizer, adds_bos=self.adds_bos, adds_eos=self.adds_eos)
         self.encoder = Encoder(
             tokenizer=self.tokenizer,
             adds_bos=self.adds_bos,
@@ -125,7 +128,14 @@ class DataModule(pl.LightningDataModule):
             return
         # Only large data goes there; the folder is deleted with this object.
         self._folder = tempfile.TemporaryDirectory(prefix="illada_lab_", ignore_cleanup_errors=True)
-        self.train_rows, self._n_tokens = store(self._blocks(BLOCK), Path(self._folder.name))
+        self.train_rows, self._order, self._n_tokens = row_table(
+            parts_of(self.source, "train"),
+            encoder=self.encoder,
+            packing=self.packing,
+            length=self.length,
+            seed=self.seed,
+            folder=Path(self._folder.name),
+        )
 
     def _blocks(self, n_tokens: int) -> Iterator[Rows]:
         """The packed training rows, block by block."""
@@ -171,16 +181,37 @@ class DataModule(pl.LightningDataModule):
                 batch_size=None,
                 **workers,
             )
-        order = StreamOrder(n_rows=self.n_rows, **place)
+        order = StreamOrder(n_rows=self.n_rows, order=self._order, **place)
         draws = CollateDraws(table=self.train_rows, collate=collate)
         return DataLoader(_Numbered(), batch_sampler=order, collate_fn=draws, **workers)
 
     def validation_documents(self) -> list[dict[str, Any]]:
         """What to validate on: ids, is_prompt and n_bytes of each, and kind and log_prob where known."""
-        table = self.source.load("validation")
-        if self.validates_rows:
-            return held_out_rows(table, self.encoder, n=self.n_validation, length=self.length, packing=self.packing)
-        return held_out_documents(table, self.encoder, n=self.n_validation, max_length=self.max_validation_length)
+        found: list[dict[str, Any]] = []
+        for part in parts_of(self.source, "validation"):
+            n = max(1, round(self.n_validation * part.share))
+            if self.validates_rows:
+                documents = held_out_rows(part.table, self.encoder, n=n, length=self.length, packing=self.packing)
+            else:
+                documents = held_out_documents(part.table, self.encoder, n=n, max_length=self.max_validation_length)
+            found += documents if part.name is None else [{**document, "kind": part.name} for document in documents]
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: which data its steps count through. The position in it is the step."""
+        return {"data": self.source.fingerprint()} if isinstance(self.source, ShardSource) else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to resume on other data.
+
+        Raises:
+            ValueError: the shards, their order or their weights are not those of the checkpoint.
+        """
+        if state_dict.get("data") != self.state_dict().get("data"):
+            raise ValueError(
+                "data; not what the checkpoint was trained on, so rows would be repeated and left out; the same folders, weights "
+                "and skipped shards, or init_from=... for a new run from its weights"
+            )
 
 
 class _Numbered(torch.utils.data.Dataset):

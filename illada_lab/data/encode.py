@@ -1,8 +1,8 @@
 """Tables of texts or conversations to token ids, a block of documents at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,6 +12,15 @@ from illada_lab.data.tokenizer import Tokenizer
 
 # Documents handed to the tokenizer at once: enough to keep all cores busy, little enough to stay in the cache.
 TEXTS_PER_CALL = 1024
+
+
+@runtime_checkable
+class Encoded(Protocol):
+    """Documents that are tokens already."""
+
+    def blocks(self, n_tokens: int) -> Iterator[Documents]:
+        """All documents in order, in blocks of about `n_tokens` tokens."""
+        ...
 
 
 @dataclass(kw_only=True)
@@ -43,22 +52,20 @@ class Encoder:
         """All documents of a `datasets.Dataset` or `IterableDataset`, in blocks of `n_tokens` tokens or a little more.
 
         Args:
-            table: with the column `text` (strings) or `messages` (conversations).
+            table: with the column `text` (strings) or `messages` (conversations), or documents that are tokens already.
             n_tokens: a block ends where it has so many.
 
         Raises:
             ValueError: names the document that is no text or no conversation.
         """
+        if isinstance(table, Encoded):
+            yield from table.blocks(n_tokens)
+            return
         random = np.random.Generator(np.random.PCG64([self.seed, 5]))
         parts: list[Documents] = []
         size, first = 0, 0
         for columns in table.iter(batch_size=TEXTS_PER_CALL):
-            is_chat = "messages" in columns
-            part = (
-                self._conversations(columns["messages"], first, random)
-                if is_chat
-                else self._texts(columns["text"], first)
-            )
+            part = self.encode(columns, first, random)
             first += len(part.offsets) - 1
             size += len(part.tokens)
             parts.append(part)
@@ -67,6 +74,24 @@ class Encoder:
                 parts, size = [], 0
         if parts:
             yield Documents.join(parts)
+
+    def encode(
+        self, columns: Mapping[str, Sequence[Any]], first: int, random: np.random.Generator | None = None
+    ) -> Documents:
+        """Some documents of a table.
+
+        Args:
+            columns: `text` or `messages`.
+            first: number of the first of them in the table.
+            random: draws the extra EOS; None: one that depends on the seed and on `first`.
+
+        Raises:
+            ValueError: names the document that is no text or no conversation.
+        """
+        if "messages" in columns:
+            random = random or np.random.Generator(np.random.PCG64([self.seed, 5, first]))
+            return self._conversations(columns["messages"], first, random)
+        return self._texts(columns["text"], first)
 
     def _texts(self, texts: Sequence[Any], first: int) -> Documents:
         for i, text in enumerate(texts):

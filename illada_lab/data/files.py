@@ -1,96 +1,20 @@
-"""Local data files: finding them, and reading text and JSONL document by document with errors that name the place."""
+"""Text and JSONL files, read document by document with errors that name the place."""
 
 import codecs
 import difflib
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
-FORMATS = {".txt": "text", ".md": "text", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
+from illada_lab.data.find import Stamp, open_bytes
+
 # Without a separator a file is one running text; it is handed on in pieces of about this many characters.
 PIECE = 16_384
 CHUNK = 1 << 20  # bytes read at once
 
 
-def find_files(path: str, kind: str | None) -> tuple[list[Path], str] | None:
-    """The files a path means and their format.
-
-    Args:
-        path: a file, a folder (searched to the bottom) or a glob.
-        kind: text, json or parquet; None: from the files' endings.
-
-    Returns:
-        Sorted files and their format, or None where the path can only be a hub id.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: an empty file, an unknown ending, or files of several formats.
-    """
-    local = Path(path).expanduser()
-    is_glob = any(sign in path for sign in "*?[") and not local.exists()
-    if local.is_file():
-        files = [local]
-    elif local.is_dir() or is_glob:
-        if is_glob:
-            found = Path(local.anchor or ".").glob(str(local.relative_to(local.anchor) if local.anchor else local))
-        else:
-            found = (
-                file for file in local.rglob("*") if not any(p.startswith(".") for p in file.relative_to(local).parts)
-            )
-        files = sorted(file for file in found if file.is_file())
-        if not is_glob or kind:
-            # A folder may hold other things (a README among Parquet files); what a glob names is meant.
-            known = [file for file in files if file.suffix in FORMATS and kind in (None, FORMATS[file.suffix])]
-            files = known if known or not is_glob else files
-        if not files:
-            why = "no file matches" if is_glob else f"no {kind or 'data'} file in this folder"
-            raise FileNotFoundError(f"data.path = {path}; {why}; files ending in {', '.join(FORMATS)}")
-    elif _is_hub_id(path):
-        return None
-    else:
-        raise FileNotFoundError(f"data.path = {path}; no such file; {_near(local)}")
-    kinds = {kind} if kind else {FORMATS.get(file.suffix) for file in files}
-    if None in kinds:
-        odd = next(file for file in files if file.suffix not in FORMATS)
-        raise ValueError(
-            f"data.path = {odd}; unknown ending {odd.suffix!r}; {', '.join(FORMATS)}, or data.source.format=text"
-        )
-    if len(kinds) > 1:
-        named = " and ".join(sorted(str(k) for k in kinds))
-        raise ValueError(
-            f"data.path = {path}; holds files of several formats ({named}); data.source.format={sorted(map(str, kinds))[0]}"
-        )
-    for file in files:
-        try:
-            if file.stat().st_size == 0:
-                raise ValueError(f"data.path = {file}; the file is empty; a file with text")
-            file.open("rb").close()
-        except OSError as error:
-            raise ValueError(f"data.path = {file}; cannot be read ({error.strerror}); a file you may read") from error
-    return files, str(kinds.pop())
-
-
-def _is_hub_id(path: str) -> bool:
-    """Whether a path that is no file has the form owner/name."""
-    return path.count("/") == 1 and not path.startswith((".", "/", "~")) and Path(path).suffix not in FORMATS
-
-
-def _near(local: Path) -> str:
-    """Files beside a misspelt one."""
-    beside = [p.name for p in local.parent.iterdir()] if local.parent.is_dir() else []
-    near = difflib.get_close_matches(local.name, beside)
-    return (
-        ", ".join(str(local.parent / name) for name in near) if near else "a file, folder, glob or hub id (owner/name)"
-    )
-
-
-def stamp(files: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of each file: the same stamp means the same contents."""
-    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-
-
-def read_text(files: list[tuple[str, int, int]], separator: str | None) -> Iterator[dict[str, str]]:
+def read_text(files: list[Stamp], separator: str | None) -> Iterator[dict[str, str]]:
     """Documents of plain text files; joined they are the files, byte for byte.
 
     Args:
@@ -126,7 +50,7 @@ def _pieces(text: str, separator: str | None) -> list[str]:
 def _decoded(name: str) -> Iterator[str]:
     """A file's text, some at a time. Line ends stay as they are: bytes are counted."""
     decoder, n_read = codecs.getincrementaldecoder("utf-8")(), 0
-    with open(name, "rb") as file:
+    with open_bytes(name) as file:
         while True:
             chunk = file.read(CHUNK)
             waiting = len(decoder.getstate()[0])
@@ -140,7 +64,7 @@ def _decoded(name: str) -> Iterator[str]:
                 return
 
 
-def read_json(files: list[tuple[str, int, int]], field: str, is_chat: bool) -> Iterator[dict[str, Any]]:
+def read_json(files: list[Stamp], field: str, is_chat: bool) -> Iterator[dict[str, Any]]:
     """Documents of JSONL files (one object per line), or of .json files that hold one list of objects.
 
     Args:
@@ -197,8 +121,8 @@ def _records(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _json_texts(name: str) -> Iterator[tuple[str, Any]]:
-    with open(name, "rb") as file:
-        if name.endswith(".json") and file.read(64).lstrip().startswith(b"["):
+    with open_bytes(name) as file:
+        if ".json" in PurePosixPath(name).suffixes and file.read(64).lstrip().startswith(b"["):
             file.seek(0)
             try:
                 values = json.load(file)

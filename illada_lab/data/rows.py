@@ -1,8 +1,8 @@
 """Packed rows as an Arrow table: in memory while it is small, in a file that is mapped into memory when it is not."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 # Nine bytes per token: up to about 600 MB stay in memory.
 TOKENS_IN_MEMORY = 2**26
 COLUMNS = ("tokens", "segment_ids", "is_prompt")
+
+
+@runtime_checkable
+class RowTable(Protocol):
+    """Rows that are looked up by their numbers: a `datasets.Dataset` that gives numpy arrays, or what behaves like one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, chosen: np.ndarray, /) -> Mapping[str, np.ndarray]:
+        """The columns `COLUMNS` of some rows."""
+        ...
 
 
 def store(
@@ -60,8 +71,8 @@ def store(
     return table.with_format("numpy"), n_tokens
 
 
-def take(table: "datasets.Dataset", chosen: np.ndarray) -> Rows:
-    """Some rows of a stored table."""
+def take(table: Any, chosen: np.ndarray) -> Rows:
+    """Some rows of a table (see `RowTable`)."""
     columns = table[chosen]
     return Rows(*(columns[name] for name in COLUMNS))
 

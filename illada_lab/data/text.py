@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from illada_lab.data.files import find_files, read_json, read_text, stamp
+from illada_lab.data.files import read_json, read_text
+from illada_lab.data.find import find_files, open_bytes, stamp
 
 if TYPE_CHECKING:
     import datasets
@@ -24,7 +24,7 @@ class TextSource:
     What is held out stays together: the end of the data, or, of a stream, whose end is far, its beginning.
 
     Args:
-        path: file, folder, glob ("data/*.jsonl") or hub id (owner/name).
+        path: file, folder, glob ("data/*.jsonl"), a URL of one of them (s3://, gs://, https://, ...) or a hub id (owner/name).
         format: text, json or parquet; None: from the files' endings.
         text_field: column of the text (JSONL, Parquet, hub).
         messages_field: column of conversations (list of {role, content}) instead of text.
@@ -128,7 +128,7 @@ class TextSource:
             self._loaded[hub_split] = table
         return self._loaded[hub_split]
 
-    def _generated(self, read: Callable[..., Iterator[dict[str, Any]]], files: list[Path], **arguments: Any) -> Any:
+    def _generated(self, read: Callable[..., Iterator[dict[str, Any]]], files: list[str], **arguments: Any) -> Any:
         """A table of what a reader yields."""
         import datasets
         from datasets.exceptions import DatasetGenerationError
@@ -150,18 +150,18 @@ class TextSource:
                 else ValueError(_cannot(self.path, "text", error))
             ) from None
 
-    def _from_parquet(self, files: list[Path]) -> Any:
+    def _from_parquet(self, files: list[str]) -> Any:
         import datasets
         import pyarrow.parquet as pq
 
         for file in files:
             try:
-                pq.read_schema(file)
+                with open_bytes(file) as opened:
+                    pq.read_schema(opened)
             except Exception as error:  # Arrow's classes are many
                 raise ValueError(_cannot(file, "Parquet", error)) from error
-        names = [str(file) for file in files]
         try:
-            return datasets.load_dataset("parquet", data_files=names, split="train", streaming=self.is_streaming)
+            return datasets.load_dataset("parquet", data_files=files, split="train", streaming=self.is_streaming)
         except Exception as error:  # datasets wraps reader errors in its own classes
             raise ValueError(_cannot(self.path, "Parquet", error)) from error
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from illada_lab.data.files import read_text, stamp
+from illada_lab.data.files import read_text
+from illada_lab.data.find import stamp
 from illada_lab.data.text import TextSource
 
 SHAKESPEARE = Path(__file__).parents[3] / "shared" / "data" / "tinyshakespeare.txt"

@@ -1,0 +1,73 @@
+"""`illada-lab prepare`: documents to shards of tokens on the disk."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+
+def run(config: DictConfig) -> int:
+    """Prepare the data and say how much it was and how fast it went."""
+    from illada_lab.config import build, to_plain
+    from illada_lab.data.shards.prepare import prepare
+    from illada_lab.data.shards.source import ShardSource
+    from illada_lab.manifest import manifest
+
+    if config.out is None:
+        raise ValueError("out = null; where to?; out=<a new folder>")
+    source = build(config.data.source)
+    if isinstance(source, ShardSource):
+        raise ValueError("data = shards; is prepared already; data=text, jsonl, parquet or hub")
+    given = _of_model(config.init_from)
+    tokenizer: Any = build(config.tokenizer) if given is None else given
+    done = prepare(
+        source=source,
+        tokenizer=tokenizer,
+        folder=Path(config.out).expanduser(),
+        settings={
+            "data.source": to_plain(config.data.source),
+            "files": _files(source),
+            "tokenizer": to_plain(config.tokenizer) if given is None else {"init_from": config.init_from},
+        },
+        adds_bos=config.data.get("adds_bos", False),
+        adds_eos=config.data.get("adds_eos", True),
+        max_extra_eos=config.data.get("max_extra_eos", 0),
+        seed=config.data.get("seed", config.seed),
+        n_processes=config.n_processes,
+        tokens_per_shard=config.tokens_per_shard,
+        about=manifest(seed=config.seed, scale=config.scale.name),
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    for split, shards in done.manifest.splits.items():
+        counts = [done.manifest.total(split, of) for of in ("n_documents", "n_tokens", "n_text_bytes")]
+        print(
+            f"{split:10} {counts[0]:,} documents, {counts[1]:,} tokens, {counts[2]:,} bytes of text, {len(shards)} shards"
+        )
+    speed = done.speed
+    print(
+        f"speed: {speed['tokens_per_second']:,} tokens/s, {speed['mb_per_second']} MB/s of text, {done.seconds:.1f} s with "
+        f"{config.n_processes} processes; the tokenizer took {done.tokenizer_seconds:.1f} s"
+    )
+    print(f"prepared: {config.out}")
+    return 0
+
+
+def _of_model(path: str | None) -> Any:
+    """The tokenizer of a trained model, for data it shall be trained further on; None without a path."""
+    if path is None:
+        return None
+    from illada_lab.data.tokenizer import Tokenizer
+    from illada_lab.training.checkpoint import read_checkpoint
+
+    return Tokenizer.from_dict(read_checkpoint(path)["illada_lab"]["tokenizer"])
+
+
+def _files(source: Any) -> list[list[Any]]:
+    """Name, size and version of every file behind a source; none for what is no file."""
+    from illada_lab.data.find import find_files, stamp
+
+    if not hasattr(source, "path"):
+        return []
+    found = find_files(source.path, source.format)
+    return [] if found is None else [list(entry) for entry in stamp(found[0])]

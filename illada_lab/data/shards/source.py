@@ -1,0 +1,146 @@
+"""Prepared folders as a data source: one, several one after the other, or a mixture with weights."""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+
+from illada_lab.data.mixture import shares
+from illada_lab.data.shards.layout import Manifest
+from illada_lab.data.shards.read import Folder, Place, Split, damages
+from illada_lab.data.tokenizer import Tokenizer
+
+
+class ShardSource:
+    """Documents that `illada-lab prepare` turned into tokens.
+
+    Args:
+        path: a prepared folder, or several.
+        weights: share of each folder among the rows of a batch, in any unit; a folder that is used up begins again. None: every row of
+            all folders once an epoch.
+        skip_damaged: train without shards that are truncated, changed or missing, and say so, instead of stopping.
+        is_hashed: compare every file with its checksum when the source is opened: about a second per gigabyte and core, in every
+            process. Sizes are compared always.
+
+    Attributes:
+        skipped: what is wrong with each shard that was left out.
+
+    Raises:
+        ValueError: weights that are not one per folder.
+
+    Source: our choice.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | list[str],
+        weights: list[float] | None = None,
+        skip_damaged: bool = False,
+        is_hashed: bool = True,
+    ) -> None:
+        self.paths = [path] if isinstance(path, str) else list(path)
+        if not self.paths:
+            raise ValueError("data.path = []; nothing to train on; a prepared folder, or a list of them")
+        self.weights = weights
+        if weights is not None:
+            shares(weights, len(self.paths))
+        self.skip_damaged, self.is_hashed = skip_damaged, is_hashed
+        self.skipped: list[str] = []
+        self._parts: dict[str, list[Split]] = {}
+
+    @cached_property
+    def folders(self) -> list[Folder]:
+        """The folders.
+
+        Raises:
+            FileNotFoundError, ValueError: see `Folder.open`; or folders whose tokens do not mean the same.
+        """
+        found = [Folder.open(path) for path in self.paths]
+        for folder in found[1:]:
+            for name, a, b in (
+                ("tokenizer", found[0].manifest.tokenizer_sha256, folder.manifest.tokenizer_sha256),
+                ("BOS and EOS", ends_of(found[0].manifest), ends_of(folder.manifest)),
+            ):
+                if a != b:
+                    raise ValueError(
+                        f"data.path = {folder.path}; prepared with another {name} than {found[0].path}; "
+                        "prepare both alike (init_from=... takes a model's tokenizer)"
+                    )
+        return found
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What the tokens mean."""
+        return self.folders[0].tokenizer
+
+    def check(self, tokenizer: Tokenizer, *, adds_bos: bool, adds_eos: bool) -> None:
+        """Refuse what does not fit the tokens.
+
+        Raises:
+            ValueError: another tokenizer (a checkpoint's), or settings of BOS and EOS that are not those of the preparation.
+        """
+        if tokenizer.to_dict() != self.tokenizer.to_dict():
+            raise ValueError(
+                f"data.path = {self.paths[0]}; prepared with another tokenizer than the model's; "
+                "prepare it with init_from=<the model's run>"
+            )
+        made = ends_of(self.folders[0].manifest)
+        for key, given, right in zip(("adds_bos", "adds_eos"), (adds_bos, adds_eos), made, strict=True):
+            if given != right:
+                raise ValueError(
+                    f"data.{key} = {str(given).lower()}; {self.paths[0]} was prepared with {str(right).lower()}; "
+                    f"data.{key}={str(right).lower()}"
+                )
+
+    @property
+    def names(self) -> list[str]:
+        """What to call each folder: its last name, or its whole path where two have the same."""
+        short = [folder.path.name for folder in self.folders]
+        return short if len(set(short)) == len(short) else self.paths
+
+    def load(self, split: str) -> Split:
+        """All documents of a split, folder by folder. The test split is the validation split.
+
+        Raises:
+            ValueError: names a damaged shard, unless these are skipped; or nothing is left.
+        """
+        return Split([place for part in self.parts(split) for place in part.places])
+
+    def parts(self, split: str) -> list[Split]:
+        """The documents of each folder (see `load`)."""
+        name = "train" if split == "train" else "validation"
+        if name not in self._parts:
+            self._parts[name] = [Split(self._sound(folder.split(name))) for folder in self.folders]
+        return self._parts[name]
+
+    def fingerprint(self) -> str:
+        """Names the training data as it is used: the shards in their order, and the weights."""
+        sums = [[place.shard.files["tokens"].sha256 for place in part.places] for part in self.parts("train")]
+        return hashlib.sha256(repr((sums, self.weights)).encode()).hexdigest()
+
+    def _sound(self, places: Sequence[Place]) -> list[Place]:
+        """The shards that are as they were written."""
+        left, bad = [], {}
+        for place, why in zip(places, damages(places, self.is_hashed), strict=True):
+            if why is None:
+                left.append(place)
+            elif self.skip_damaged:
+                bad[why] = place.shard.n_tokens
+            else:
+                raise ValueError(f"{why}; prepare the data again, or data.skip_damaged=true leaves the shard out")
+        if bad:
+            total = sum(place.shard.n_tokens for place in places)
+            self.skipped += bad
+            print(
+                f"data: {len(bad)} of {len(places)} shards skipped, {sum(bad.values()):,} of {total:,} tokens: {', '.join(bad)}",
+                file=sys.stderr,
+            )
+        if not left:
+            raise ValueError(f"data.path = {', '.join(self.paths)}; no sound shard is left; prepare the data again")
+        return left
+
+
+def ends_of(manifest: Manifest) -> tuple[bool, bool]:
+    """Whether documents of a folder have BOS in front and EOS behind."""
+    return bool(manifest.settings["adds_bos"]), bool(manifest.settings["adds_eos"])

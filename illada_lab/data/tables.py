@@ -1,0 +1,84 @@
+"""From the parts of a source to the rows of training and their order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from illada_lab.data.encode import Encoder
+from illada_lab.data.mixture import Mixed
+from illada_lab.data.order import Computed, Order
+from illada_lab.data.packing import ConcatAndCut, Packing, pack_blocks
+from illada_lab.data.rows import RowTable, store
+from illada_lab.data.shards.read import Split
+from illada_lab.data.shards.rows import JoinedRows, ShardRows
+
+# Tokens packed at once: best fit is as good as over everything, and memory stays small.
+BLOCK = 2**22
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a source.
+
+    Attributes:
+        table: its documents.
+        name: None where it is the whole.
+        weight: its weight among the parts, None where it is the whole.
+        share: of all rows.
+    """
+
+    table: Any
+    name: str | None = None
+    weight: float | None = None
+    share: float = 1.0
+
+
+def parts_of(source: Any, split: str) -> list[Part]:
+    """The parts of a mixture, or the whole of any other source."""
+    weights = getattr(source, "weights", None)
+    if weights is None:
+        return [Part(source.load(split))]
+    return [
+        Part(table, name, weight, weight / sum(weights))
+        for table, name, weight in zip(source.parts(split), source.names, weights, strict=True)
+    ]
+
+
+def row_table(
+    parts: Sequence[Part], *, encoder: Encoder, packing: Packing, length: int, seed: int, folder: Path
+) -> tuple[RowTable, Order | None, int]:
+    """The rows of all parts, the order in which they are seen, and the number of tokens in them.
+
+    Documents that are tokens already are cut into rows where they are, if the packing is one stream; everything else is packed
+    into a table. Both give the same rows.
+
+    Args:
+        parts: of the source.
+        encoder: encodes what is no tokens yet.
+        packing: how documents become rows.
+        length: tokens per row.
+        seed: of the order.
+        folder: where a large table is written.
+
+    Returns:
+        Table, order (None: drawn as a whole, see `StreamOrder`), tokens.
+    """
+    filler = encoder.tokenizer.tokens.filler
+    tables: list[RowTable] = []
+    n_tokens = 0
+    for i, part in enumerate(parts):
+        if isinstance(part.table, Split) and isinstance(packing, ConcatAndCut):
+            tables.append(ShardRows(part.table, length=length, filler=filler))
+            n_tokens += part.table.n_tokens
+        else:
+            rows = pack_blocks(encoder.blocks(part.table, BLOCK), packing, length, filler)
+            table, n = store(rows, folder / str(i))
+            tables.append(table)  # type: ignore[arg-type]  # a data set that gives numpy arrays
+            n_tokens += n
+    weights = [part.weight for part in parts if part.weight is not None]
+    if weights:
+        order = Mixed(sizes=[len(table) for table in tables], weights=weights, seed=seed)
+        return JoinedRows(tables), order, n_tokens
+    is_computed = isinstance(tables[0], ShardRows)
+    return tables[0], Computed(n_rows=len(tables[0]), seed=seed) if is_computed else None, n_tokens

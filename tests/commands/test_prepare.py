@@ -1,0 +1,103 @@
+"""`illada-lab prepare`, and a run on what it made: the same as on the text, through the command line."""
+
+import json
+
+import pytest
+import torch
+
+from illada_lab.cli import main
+from illada_lab.data.shards import chunks
+from illada_lab.training.checkpoint import read_checkpoint
+
+SMOKE = [
+    "scale=smoke",
+    "trainer.precision=32-true",
+    "trainer.accelerator=cpu",
+    "scale.n_steps=6",
+    "trainer.save_every=3",
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    file = tmp_path_factory.mktemp("corpus") / "a.txt"
+    file.write_text("\n\n".join(f"the {i % 7} cats saw {i} dogs and told nobody of it" for i in range(600)))
+    return file
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Several shards from little text."""
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 2000)
+
+
+def prepared(corpus, out, *words) -> int:
+    return main(
+        ["prepare", "data=text", f"data.path={corpus}", f"out={out}", "scale=smoke", "data.adds_eos=true", *words]
+    )
+
+
+def test_prepare_then_train_then_resume(corpus, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert prepared(corpus, out, "tokens_per_shard=2000", "n_processes=2") == 0
+    said = capsys.readouterr()
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert f"train      570 documents, {manifest['counts']['train']['n_tokens']:,} tokens" in said.out
+    assert "tokens/s" in said.out and "MB/s" in said.out and "train-00001: " in said.err
+    assert manifest["about"]["versions"]["tokenizers"] and manifest["settings"]["files"][0][0] == str(corpus)
+
+    run = ["train", "data=shards", f"data.path={out}", *SMOKE]
+    assert main([*run, f"run_dir={tmp_path}/whole"]) == 0
+    assert main([*run, f"run_dir={tmp_path}/part", "trainer.max_steps=3", "lr.n_steps=6"]) == 0
+    assert main([*run, f"run_dir={tmp_path}/part", "resume=auto"]) == 0
+    a, b = (read_checkpoint(tmp_path / name)["state_dict"] for name in ("whole", "part"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+    # Other data under the same checkpoint is refused; the model's tokenizer is what more data is prepared with.
+    more = tmp_path / "more"
+    assert prepared(corpus, more, f"init_from={tmp_path}/whole") == 0
+    capsys.readouterr()
+    assert (
+        main(
+            [
+                "train",
+                "data=shards",
+                f"data.path={more}",
+                *SMOKE,
+                f"run_dir={tmp_path}/part",
+                "scale.n_steps=9",
+                "resume=auto",
+            ]
+        )
+        == 2
+    )
+    assert "data; not what the checkpoint was trained on" in capsys.readouterr().err
+    assert (
+        main(
+            [
+                "train",
+                "data=shards",
+                f"data.path=[{out},{more}]",
+                "data.source.weights=[1,3]",
+                *SMOKE,
+                f"run_dir={tmp_path}/mixed",
+            ]
+        )
+        == 0
+    )
+
+
+def test_what_cannot_be_prepared(corpus, tmp_path, capsys):
+    for words, message in (
+        (["prepare", "data=text", f"data.path={corpus}"], "out = null; where to?"),
+        (
+            ["prepare", "data=shards", f"data.path={tmp_path}", f"out={tmp_path}/x"],
+            "data = shards; is prepared already",
+        ),
+        (["prepare", "data=text", "data.path=nowhere.txt", f"out={tmp_path}/x"], "nowhere.txt; no such file"),
+        (["prepare", "data=text", f"data.path={corpus}", "out=s3://bucket/x", "scale=smoke"], "a local folder"),
+        (["train", "data=shards", f"data.path={tmp_path}", *SMOKE], "no prepared data"),
+    ):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1, error
