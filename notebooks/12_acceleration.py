@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 04 · Acceleration: several tokens at once, and caches
+# # 12 · Acceleration: several tokens at once, and caches
 #
 # **Paper:** Fast-dLLM (arXiv 2505.22618), which iLLaDA's grouped queries prepare for. **Study:** `conf/study/acceleration.yaml`
 #

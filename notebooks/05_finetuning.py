@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 07 · Fine-tuning: the whole sequence or the response, and for how many epochs
+# # 05 · Fine-tuning: the whole sequence or the response, and for how many epochs
 #
 # **Paper:** iLLaDA, fine-tuning and Figure 1; LLaDA, section 2.3. **Studies:** `conf/study/sft_epochs.yaml`, `conf/study/sft_format.yaml`
 #

@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 02 · Sampling: order, steps, blocks and length
+# # 06 · Sampling: order, steps, blocks and length
 #
 # **Paper:** iLLaDA, section on inference; LLaDA, Appendix B.4 (remasking, block lengths). **Study:** `conf/study/sampling.yaml`
 #

@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 08 · Repeated data: who overfits?
+# # 10 · Repeated data: who overfits?
 #
 # **Paper:** arXiv 2507.15857 and 2511.03276 on data-constrained training; iLLaDA fine-tunes for 12 epochs. **Study:** `conf/study/data_repetition.yaml`
 #
