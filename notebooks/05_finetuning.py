@@ -141,7 +141,7 @@ else:
 # %% [markdown]
 # ## Formats side by side
 #
-# Committed result of scale `mini`: the same steps in either format, read out in four ways. *empty*: EOS was the first token.
+# Committed result of scale `mini`: the same steps and as many instructions per step in either format, read out in four ways. *empty*: EOS was the first token.
 
 # %%
 path = Path("../results/mini/sft_format.json")

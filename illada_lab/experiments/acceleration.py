@@ -16,8 +16,8 @@ SOURCE = "Fast-dLLM (arXiv 2505.22618)"
 class Acceleration:
     """Answers and stories, one token per step and without a cache against everything faster.
 
-    Answers are written at temperature 0 and variable length by the fine-tuned model: as in the paper's tasks, nearly every word follows from
-    the question. Stories are drawn at temperature 1 in a fixed window by the base model: free choices come back later in the text, so
+    Answers are written at temperature 0 and variable length by the fine-tuned model: as in the paper's tasks, nearly every word follows
+    from the question. Stories are drawn at temperature 1 in a fixed window by the base model: free choices come back later in the text, so
     what is revealed together may disagree, and where it breaks can be seen.
 
     Args:
@@ -82,13 +82,16 @@ class Acceleration:
         stories, answers = self.stories(lab), self.answers(lab)
         base, adaptive = stories[BASE], stories["threshold 0.5"]
         quota = min(
-            (a for name, a in stories.items() if name.startswith("quota") and a.nfe >= adaptive.nfe), key=lambda a: a.nfe
+            (a for name, a in stories.items() if name.startswith("quota") and a.nfe >= adaptive.nfe),
+            key=lambda a: a.nfe,
         )
         plain, fast, cached = answers[BASE], answers["threshold 0.9"], answers["prefix cache"]
         equal = sum(a == b for a, b in zip(stories[EXACT].texts, base.texts, strict=True)) / len(base.texts)
         return Outcome(
             tables={
-                "samplers": [a.row(sampler=name, **{"tokens per pass": STORY_TOKENS / a.nfe}) for name, a in stories.items()],
+                "samplers": [
+                    a.row(sampler=name, **{"tokens per pass": STORY_TOKENS / a.nfe}) for name, a in stories.items()
+                ],
                 "answers": [a.row(sampler=name) for name, a in answers.items()],
             },
             effects={
@@ -124,7 +127,10 @@ class Acceleration:
             BASE: sampler(),
             **{f"threshold {t:g}": sampler(transfer=rule) for t, rule in thresholds.items()},
             "prefix cache": sampler(cache="prefix"),
-            **{f"threshold {t:g}, prefix cache": sampler(cache="prefix", transfer=rule) for t, rule in thresholds.items()},
+            **{
+                f"threshold {t:g}, prefix cache": sampler(cache="prefix", transfer=rule)
+                for t, rule in thresholds.items()
+            },
         }
         return {name: ask(model, task, one, lab.seed) for name, one in samplers.items()}
 

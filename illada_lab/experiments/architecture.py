@@ -49,7 +49,9 @@ class Architecture:
             "grouped queries, tied, never cut": lab.pretrained,
             "multi-head": lab.train("multi-head", "model.n_kv_heads=${model.n_heads}"),
             "multi-head, narrow": lab.train(
-                "multi-head-narrow", "model.n_kv_heads=${model.n_heads}", f"model.d_ffn={multi_head_ffn(lab.config().model)}"
+                "multi-head-narrow",
+                "model.n_kv_heads=${model.n_heads}",
+                f"model.d_ffn={multi_head_ffn(lab.config().model)}",
             ),
             "untied": lab.train("untied", "model.is_tied=false"),
             "cut": lab.train("cut", f"scale.cut_probability={self.cut_probability}"),

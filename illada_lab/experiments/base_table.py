@@ -80,7 +80,9 @@ def means(rows: Rows) -> dict[str, float]:
 
 def _rows(recipe: str, result: SuiteResult) -> Rows:
     """One row per task, under the recipe's own rule."""
-    has_own_rule = [row for row in result.rows if "candidates" not in row["task"] or row["metric"].startswith(RULES[recipe])]
+    has_own_rule = [
+        row for row in result.rows if "candidates" not in row["task"] or row["metric"].startswith(RULES[recipe])
+    ]
     return [
         {"recipe": recipe, "task": row["task"], "stands for": STANDS_FOR.get(row["task"], ""), "metric": row["metric"],
          "right": row["value"], "ci_low": row["ci_low"], "ci_high": row["ci_high"], "chance": row["chance"], "n": row["n"]}

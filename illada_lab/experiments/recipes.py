@@ -68,7 +68,11 @@ def llada_of(lab: Lab) -> Trained:
 
 def llada_model(lab: Lab) -> list[str]:
     """LLaDA's choices in Table 1, at the non-embedding size of the scale's own model."""
-    return ["model.n_kv_heads=${model.n_heads}", f"model.d_ffn={multi_head_ffn(lab.config().model)}", "model.is_tied=false"]
+    return [
+        "model.n_kv_heads=${model.n_heads}",
+        f"model.d_ffn={multi_head_ffn(lab.config().model)}",
+        "model.is_tied=false",
+    ]
 
 
 def multi_head_ffn(model: Any) -> int:
@@ -88,5 +92,10 @@ def response_only(lab: Lab, start: Trained, name: str, *overrides: str) -> Train
     module.prepare(start.model.tokenizer)
     n_per_step = max(1, round(module.source.n_documents / module.steps_per_epoch))
     return lab.train_from(
-        start, name, "experiment=sft_response_only", *overrides, f"data.batch_size={n_per_step}", "data.micro_batch_size=null"
+        start,
+        name,
+        "experiment=sft_response_only",
+        *overrides,
+        f"data.batch_size={n_per_step}",
+        "data.micro_batch_size=null",
     )

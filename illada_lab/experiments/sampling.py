@@ -9,6 +9,7 @@ from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.recipes import response_only
 from illada_lab.experiments.study import Outcome, Rows
 from illada_lab.samplers import FixedLength, VariableLength
+from illada_lab.training.checkpoint import LoadedRun
 
 LLADA = "LLaDA (arXiv 2502.09992), Appendix B.4"
 ORDERS = ("low_confidence", "entropy", "left_to_right", "random")
@@ -77,8 +78,11 @@ class Sampling:
 
     def run(self, lab: Lab) -> Outcome:
         """See `Study`."""
-        orders, answers, blocks = self.orders(lab), self.answers(lab), self.blocks(lab)
-        story, answer = ({(row["order"], row["tokens per step"]): row["right"] for row in rows} for rows in (orders, answers))
+        orders, answers, blocks = self.orders(lab), self.answers(lab), self.blocks(lab, lab.tuned.model, WHOLE)
+        blocks += self.blocks(lab, response_only(lab, lab.pretrained, "sft_response_only").model, RESPONSE)
+        story, answer = (
+            {(row["order"], row["tokens per step"]): row["right"] for row in rows} for rows in (orders, answers)
+        )
         at = {(row["format"], row["length"], row["block"]): row for row in blocks}
         one, several = (at[RESPONSE, "fixed", n] for n in (STORY_TOKENS, 8))
         fixed, variable = (at[WHOLE, length, 8] for length in ("fixed", "variable"))
@@ -110,7 +114,9 @@ class Sampling:
         task = story_task(lab.world, model, self.n_stories, lab.seed)
 
         def sampler(order: str, n: int) -> FixedLength:
-            return FixedLength(response_length=STORY_TOKENS, n_steps=STORY_TOKENS // n, remasking=order, temperature=1.0)
+            return FixedLength(
+                response_length=STORY_TOKENS, n_steps=STORY_TOKENS // n, remasking=order, temperature=1.0
+            )
 
         return [
             ask(model, task, sampler(order, n), lab.seed).row(order=order, **{"tokens per step": n})
@@ -132,17 +138,21 @@ class Sampling:
             for n in TOKENS_PER_STEP
         ]
 
-    def blocks(self, lab: Lab) -> Rows:
-        """Questions: fixed and variable length over block lengths, one token per step, the same budget, both formats of fine-tuning."""
-        models = {WHOLE: lab.tuned.model, RESPONSE: response_only(lab, lab.pretrained, "sft_response_only").model}
+    def blocks(self, lab: Lab, model: LoadedRun, name: str) -> Rows:
+        """Questions: fixed and variable length over block lengths, one token per step, the same budget.
+
+        Args:
+            lab: which asks.
+            model: fine-tuned.
+            name: of its format.
+        """
+        task = question_task(lab.world, model, KINDS, self.n_questions, lab.seed)
         found = []
-        for name, model in models.items():
-            task = question_task(lab.world, model, KINDS, self.n_questions, lab.seed)
-            for block in self.block_lengths:
-                samplers = {
-                    "fixed": FixedLength(response_length=STORY_TOKENS, block_length=block),
-                    "variable": VariableLength(max_length=STORY_TOKENS, block_length=block),
-                }
-                for length, sampler in samplers.items():
-                    found.append(ask(model, task, sampler, lab.seed).row(format=name, length=length, block=block))
+        for block in self.block_lengths:
+            samplers = {
+                "fixed": FixedLength(response_length=STORY_TOKENS, block_length=block),
+                "variable": VariableLength(max_length=STORY_TOKENS, block_length=block),
+            }
+            for length, sampler in samplers.items():
+                found.append(ask(model, task, sampler, lab.seed).row(format=name, length=length, block=block))
         return found

@@ -46,7 +46,9 @@ class Scaling:
         self.factors, self.budgets = tuple(factors), tuple(budgets)
         for name, values, n in (("factors", self.factors, 3), ("budgets", self.budgets, 2)):
             if len(values) < n or list(values) != sorted(set(values)) or values[0] <= 0:
-                raise ValueError(f"{name} = {list(values)}; must rise above 0, {n} or more of them; for example [0.7, 1, 1.4]")
+                raise ValueError(
+                    f"{name} = {list(values)}; must rise above 0, {n} or more of them; for example [0.7, 1, 1.4]"
+                )
 
     def run(self, lab: Lab) -> Outcome:
         """See `Study`."""

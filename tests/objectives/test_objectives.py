@@ -118,12 +118,16 @@ def test_masked_inputs_are_hidden_and_still_predicted():
     assert 0.2 < float(hidden.double().mean()) < 0.6
     inputs = torch.where(hidden, twin.tokens.mask, clean)
     ce = cross_entropy_at(twin, inputs, batch.tokens, batch.is_valid, batch.segment_ids)
-    assert float(loss.value) == pytest.approx(float(ce.mean()), rel=1e-6) and loss.n_predicted == int(batch.is_valid.sum())
+    assert float(loss.value) == pytest.approx(float(ce.mean()), rel=1e-6) and loss.n_predicted == int(
+        batch.is_valid.sum()
+    )
     assert float(Autoregressive()(twin, batch, RowRandom(2, batch.index)).value) != pytest.approx(float(loss.value))
 
 
 def test_autoregressive_refuses_a_share_of_inputs_out_of_range():
-    with pytest.raises(ValueError, match="input_mask_probability = 1.0; the share of the inputs that is hidden; 0 to below 1"):
+    with pytest.raises(
+        ValueError, match="input_mask_probability = 1.0; the share of the inputs that is hidden; 0 to below 1"
+    ):
         Autoregressive(input_mask_probability=1.0)
 
 
