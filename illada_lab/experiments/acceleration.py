@@ -31,6 +31,7 @@ class Acceleration:
     """
 
     title: ClassVar[str] = "Acceleration: parallel decoding and caches"
+    trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="threshold_quality", sentence="Revealing everything at least 0.9 sure at once loses nothing.", source=SOURCE,
               paper="GSM8K 79.3 to 79.2 (LLaDA 8B Instruct, length 256)",

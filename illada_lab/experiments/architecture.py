@@ -22,6 +22,7 @@ class Architecture:
     """
 
     title: ClassVar[str] = "Architecture: grouped queries, feed-forward width, tied embeddings, random cuts"
+    trains_many: ClassVar[bool] = True
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="gqa", sentence="Grouped queries cost nothing in the loss against one key/value head per query head.",
               source=f"{PAPER} (not ablated)", paper="not reported", metric="bound at the end, multi-head less grouped",

@@ -33,6 +33,7 @@ class BaseTable:
     """
 
     title: ClassVar[str] = "Base models: iLLaDA's recipe, LLaDA's recipe, the autoregressive twin"
+    trains_many: ClassVar[bool] = True
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="recipe", sentence="After pre-training iLLaDA's recipe is ahead of LLaDA's.", source=TABLE_2,
               paper="mean 63.9 against 51.1, with 12T against 2.3T tokens",

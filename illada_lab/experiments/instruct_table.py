@@ -41,6 +41,7 @@ class InstructTable:
     """
 
     title: ClassVar[str] = "Instruct models: iLLaDA's recipe, LLaDA's recipe, the autoregressive twin"
+    trains_many: ClassVar[bool] = True
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="recipe", sentence="After fine-tuning iLLaDA's recipe is ahead of LLaDA's.", source=TABLE_3,
               paper="mean 67.1 against 54.5, with 12T against 2.3T tokens and 12 against 3 epochs",

@@ -36,6 +36,7 @@ class Sampling:
     """
 
     title: ClassVar[str] = "Sampling: order, steps, blocks and length"
+    trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="low_confidence", sentence="Revealing the most confident predictions first beats a random order.",
               source=LLADA, paper="GSM8K 70.0 against 21.3 (LLaDA 8B Base)",

@@ -32,6 +32,7 @@ class Scaling:
     """
 
     title: ClassVar[str] = "Scaling: a ladder of sizes at equal FLOPs"
+    trains_many: ClassVar[bool] = True
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="compute", sentence="The loss falls with compute as a power law.",
               source="LLaDA (arXiv 2502.09992), section 3.1", paper="scores rise from 1e20 to 1e23 FLOPs, in figures",

@@ -27,6 +27,7 @@ class SftEpochs:
     """
 
     title: ClassVar[str] = "Fine-tuning: many epochs of few instructions"
+    trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="epochs", sentence="12 epochs are better than 3.", source=FIGURE_1,
               paper="GSM8K 85 to 89, MATH 50 to 57, MMLU-Pro 48 to 53 (read off)",

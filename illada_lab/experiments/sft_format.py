@@ -21,6 +21,7 @@ class SftFormat:
     """
 
     title: ClassVar[str] = "Fine-tuning format: whole sequence or response only"
+    trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="variable", sentence="Whole-sequence fine-tuning answers better at variable length.",
               source="iLLaDA, fine-tuning (changed from LLaDA's, not ablated)", paper="GSM8K 89.0 against 77.5 (all changes together)",
