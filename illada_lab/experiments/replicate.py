@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from illada_lab.config import build
+from illada_lab.config import build, compose, to_plain
 from illada_lab.experiments.claims import judge
 from illada_lab.experiments.lab import Lab, recipe
 from illada_lab.experiments.study import Study
@@ -62,8 +62,8 @@ def replicate_all(
         say: gets a line for each seed before, and one with the time that is left after it.
 
     Yields:
-        What was written, each study as soon as its last seed is measured: format, study, title, scale, manifest, config, seeds
-        (seed, seconds, commit and date of the measurement, tables, effects, rooms), claims.
+        What was written, each study as soon as its last seed is measured: format, study, title, scale, command, manifest, config,
+        seeds (seed, seconds, commit and date of the measurement, tables, effects, rooms), claims.
     """
     jobs = [(plan, _Job(plan.name, plan.node, plan.scale, seed, str(runs_dir))) for plan in plans for seed in seeds]
     waiting = [(plan, job) for plan, job in jobs if not job.path.is_file()]
@@ -95,6 +95,7 @@ def _write_result(plan: Plan, seeds: Sequence[int], runs_dir: str | Path, result
         "study": plan.name,
         "title": study.title,
         "scale": plan.scale,
+        "command": command(plan, len(seeds)),
         "manifest": {**about, "seeds": list(seeds), "seconds": sum(record["seconds"] for record in done)},
         "config": plan.node,
         "seeds": done,
@@ -104,6 +105,18 @@ def _write_result(plan: Plan, seeds: Sequence[int], runs_dir: str | Path, result
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, result)
     return result
+
+
+def command(plan: Plan, n_seeds: int) -> str:
+    """What measures this study alone, and nothing else: settings that are not the scale's own are named."""
+    own = to_plain(compose([f"scale={plan.scale}", f"study={plan.name}"]).study)
+    changed = [f"study.{key}={_shown(value)}" for key, value in plan.node.items() if own.get(key) != value]
+    return " ".join([f"illada-lab replicate study={plan.name} scale={plan.scale} seeds={n_seeds}", *changed])
+
+
+def _shown(value: Any) -> str:
+    """A value as the command line wants it: a list without spaces."""
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, list) else str(value)
 
 
 def judged(study: Study, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

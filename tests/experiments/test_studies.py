@@ -10,7 +10,7 @@ from illada_lab.cli import main
 from illada_lab.commands.replicate import plans_of
 from illada_lab.config import build, compose, compose_and_check, groups, to_plain
 from illada_lab.experiments.lab import Lab
-from illada_lab.experiments.replicate import Plan, _Job, replicate, replicate_all
+from illada_lab.experiments.replicate import Plan, _Job, command, replicate, replicate_all
 from illada_lab.experiments.study import Study
 from illada_lab.report.ledger import read_all
 
@@ -120,6 +120,16 @@ def test_a_result_is_written_as_soon_as_its_last_seed_is_measured(monkeypatch, t
     assert next(results)["study"] == "pretraining" and last.exists()
     assert list(results) == [] and said[1:3] == ["pretraining seed 1: waiting", "reversal seed 0: measured before"]
     assert said[-1] == "pretraining seed 1: 1 s"
+
+
+def test_the_command_of_a_result_names_what_was_changed():
+    """Whoever ran it with all other studies, it says how to run this one."""
+    node = to_plain(
+        compose(["study=acceleration", "scale=mini", "study.n_stories=7", "study.thresholds=[0.9,0.5]"]).study
+    )
+    assert command(Plan("acceleration", node, "mini"), 3) == (
+        "illada-lab replicate study=acceleration scale=mini seeds=3 study.n_stories=7 study.thresholds=[0.9,0.5]"
+    )
 
 
 def test_two_studies_do_not_train_one_model_at_once(monkeypatch, tmp_path):
