@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ class _Job:
     seed: int
     runs_dir: str
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """Where its result is kept: other settings of the study or another recipe of the scale are another measurement."""
         told = [self.node, recipe(Lab(self.scale, self.seed, self.runs_dir).config())]

@@ -61,15 +61,16 @@ def test_what_is_measured_is_not_measured_again(folders):
 
 def test_another_recipe_is_another_measurement(monkeypatch, tmp_path):
     """Results of an older recipe of the scale are not taken for this one's."""
-    job = _Job("sampling", {"_target_": "x"}, "smoke", 0, str(tmp_path))
-    before, config = job.path, Lab.config
-    assert job.path == before
+    told = ("sampling", {"_target_": "x"}, "smoke", 0, str(tmp_path))
+    before, config = _Job(*told).path, Lab.config
+    assert _Job(*told).path == before
 
     def changed(self, *overrides):
         return config(self, "data.source.mixture.story=0.9", *overrides)
 
     monkeypatch.setattr(Lab, "config", changed)
-    assert job.path != before and job.path.parent == before.parent
+    after = _Job(*told).path
+    assert after != before and after.parent == before.parent
 
 
 def test_seeds_in_processes_of_their_own_measure_the_same(folders, tmp_path):
