@@ -19,6 +19,7 @@ def test_a_parabola_is_found_again():
     """bound = 1 + 0.3 / 2 * ln(N / 20000)^2: curvature 0.3, best size 20,000."""
     fit = fit_sizes(rows((5_000, 12_000, 30_000, 90_000), lambda n: 1 + 0.15 * math.log(n / 20_000) ** 2))
     assert fit["curvature"] == pytest.approx(0.3) and fit["best size"] == pytest.approx(20_000)
+    assert fit["ends less middle"] == pytest.approx(0.15 * (math.log(4) ** 2 - math.log(1.5) ** 2))
     assert fit["is inside"] and fit["lowest gap"] == pytest.approx(fit["lowest bound"] - 0.5)
 
 
@@ -26,7 +27,12 @@ def test_a_parabola_is_found_again():
 def test_without_a_lowest_point_the_best_size_is_an_end_of_the_ladder(slope, best):
     """Concave on purpose: the lowest point of the parabola would be a highest."""
     fit = fit_sizes(rows((5_000, 20_000, 90_000), lambda n: slope * math.log(n) - 0.001 * math.log(n / 20_000) ** 2))
-    assert not fit["is inside"] and fit["best size"] == pytest.approx(best) and fit["curvature"] < 0
+    assert (
+        fit["ends less middle"] < 0
+        and not fit["is inside"]
+        and fit["best size"] == pytest.approx(best)
+        and fit["curvature"] < 0
+    )
 
 
 def test_a_power_law_is_found_again():
