@@ -64,7 +64,7 @@ def name_of(config: DictConfig) -> str | None:
 
     from illada_lab.config import conf_dir
 
-    if config.study is None:
+    if config.get("study") is None:
         return None
     for path in sorted(conf_dir().glob("study/*.yaml")):
         if OmegaConf.load(path)["_target_"] == config.study["_target_"]:  # type: ignore[index]

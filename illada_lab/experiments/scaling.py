@@ -115,7 +115,8 @@ def fit_sizes(rows: Rows) -> dict[str, Any]:
     best = float(np.clip(centre - b / (2 * a), x[0], x[-1])) if a > 0 else float(x[int(y.argmin())])
     return {
         "budget": rows[0]["budget"], "FLOPs": rows[0]["FLOPs"], "curvature": 2 * a, "best size": math.exp(best),
-        "is inside": bool(a > 0 and x[0] < best < x[-1]), "ends less middle": float(min(y[0], y[-1]) - y[1:-1].min()), "lowest bound": float(y.min()), "lowest gap": min(row["gap"] for row in rows),
+        "is inside": bool(a > 0 and x[0] < best < x[-1]), "lowest bound": float(y.min()),
+        "lowest gap": min(row["gap"] for row in rows), "ends less middle": float(min(y[0], y[-1]) - y[1:-1].min()),
     }  # fmt: skip
 
 
