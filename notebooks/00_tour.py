@@ -168,13 +168,18 @@ pd.DataFrame(found).fillna("")
 # | notebook | question |
 # |---|---|
 # | [01](01_objective.ipynb) | why is the loss a bound? |
-# | [02](02_sampling.ipynb) | in which order, in how many steps, in which blocks? |
-# | [03](03_scoring.ipynb) | how are candidates ranked? |
-# | [04](04_acceleration.ipynb) | how many tokens at once, what can be cached? |
-# | [05](05_pretraining.ipynb) | what does the decay of the learning rate do? |
-# | [06](06_reversal.ipynb) | facts in the other direction |
-# | [07](07_finetuning.ipynb) | formats and epochs of fine-tuning |
-# | [08](08_repeated_data.ipynb) | who overfits on repeated data? |
+# | [02](02_mask_predictor.ipynb) | what does the network look like, and what does it look at? |
+# | [03](03_pretraining.ipynb) | what does the decay of the learning rate do? |
+# | [04](04_architecture.ipynb) | grouped queries, tied embeddings: what do they cost? |
+# | [05](05_finetuning.ipynb) | formats and epochs of fine-tuning |
+# | [06](06_sampling.ipynb) | in which order, in how many steps, in which blocks? |
+# | [07](07_variable_length.ipynb) | who decides how long an answer is? |
+# | [08](08_scoring.ipynb) | how are candidates ranked? |
+# | [09](09_tables.ipynb) | which recipe is better, all else being equal? |
+# | [10](10_repeated_data.ipynb) | who overfits on repeated data? |
+# | [11](11_reversal.ipynb) | facts in the other direction |
+# | [12](12_acceleration.ipynb) | how many tokens at once, what can be cached? |
+# | [13](13_scaling_up.ipynb) | larger models, and a published checkpoint |
 #
 # ## Exercises
 #

@@ -1,44 +1,61 @@
 """`illada-lab replicate`: the paper's claims, tested over seeds, and the ledger of verdicts."""
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+# Where all studies are run at this scale, those that train many models are run at that one: at toy scale a run takes minutes and
+# they need dozens.
+MANY_RUNS_SCALE = {"toy": "mini"}
+
 
 def run(config: DictConfig) -> int:
     """Run one study, or all, and render the ledger."""
-    from illada_lab.config import compose, conf_dir, to_plain
-    from illada_lab.experiments.replicate import replicate
+    from illada_lab.experiments.replicate import replicate_all
     from illada_lab.report.ledger import effect_text, write_ledger
 
     check_settings(config)
-    name = name_of(config)
-    names = [name] if name else sorted(path.stem for path in conf_dir().glob("study/*.yaml"))
-    begin = time.perf_counter()
-    for number, name in enumerate(names):
-        node = (
-            config.study if config.study is not None else compose([f"scale={config.scale.name}", f"study={name}"]).study
-        )
-        result = replicate(
-            name,
-            to_plain(node),
-            scale=config.scale.name,
-            seeds=range(config.seeds),
-            runs_dir=config.runs_dir,
-            results_dir=config.results_dir,
-            n_processes=config.n_processes,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
-        )
+    results = replicate_all(
+        plans_of(config),
+        seeds=range(config.seeds),
+        runs_dir=config.runs_dir,
+        results_dir=config.results_dir,
+        n_processes=config.n_processes,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    for result in results:
         for claim in result["claims"]:
-            print(f"{name}: {claim['id']}: {effect_text(claim)}: {claim['verdict']}", flush=True)
-        left = (time.perf_counter() - begin) / (number + 1) * (len(names) - number - 1)
-        if left:
-            print(f"[{number + 1}/{len(names)}] about {left / 60:.0f} min left", file=sys.stderr, flush=True)
-    print(f"ledger: {write_ledger(Path(config.results_dir))}")
+            print(f"{result['study']}: {claim['id']}: {effect_text(claim)}: {claim['verdict']}", flush=True)
+        # After each study: a call that is broken off leaves a ledger of what it has measured.
+        write_ledger(Path(config.results_dir))
+    print(f"ledger: {Path(config.results_dir) / 'README.md'}")
     return 0
+
+
+def plans_of(config: DictConfig) -> list[Any]:
+    """The chosen study at the chosen scale; or all studies, those that train many models at the scale meant for them."""
+    from illada_lab.config import build, compose, conf_dir, to_plain
+    from illada_lab.experiments.replicate import Plan
+
+    chosen = config.scale.name
+    if (name := name_of(config)) is not None:
+        return [Plan(name, to_plain(config.study), chosen)]
+    plans = []
+    for name in sorted(path.stem for path in conf_dir().glob("study/*.yaml")):
+        scale = chosen
+        node = to_plain(compose([f"scale={scale}", f"study={name}"]).study)
+        if build(node).trains_many and chosen in MANY_RUNS_SCALE:
+            scale = MANY_RUNS_SCALE[chosen]
+            node = to_plain(compose([f"scale={scale}", f"study={name}"]).study)
+            print(
+                f"{name}: at scale {scale}; study={name} scale={chosen} runs it at {chosen}",
+                file=sys.stderr,
+                flush=True,
+            )
+        plans.append(Plan(name, node, scale))
+    return plans
 
 
 def name_of(config: DictConfig) -> str | None:
@@ -47,7 +64,7 @@ def name_of(config: DictConfig) -> str | None:
 
     from illada_lab.config import conf_dir
 
-    if config.study is None:
+    if config.get("study") is None:
         return None
     for path in sorted(conf_dir().glob("study/*.yaml")):
         if OmegaConf.load(path)["_target_"] == config.study["_target_"]:  # type: ignore[index]

@@ -3,20 +3,26 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from illada_lab.experiments.asking import STORY_TOKENS, ask, story_task
+from illada_lab.experiments.asking import STORY_TOKENS, Asked, ask, question_task, story_task
 from illada_lab.experiments.claims import Claim
 from illada_lab.experiments.lab import Lab
+from illada_lab.experiments.sampling import KINDS
 from illada_lab.experiments.study import Outcome
-from illada_lab.samplers import Factor, FixedLength, Threshold
+from illada_lab.samplers import Factor, FixedLength, Threshold, VariableLength
 
 SOURCE = "Fast-dLLM (arXiv 2505.22618)"
 
 
 class Acceleration:
-    """Stories continued in blocks, one token per step and without a cache against everything faster; temperature 1.
+    """Answers and stories, one token per step and without a cache against everything faster.
+
+    Answers are written at temperature 0 and variable length by the fine-tuned model: as in the paper's tasks, nearly every word follows
+    from the question. Stories are drawn at temperature 1 in a fixed window by the base model: free choices come back later in the text, so
+    what is revealed together may disagree, and where it breaks can be seen.
 
     Args:
         n_stories: first sentences to continue.
+        n_questions: questions, all kinds together.
         block_length: tokens of a block; divides the window of 24.
         thresholds: probabilities compared, 0.9 and 0.5 among them.
 
@@ -25,35 +31,48 @@ class Acceleration:
     """
 
     title: ClassVar[str] = "Acceleration: parallel decoding and caches"
+    trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="threshold_quality", sentence="Revealing everything at least 0.9 sure at once loses nothing.", source=SOURCE,
               paper="GSM8K 79.3 to 79.2 (LLaDA 8B Instruct, length 256)",
-              metric="stories: share the grammar accepts, threshold 0.9 less one token per step", unit="points", threshold=-0.02),
+              metric="questions: exact match, threshold 0.9 less one token per step", unit="points", threshold=-0.02),
         Claim(id="threshold_passes", sentence="It needs several times fewer passes.", source=SOURCE,
-              paper="3.25 tokens per pass (GSM8K)", metric="passes, one token per step over threshold 0.9", unit="times",
+              paper="3.25 tokens per pass (GSM8K)", metric="questions: passes, one token per step over threshold 0.9", unit="times",
               threshold=1.5),
+        Claim(id="threshold_stories", sentence="It loses nothing where words are free choices either.", source="our question",
+              paper="not reported", metric="stories: share the grammar accepts, threshold 0.9 less one token per step",
+              unit="points", threshold=-0.02),
         Claim(id="adaptive", sentence="At equal speed a threshold beats a fixed number of tokens per step.", source=SOURCE,
               paper="figure only",
               metric="stories: share the grammar accepts, threshold 0.5 less the fixed quota of no fewer passes", unit="points",
               smallest=0.02),
-        Claim(id="cache_quality", sentence="A cache refreshed at block borders loses nothing.", source=SOURCE,
-              paper="GSM8K 79.3 to 79.5 (prefix cache)", metric="stories: share the grammar accepts, dual cache less none", unit="points",
+        Claim(id="cache_quality", sentence="A cache of what stands in front of the block loses nothing.", source=SOURCE,
+              paper="GSM8K 79.3 to 79.5 (prefix cache)", metric="questions: exact match, prefix cache less none", unit="points",
               threshold=-0.02),
+        Claim(id="dual_quality", sentence="Nor does one of what stands behind it as well, masks included.", source=SOURCE,
+              paper="GSM8K, 8 shots, parallel: 77.9 to 76.9 (length 256), 78.9 to 75.4 (512)",
+              metric="stories: share the grammar accepts, dual cache less none", unit="points", threshold=-0.02),
         Claim(id="cache_positions", sentence="It computes several times fewer positions.", source=SOURCE,
-              paper="3.2 times the speed (GSM8K, prefix cache)", metric="positions computed, no cache over dual cache",
+              paper="3.2 times the speed (GSM8K, prefix cache)", metric="stories: positions computed, no cache over dual cache",
               unit="times", threshold=1.5),
         Claim(id="both_quality", sentence="Threshold and cache together lose little.", source=SOURCE,
               paper="GSM8K 79.3 to 78.5; reproduced by others with 78.0 to 78.0 at length 256 and 81.1 to 76.6 at 512",
-              metric="stories: share the grammar accepts, threshold 0.9 with dual cache less neither", unit="points", threshold=-0.02),
+              metric="questions: exact match, threshold 0.9 with prefix cache less neither", unit="points", threshold=-0.02),
         Claim(id="refresh", sentence="A cache refreshed at every step changes nothing.", source="our check of the implementation",
-              paper="exact by construction", metric="share of equal answers, refreshed at every step and no cache, less 1",
+              paper="exact by construction", metric="stories: share of equal texts, refreshed at every step and no cache, less 1",
               unit="points", threshold=-1e-9),
     )  # fmt: skip
 
     def __init__(
-        self, *, n_stories: int, block_length: int = 8, thresholds: Sequence[float] = (0.95, 0.9, 0.7, 0.5)
+        self,
+        *,
+        n_stories: int,
+        n_questions: int,
+        block_length: int = 8,
+        thresholds: Sequence[float] = (0.95, 0.9, 0.7, 0.5),
     ) -> None:
-        self.n_stories, self.block_length, self.thresholds = n_stories, block_length, tuple(thresholds)
+        self.n_stories, self.n_questions = n_stories, n_questions
+        self.block_length, self.thresholds = block_length, tuple(thresholds)
         for value in (0.9, 0.5):
             if value not in self.thresholds:
                 raise ValueError(f"thresholds = {list(thresholds)}; the claims are about {value}; add it")
@@ -61,34 +80,63 @@ class Acceleration:
 
     def run(self, lab: Lab) -> Outcome:
         """See `Study`."""
-        model = lab.pretrained.model
-        task = story_task(lab.world, model, self.n_stories, lab.seed)
-        asked = {name: ask(model, task, sampler, lab.seed) for name, sampler in self.samplers().items()}
-        rows = [one.row(sampler=name, **{"tokens per pass": STORY_TOKENS / one.nfe}) for name, one in asked.items()]
-        base, fast, dual, both = (
-            asked[name] for name in (BASE, "threshold 0.9", "dual cache", "threshold 0.9, dual cache")
-        )
-        adaptive = asked["threshold 0.5"]
+        stories, answers = self.stories(lab), self.answers(lab)
+        base, adaptive = stories[BASE], stories["threshold 0.5"]
         quota = min(
-            (a for name, a in asked.items() if name.startswith("quota") and a.nfe >= adaptive.nfe), key=lambda a: a.nfe
+            (a for name, a in stories.items() if name.startswith("quota") and a.nfe >= adaptive.nfe),
+            key=lambda a: a.nfe,
         )
-        equal = sum(a == b for a, b in zip(asked[EXACT].texts, base.texts, strict=True)) / len(task.prompts)
+        plain, fast, cached = answers[BASE], answers["threshold 0.9"], answers["prefix cache"]
+        equal = sum(a == b for a, b in zip(stories[EXACT].texts, base.texts, strict=True)) / len(base.texts)
         return Outcome(
-            tables={"samplers": rows},
+            tables={
+                "samplers": [
+                    a.row(sampler=name, **{"tokens per pass": STORY_TOKENS / a.nfe}) for name, a in stories.items()
+                ],
+                "answers": [a.row(sampler=name) for name, a in answers.items()],
+            },
             effects={
-                "threshold_quality": fast.share - base.share,
-                "threshold_passes": base.nfe / fast.nfe,
+                "threshold_quality": fast.share - plain.share,
+                "threshold_passes": plain.nfe / fast.nfe,
+                "threshold_stories": stories["threshold 0.9"].share - base.share,
                 "adaptive": adaptive.share - quota.share,
-                "cache_quality": dual.share - base.share,
-                "cache_positions": base.token_forwards / dual.token_forwards,
-                "both_quality": both.share - base.share,
+                "cache_quality": cached.share - plain.share,
+                "dual_quality": stories["dual cache"].share - base.share,
+                "cache_positions": base.token_forwards / stories["dual cache"].token_forwards,
+                "both_quality": answers["threshold 0.9, prefix cache"].share - plain.share,
                 "refresh": equal - 1,
             },
             rooms={"adaptive": 1 - quota.share},
         )
 
+    def stories(self, lab: Lab) -> dict[str, Asked]:
+        """Stories by every sampler."""
+        model = lab.pretrained.model
+        task = story_task(lab.world, model, self.n_stories, lab.seed)
+        return {name: ask(model, task, sampler, lab.seed) for name, sampler in self.samplers().items()}
+
+    def answers(self, lab: Lab) -> dict[str, Asked]:
+        """Questions: thresholds, with and without a cache; nothing stands behind a block, so there is one kind of cache only."""
+        model = lab.tuned.model
+        task = question_task(lab.world, model, KINDS, self.n_questions, lab.seed)
+
+        def sampler(**rules) -> VariableLength:
+            return VariableLength(max_length=STORY_TOKENS, block_length=self.block_length, **rules)
+
+        thresholds = {t: Threshold(threshold=t) for t in self.thresholds}
+        samplers = {
+            BASE: sampler(),
+            **{f"threshold {t:g}": sampler(transfer=rule) for t, rule in thresholds.items()},
+            "prefix cache": sampler(cache="prefix"),
+            **{
+                f"threshold {t:g}, prefix cache": sampler(cache="prefix", transfer=rule)
+                for t, rule in thresholds.items()
+            },
+        }
+        return {name: ask(model, task, one, lab.seed) for name, one in samplers.items()}
+
     def samplers(self) -> dict[str, FixedLength]:
-        """Everything that is compared, by name."""
+        """Everything that is compared on stories, by name."""
         n_blocks = STORY_TOKENS // self.block_length
 
         def sampler(**rules) -> FixedLength:

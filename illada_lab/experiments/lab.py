@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from omegaconf import DictConfig
 
 from illada_lab.config import compose_and_check as composed
@@ -93,6 +94,13 @@ class Lab:
 
     def _trained(self, run_dir: Path, config: DictConfig, start: Trained | None = None) -> Trained:
         """Load a finished run, or finish it."""
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        # Two studies of a seed may want the same model at the same time: the second waits and finds it.
+        with FileLock(run_dir.with_name(f"{run_dir.name}.lock")):
+            return self._finished(run_dir, config, start)
+
+    @staticmethod
+    def _finished(run_dir: Path, config: DictConfig, start: Trained | None) -> Trained:
         config.run_dir, config.resume = str(run_dir), "auto"
         config.init_from = None if start is None else str(start.model.path)
         checkpoint = find_resumable(run_dir)

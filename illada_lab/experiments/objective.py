@@ -29,6 +29,7 @@ class ObjectiveStudy:
     """
 
     title: ClassVar[str] = "The objective: a bound, its weightings and their noise"
+    trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="bound", sentence="The loss is an upper bound on -log p of the text.", source="iLLaDA, objective",
               paper="an equation", metric="share of documents whose bound is not below -log p, both exact, less 1", unit="points",

@@ -16,6 +16,7 @@ class Pretraining:
     """
 
     title: ClassVar[str] = "Pre-training: the loss against the entropy, and the decay after the plateau"
+    trains_many: ClassVar[bool] = True
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="decay", sentence="After the constant phase a cosine decay takes the loss down again.",
               source="iLLaDA, pre-training recipe", paper="a curve without numbers",

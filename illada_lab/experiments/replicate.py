@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from illada_lab.config import build
+from illada_lab.config import build, compose, to_plain
 from illada_lab.experiments.claims import judge
 from illada_lab.experiments.lab import Lab, recipe
 from illada_lab.experiments.study import Study
@@ -20,57 +21,103 @@ from illada_lab.manifest import commit, manifest
 FORMAT = 1
 
 
-def replicate(
-    name: str,
-    node: dict[str, Any],
+@dataclass(frozen=True)
+class Plan:
+    """One study at one scale.
+
+    Attributes:
+        name: of the study.
+        node: its configuration (`_target_` and settings, plain data).
+        scale: name of the scale.
+    """
+
+    name: str
+    node: dict[str, Any]
+    scale: str
+
+
+def replicate(name: str, node: dict[str, Any], *, scale: str, seeds: Sequence[int], **how: Any) -> dict[str, Any]:
+    """One study; see `replicate_all`."""
+    return next(replicate_all([Plan(name, node, scale)], seeds=seeds, **how))
+
+
+def replicate_all(
+    plans: Sequence[Plan],
     *,
-    scale: str,
     seeds: Sequence[int],
     runs_dir: str | Path = "runs",
     results_dir: str | Path = "results",
     n_processes: int = 1,
     say: Callable[[str], None] = print,
-) -> dict[str, Any]:
-    """Run a study for every seed that has no result yet, judge its claims, and write `<results_dir>/<scale>/<name>.json`.
+) -> Iterator[dict[str, Any]]:
+    """Run studies for every seed that has no result yet, judge their claims, and write `<results_dir>/<scale>/<name>.json`.
+
+    Seeds of different studies run side by side, so that no process waits for the last seed of a study.
 
     Args:
-        name: of the study.
-        node: its configuration (`_target_` and settings, plain data).
-        scale: name of the scale.
+        plans: studies.
         seeds: of the runs.
         runs_dir: folder of runs; results of single seeds are kept there too, so that a broken-off call goes on.
         results_dir: folder of results.
         n_processes: seeds measured at once, each with its share of the cores; a toy run needs about 1 GiB.
-        say: gets a line before and after each seed.
+        say: gets a line for each seed before, and one with the time that is left after it.
 
-    Returns:
-        What was written: format, study, title, scale, manifest, config, seeds (seed, seconds, commit and date of
-        the measurement, tables, effects, rooms), claims.
+    Yields:
+        What was written, each study as soon as its last seed is measured: format, study, title, scale, command, manifest, config,
+        seeds (seed, seconds, commit and date of the measurement, tables, effects, rooms), claims.
     """
-    study: Study = build(node)
-    jobs = [_Job(name, node, scale, seed, str(runs_dir)) for seed in seeds]
-    open_jobs = [job for job in jobs if not job.path.is_file()]
-    for job in jobs:
-        say(f"{name} seed {job.seed}: {'waiting' if job in open_jobs else 'measured before'}")
-    for job, seconds in _run_all(open_jobs, n_processes):
-        say(f"{name} seed {job.seed}: {seconds:.0f} s")
-    done = [json.loads(job.path.read_text()) for job in jobs]
-    about = manifest(seed=seeds[0], scale=scale)
+    jobs = [(plan, _Job(plan.name, plan.node, plan.scale, seed, str(runs_dir))) for plan in plans for seed in seeds]
+    waiting = [(plan, job) for plan, job in jobs if not job.path.is_file()]
+    for _, job in jobs:
+        say(f"{job.name} seed {job.seed}: {'measured before' if job.path.is_file() else 'waiting'}")
+    open_seeds = {plan.name: sum(other is plan for other, _ in waiting) for plan in plans}
+    for plan in plans:
+        if not open_seeds[plan.name]:
+            yield _write_result(plan, seeds, runs_dir, results_dir)
+    plan_of, begin = {job: plan for plan, job in waiting}, time.perf_counter()
+    for n_done, (job, seconds) in enumerate(_run_all([job for _, job in waiting], n_processes), 1):
+        left = (time.perf_counter() - begin) / n_done * (len(waiting) - n_done)
+        say(f"{job.name} seed {job.seed}: {seconds:.0f} s" + (f"; about {left / 60:.0f} min left" if left else ""))
+        plan = plan_of[job]
+        open_seeds[plan.name] -= 1
+        if not open_seeds[plan.name]:
+            yield _write_result(plan, seeds, runs_dir, results_dir)
+
+
+def _write_result(plan: Plan, seeds: Sequence[int], runs_dir: str | Path, results_dir: str | Path) -> dict[str, Any]:
+    """Put the seeds of a study together."""
+    study: Study = build(plan.node)
+    paths = [_Job(plan.name, plan.node, plan.scale, seed, str(runs_dir)).path for seed in seeds]
+    done = [json.loads(path.read_text()) for path in paths]
+    about = manifest(seed=seeds[0], scale=plan.scale)
     del about["seed"]
     result = {
         "format": FORMAT,
-        "study": name,
+        "study": plan.name,
         "title": study.title,
-        "scale": scale,
+        "scale": plan.scale,
+        "command": command(plan, len(seeds)),
         "manifest": {**about, "seeds": list(seeds), "seconds": sum(record["seconds"] for record in done)},
-        "config": node,
+        "config": plan.node,
         "seeds": done,
         "claims": judged(study, done),
     }
-    path = Path(results_dir) / scale / f"{name}.json"
+    path = Path(results_dir) / plan.scale / f"{plan.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, result)
     return result
+
+
+def command(plan: Plan, n_seeds: int) -> str:
+    """What measures this study alone, and nothing else: settings that are not the scale's own are named."""
+    own = to_plain(compose([f"scale={plan.scale}", f"study={plan.name}"]).study)
+    changed = [f"study.{key}={_shown(value)}" for key, value in plan.node.items() if own.get(key) != value]
+    return " ".join([f"illada-lab replicate study={plan.name} scale={plan.scale} seeds={n_seeds}", *changed])
+
+
+def _shown(value: Any) -> str:
+    """A value as the command line wants it: a list without spaces."""
+    return json.dumps(value, separators=(",", ":")) if isinstance(value, list) else str(value)
 
 
 def judged(study: Study, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -83,7 +130,7 @@ def judged(study: Study, records: Sequence[dict[str, Any]]) -> list[dict[str, An
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Job:
     """One study for one seed; plain, so that it can go to another process."""
 
@@ -93,7 +140,7 @@ class _Job:
     seed: int
     runs_dir: str
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """Where its result is kept: other settings of the study or another recipe of the scale are another measurement."""
         told = [self.node, recipe(Lab(self.scale, self.seed, self.runs_dir).config())]
@@ -128,8 +175,11 @@ def _run_all(jobs: Sequence[_Job], n_processes: int) -> Iterator[tuple[_Job, flo
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n, mp_context=context, initializer=_use_threads, initargs=(threads,)) as pool:
         waiting = {pool.submit(job.run): job for job in jobs}
-        for future in as_completed(waiting):
-            yield waiting[future], future.result()
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        finally:  # after an error nothing new is begun; what has begun is kept
+            pool.shutdown(cancel_futures=True)
 
 
 def _use_threads(n: int) -> None:

@@ -26,6 +26,7 @@ class Reversal:
     """
 
     title: ClassVar[str] = "Reversal: facts asked for against the direction in which they are told"
+    trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="infill", sentence="A mask predictor recalls the first half of a fact as well as the second.", source=SOURCE,
               paper="51.8 forward, 45.6 backward (LLaDA 8B Instruct); GPT-4o 82.7 and 34.3",

@@ -24,6 +24,7 @@ class ReversalTwin:
     """Books of one-way people under both models: the last word of a sentence, written and chosen."""
 
     title: ClassVar[str] = "Reversal: diffusion beside the autoregressive twin"
+    trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="forwards", sentence="Both models know the facts in the direction they are told in.", source=SOURCE,
               paper="51.8 (LLaDA 8B Instruct), 75.9 (Qwen2.5 7B Instruct)",

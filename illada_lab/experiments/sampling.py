@@ -6,12 +6,15 @@ from typing import ClassVar
 from illada_lab.experiments.asking import STORY_TOKENS, ask, question_task, story_task
 from illada_lab.experiments.claims import Claim
 from illada_lab.experiments.lab import Lab
-from illada_lab.experiments.study import Outcome
+from illada_lab.experiments.recipes import response_only
+from illada_lab.experiments.study import Outcome, Rows
 from illada_lab.samplers import FixedLength, VariableLength
+from illada_lab.training.checkpoint import LoadedRun
 
 LLADA = "LLaDA (arXiv 2502.09992), Appendix B.4"
 ORDERS = ("low_confidence", "entropy", "left_to_right", "random")
 TOKENS_PER_STEP = (1, 2, 4, 8)
+WHOLE, RESPONSE = "whole sequence (iLLaDA)", "response only (LLaDA)"
 KINDS = ("fact", "sum", "fact_unasked", "sum_unasked", "choice", "word_sum")
 
 
@@ -19,7 +22,9 @@ class Sampling:
     """Stories continued by the base model and questions answered by the fine-tuned one, by every setting the papers compare.
 
     Stories are drawn at temperature 1 (at 0 the two mentions of an open word tend to agree by chance of the argmax); questions are
-    answered at temperature 0.
+    answered at temperature 0. In a story most words are free choices that come back later, in an answer nearly every word follows from
+    the question: an order of revealing can be good for one and bad for the other. Blocks are compared under the model that LLaDA's format
+    of fine-tuning makes, which pads with EOS: what they are to cure is its.
 
     Args:
         n_stories: first sentences to continue.
@@ -31,12 +36,20 @@ class Sampling:
     """
 
     title: ClassVar[str] = "Sampling: order, steps, blocks and length"
+    trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="low_confidence", sentence="Revealing the most confident predictions first beats a random order.",
               source=LLADA, paper="GSM8K 70.0 against 21.3 (LLaDA 8B Base)",
               metric="stories, 1 token per step: share the grammar accepts, low-confidence less random remasking",
               unit="points", smallest=0.02),
-        Claim(id="low_confidence_parallel", sentence="It does so where several tokens are revealed at once.",
+        Claim(id="low_confidence_parallel", sentence="It does so where several free choices are revealed at once.",
+              source="our question: two mentions of one choice are equally sure, and do not know each other", paper="not reported",
+              metric="the same at 4 tokens per step", unit="points", smallest=0.02),
+        Claim(id="low_confidence_answers", sentence="It does so in answers, which follow from the question.", source=LLADA,
+              paper="GSM8K 70.0 against 21.3 (LLaDA 8B Base)",
+              metric="questions, variable length, blocks of 8, 1 token per step: exact match, low-confidence less random remasking",
+              unit="points", smallest=0.02),
+        Claim(id="low_confidence_answers_parallel", sentence="And in answers of which several tokens are revealed at once.",
               source=LLADA, paper="not reported apart", metric="the same at 4 tokens per step", unit="points", smallest=0.02),
         Claim(id="steps", sentence="More steps are better.",
               source=f"{LLADA}, steps against quality; iLLaDA on GSM8K, third-party",
@@ -44,7 +57,8 @@ class Sampling:
               metric="stories, low-confidence: share the grammar accepts, 1 less 8 tokens per step", unit="points", smallest=0.02),
         Claim(id="blocks", sentence="Filling block by block helps a fine-tuned model, which is sure of EOS too early.",
               source=LLADA, paper="GSM8K 77.5 in blocks of 32 against 69.4 in one (LLaDA 8B Instruct)",
-              metric="questions: exact match, blocks of 8 less one block of 24", unit="points", smallest=0.02),
+              metric="questions, model fine-tuned on responses padded with EOS: exact match, blocks of 8 less one block of 24",
+              unit="points", smallest=0.02),
         Claim(id="variable_quality", sentence="Variable length loses nothing against a fixed length.",
               source="iLLaDA, inference", paper="not reported",
               metric="questions: exact match, variable less fixed length, blocks of 8", unit="points", threshold=-0.02),
@@ -65,44 +79,74 @@ class Sampling:
 
     def run(self, lab: Lab) -> Outcome:
         """See `Study`."""
-        orders, blocks = self.orders(lab), self.blocks(lab)
-        of = {(row["order"], row["tokens per step"]): row["right"] for row in orders}
-        by_block = {(row["length"], row["block"]): row for row in blocks}
-        one, fixed, variable = by_block["fixed", STORY_TOKENS], by_block["fixed", 8], by_block["variable", 8]
+        orders, answers, blocks = self.orders(lab), self.answers(lab), self.blocks(lab, lab.tuned.model, WHOLE)
+        blocks += self.blocks(lab, response_only(lab, lab.pretrained, "sft_response_only").model, RESPONSE)
+        story, answer = (
+            {(row["order"], row["tokens per step"]): row["right"] for row in rows} for rows in (orders, answers)
+        )
+        at = {(row["format"], row["length"], row["block"]): row for row in blocks}
+        one, several = (at[RESPONSE, "fixed", n] for n in (STORY_TOKENS, 8))
+        fixed, variable = (at[WHOLE, length, 8] for length in ("fixed", "variable"))
         return Outcome(
-            tables={"orders": orders, "blocks": blocks},
+            tables={"orders": orders, "answers": answers, "blocks": blocks},
             effects={
-                "low_confidence": of["low_confidence", 1] - of["random", 1],
-                "low_confidence_parallel": of["low_confidence", 4] - of["random", 4],
-                "steps": of["low_confidence", 1] - of["low_confidence", 8],
-                "blocks": fixed["right"] - one["right"],
+                "low_confidence": story["low_confidence", 1] - story["random", 1],
+                "low_confidence_parallel": story["low_confidence", 4] - story["random", 4],
+                "low_confidence_answers": answer["low_confidence", 1] - answer["random", 1],
+                "low_confidence_answers_parallel": answer["low_confidence", 4] - answer["random", 4],
+                "steps": story["low_confidence", 1] - story["low_confidence", 8],
+                "blocks": several["right"] - one["right"],
                 "variable_quality": variable["right"] - fixed["right"],
                 "variable_cost": fixed["positions"] / variable["positions"],
             },
             rooms={
-                "low_confidence": 1 - of["random", 1],
-                "low_confidence_parallel": 1 - of["random", 4],
-                "steps": 1 - of["low_confidence", 8],
+                "low_confidence": 1 - story["random", 1],
+                "low_confidence_parallel": 1 - story["random", 4],
+                "low_confidence_answers": 1 - answer["random", 1],
+                "low_confidence_answers_parallel": 1 - answer["random", 4],
+                "steps": 1 - story["low_confidence", 8],
                 "blocks": 1 - one["right"],
             },
         )
 
-    def orders(self, lab: Lab) -> list[dict]:
+    def orders(self, lab: Lab) -> Rows:
         """Stories: every order at every number of tokens per step, one block."""
         model = lab.pretrained.model
         task = story_task(lab.world, model, self.n_stories, lab.seed)
-        found = []
-        for order in ORDERS:
-            for n in TOKENS_PER_STEP:
-                sampler = FixedLength(
-                    response_length=STORY_TOKENS, n_steps=STORY_TOKENS // n, remasking=order, temperature=1.0
-                )
-                found.append(ask(model, task, sampler, lab.seed).row(order=order, **{"tokens per step": n}))
-        return found
 
-    def blocks(self, lab: Lab) -> list[dict]:
-        """Questions: fixed and variable length over block lengths, one token per step, the same budget."""
+        def sampler(order: str, n: int) -> FixedLength:
+            return FixedLength(
+                response_length=STORY_TOKENS, n_steps=STORY_TOKENS // n, remasking=order, temperature=1.0
+            )
+
+        return [
+            ask(model, task, sampler(order, n), lab.seed).row(order=order, **{"tokens per step": n})
+            for order in ORDERS
+            for n in TOKENS_PER_STEP
+        ]
+
+    def answers(self, lab: Lab) -> Rows:
+        """Questions: every order at every number of tokens per step, variable length, blocks of 8."""
         model = lab.tuned.model
+        task = question_task(lab.world, model, KINDS, self.n_questions, lab.seed)
+
+        def sampler(order: str, n: int) -> VariableLength:
+            return VariableLength(max_length=STORY_TOKENS, block_length=8, steps_per_block=8 // n, remasking=order)
+
+        return [
+            ask(model, task, sampler(order, n), lab.seed).row(order=order, **{"tokens per step": n})
+            for order in ORDERS
+            for n in TOKENS_PER_STEP
+        ]
+
+    def blocks(self, lab: Lab, model: LoadedRun, name: str) -> Rows:
+        """Questions: fixed and variable length over block lengths, one token per step, the same budget.
+
+        Args:
+            lab: which asks.
+            model: fine-tuned.
+            name: of its format.
+        """
         task = question_task(lab.world, model, KINDS, self.n_questions, lab.seed)
         found = []
         for block in self.block_lengths:
@@ -111,5 +155,5 @@ class Sampling:
                 "variable": VariableLength(max_length=STORY_TOKENS, block_length=block),
             }
             for length, sampler in samplers.items():
-                found.append(ask(model, task, sampler, lab.seed).row(length=length, block=block))
+                found.append(ask(model, task, sampler, lab.seed).row(format=name, length=length, block=block))
         return found

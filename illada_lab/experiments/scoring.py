@@ -27,6 +27,7 @@ class Scoring:
     """
 
     title: ClassVar[str] = "Multiple choice: confidence score against Monte-Carlo likelihood"
+    trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="converged", sentence="The confidence score ranks candidates better than the likelihood.", source=TABLE_4,
               paper="+1.3 PIQA, +0.6 ARC-C, +2.3 HellaSwag (points)",

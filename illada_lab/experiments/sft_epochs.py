@@ -21,12 +21,15 @@ class SftEpochs:
         n_examples: different instructions.
         epochs: numbers of epochs, rising; 3 and 12 among them; the last is beyond the paper's.
         n_questions: all kinds together.
+        peak_ratio: peak learning rate over that of pre-training. Above the scale's own, which is made for a hundred times as many steps:
+            with it three epochs of few instructions would not begin to answer.
 
     Raises:
-        ValueError: 3 or 12 missing, or numbers that do not rise.
+        ValueError: 3 or 12 missing, or numbers that do not rise, or a rate out of range.
     """
 
     title: ClassVar[str] = "Fine-tuning: many epochs of few instructions"
+    trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="epochs", sentence="12 epochs are better than 3.", source=FIGURE_1,
               paper="GSM8K 85 to 89, MATH 50 to 57, MMLU-Pro 48 to 53 (read off)",
@@ -35,8 +38,13 @@ class SftEpochs:
               metric="held-out questions: exact match, most epochs less 12", unit="points", smallest=0.02),
     )  # fmt: skip
 
-    def __init__(self, *, n_examples: int, epochs: Sequence[int] = (3, 6, 9, 12, 24), n_questions: int) -> None:
+    def __init__(
+        self, *, n_examples: int, epochs: Sequence[int] = (3, 6, 9, 12, 24), n_questions: int, peak_ratio: float = 0.5
+    ) -> None:
         self.n_examples, self.epochs, self.n_questions = n_examples, tuple(epochs), n_questions
+        if not 0 < peak_ratio <= 1:
+            raise ValueError(f"peak_ratio = {peak_ratio}; a share of the rate of pre-training; above 0, at most 1")
+        self.peak_ratio = peak_ratio
         if list(self.epochs) != sorted(set(self.epochs)) or not {3, 12} < set(self.epochs) or self.epochs[-1] == 12:
             raise ValueError(f"epochs = {list(epochs)}; must rise past 12, 3 and 12 among them; [3, 6, 9, 12, 24]")
 
@@ -52,11 +60,12 @@ class SftEpochs:
             n_steps = max(1, round(epochs * module.steps_per_epoch))
             run = lab.train_from(
                 lab.pretrained,
-                f"sft-{self.n_examples}-epochs{epochs}",
+                f"sft-{self.n_examples}x{epochs}-rate{self.peak_ratio}",
                 "experiment=sft",
                 *data,
                 f"trainer.max_steps={n_steps}",
                 f"lr.n_warmup_steps={min(5, n_steps - 1)}",
+                f"lr.peak_ratio={self.peak_ratio}",
             )
             rows.append(ask(run.model, task, sampler, lab.seed).row(epochs=epochs, steps=n_steps))
         right = {row["epochs"]: row["right"] for row in rows}

@@ -5,15 +5,14 @@ from typing import ClassVar
 from illada_lab.experiments.asking import STORY_TOKENS, ask, question_task
 from illada_lab.experiments.claims import Claim
 from illada_lab.experiments.lab import Lab
-from illada_lab.experiments.sampling import KINDS
+from illada_lab.experiments.recipes import response_only
+from illada_lab.experiments.sampling import KINDS, RESPONSE, WHOLE
 from illada_lab.experiments.study import Outcome
 from illada_lab.samplers import FixedLength, VariableLength
 
-WHOLE, RESPONSE = "whole sequence (iLLaDA)", "response only (LLaDA)"
-
 
 class SftFormat:
-    """The same pre-trained model, instructions, steps and rate; the format alone differs.
+    """The same pre-trained model, instructions as often, steps and rate; the format alone differs.
 
     Our whole-sequence format has 0 to 7 EOS behind each example (the paper: none; see the README).
 
@@ -22,6 +21,7 @@ class SftFormat:
     """
 
     title: ClassVar[str] = "Fine-tuning format: whole sequence or response only"
+    trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="variable", sentence="Whole-sequence fine-tuning answers better at variable length.",
               source="iLLaDA, fine-tuning (changed from LLaDA's, not ablated)", paper="GSM8K 89.0 against 77.5 (all changes together)",
@@ -39,7 +39,7 @@ class SftFormat:
         """See `Study`."""
         models = {
             WHOLE: lab.tuned.model,
-            RESPONSE: lab.train_from(lab.pretrained, "sft_response_only", "experiment=sft_response_only").model,
+            RESPONSE: response_only(lab, lab.pretrained, "sft_response_only").model,
         }
         samplers = {
             "variable, blocks of 8": VariableLength(max_length=STORY_TOKENS, block_length=8),

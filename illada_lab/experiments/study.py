@@ -32,6 +32,8 @@ class Study(Protocol):
     """What it is about, in a line."""
     claims: ClassVar[tuple[Claim, ...]]
     """What it tests."""
+    trains_many: ClassVar[bool]
+    """Whether it trains several models from nothing for each seed."""
 
     def run(self, lab: Lab) -> Outcome:
         """Measure everything for the lab's seed; `effects` has an entry for each claim."""

@@ -31,15 +31,25 @@ class Autoregressive:
 
     Args:
         is_response_only: leave the prompt's tokens out of the loss (they stay visible).
+        input_mask_probability: that a token the twin reads is hidden behind [MASK] in training, BOS excepted; all are predicted all the
+            same. Above 0 the loss is no longer -log p: a regulariser, whose model is validated on clean texts.
 
-    Source: the baseline of LLaDA's and iLLaDA's comparisons (ARM); the shift with BOS is our choice, see `shift_right`.
+    Raises:
+        ValueError: a probability outside of 0 to below 1.
+
+    Source: the baseline of LLaDA's and iLLaDA's comparisons (ARM); the shift with BOS is our choice, see `shift_right`; input masking:
+        arXiv 2511.03276 (a tenth of the tokens), the control for the repetition of data.
     """
 
-    def __init__(self, *, is_response_only: bool = False) -> None:
-        self.is_response_only = is_response_only
+    def __init__(self, *, is_response_only: bool = False, input_mask_probability: float = 0.0) -> None:
+        if not 0 <= input_mask_probability < 1:
+            raise ValueError(
+                f"input_mask_probability = {input_mask_probability}; the share of the inputs that is hidden; 0 to below 1"
+            )
+        self.is_response_only, self.input_mask_probability = is_response_only, input_mask_probability
 
     def __call__(self, predictor: MaskPredictor, batch: Batch, random: RowRandom) -> Loss:
-        """Loss in nats per predicted token; `random` is not used.
+        """Loss in nats per predicted token; `random` decides which inputs are hidden, where some are.
 
         Raises:
             ValueError: the predictor is not causal (it would see the answers), or there is no BOS or nothing to predict.
@@ -51,6 +61,9 @@ class Autoregressive:
         is_wanted = batch.is_valid & ~batch.is_prompt if self.is_response_only else batch.is_valid
         is_wanted = is_wanted & (batch.tokens != predictor.tokens.bos)  # given, as for the diffusion model
         inputs = shift_right(batch.tokens, batch.segment_ids, predictor.tokens.bos)
+        if self.input_mask_probability:
+            is_hidden = random.uniform(inputs.shape[1]) < self.input_mask_probability
+            inputs = torch.where(is_hidden & (inputs != predictor.tokens.bos), predictor.tokens.mask, inputs)
         ce = cross_entropy_at(predictor, inputs, batch.tokens, is_wanted, batch.segment_ids)
         if not len(ce):
             raise ValueError("batch; no token to predict in it; rows with an answer, or is_response_only: false")

@@ -82,7 +82,7 @@ def _conditions(results: Sequence[dict[str, Any]]) -> str:
         about = result["manifest"]
         machine, versions = about["machine"], about["versions"]
         lines.append(
-            f"- `{result['study']}`: `{about['command']}`; seeds {', '.join(map(str, about['seeds']))}; "
+            f"- `{result['study']}`: `{result.get('command', about['command'])}`; seeds {', '.join(map(str, about['seeds']))}; "
             f"{duration(about['seconds'])} with {machine['threads']} thread(s) of {machine['processor']}, torch {versions['torch']}, "
             f"{_measured(result)}"
         )

@@ -1,13 +1,16 @@
 """Every study of conf/study at smoke scale: it runs, measures each of its claims, and a second call computes nothing again."""
 
 import json
+import threading
 
 import pytest
+from filelock import FileLock
 
 from illada_lab.cli import main
-from illada_lab.config import build, compose, compose_and_check, groups
+from illada_lab.commands.replicate import plans_of
+from illada_lab.config import build, compose, compose_and_check, groups, to_plain
 from illada_lab.experiments.lab import Lab
-from illada_lab.experiments.replicate import _Job, replicate
+from illada_lab.experiments.replicate import Plan, _Job, command, replicate, replicate_all
 from illada_lab.experiments.study import Study
 from illada_lab.report.ledger import read_all
 
@@ -52,29 +55,26 @@ def test_the_ledger_has_a_row_for_each_claim(folders):
 def test_what_is_measured_is_not_measured_again(folders):
     name, said = STUDIES[0], []
     node = compose_and_check(["scale=smoke", f"study={name}"]).study
-    from illada_lab.config import to_plain
-
     replicate(name, to_plain(node), scale="smoke", seeds=[0, 1], **folders, say=said.append)
     assert said == [f"{name} seed {seed}: measured before" for seed in (0, 1)]
 
 
 def test_another_recipe_is_another_measurement(monkeypatch, tmp_path):
     """Results of an older recipe of the scale are not taken for this one's."""
-    job = _Job("sampling", {"_target_": "x"}, "smoke", 0, str(tmp_path))
-    before, config = job.path, Lab.config
-    assert job.path == before
+    told = ("sampling", {"_target_": "x"}, "smoke", 0, str(tmp_path))
+    before, config = _Job(*told).path, Lab.config
+    assert _Job(*told).path == before
 
     def changed(self, *overrides):
         return config(self, "data.source.mixture.story=0.9", *overrides)
 
     monkeypatch.setattr(Lab, "config", changed)
-    assert job.path != before and job.path.parent == before.parent
+    after = _Job(*told).path
+    assert after != before and after.parent == before.parent
 
 
 def test_seeds_in_processes_of_their_own_measure_the_same(folders, tmp_path):
     """The cheapest study, its models trained before, in two processes; equal to the numbers of the one-process run."""
-    from illada_lab.config import to_plain
-
     node = to_plain(compose_and_check(["scale=smoke", "study=reversal"]).study)
     once = json.loads((folders["results_dir"] / "smoke" / "reversal.json").read_text())
     for path in folders["runs_dir"].glob("replicate-smoke-seed*/reversal-*.json"):
@@ -82,6 +82,69 @@ def test_seeds_in_processes_of_their_own_measure_the_same(folders, tmp_path):
     apart = {"runs_dir": folders["runs_dir"], "results_dir": tmp_path}
     twice = replicate("reversal", node, scale="smoke", seeds=[0, 1], n_processes=2, **apart, say=lambda line: None)
     assert [r["effects"] for r in twice["seeds"]] == [r["effects"] for r in once["seeds"]]
+
+
+def test_studies_of_many_runs_have_a_scale_of_their_own_where_all_are_run(capsys):
+    """Toy alone has one; a study that is asked for by name runs where it is asked to."""
+    scales = {plan.name: plan.scale for plan in plans_of(compose_and_check(["scale=toy"]))}
+    assert set(scales) == set(STUDIES) and scales["sampling"] == "toy"
+    for name, scale in scales.items():
+        assert scale == ("mini" if build(compose([f"study={name}"]).study).trains_many else "toy")
+    assert "architecture: at scale mini; study=architecture scale=toy runs it at toy" in capsys.readouterr().err
+    assert {plan.scale for plan in plans_of(compose_and_check(["scale=smoke"]))} == {"smoke"}
+    (plan,) = plans_of(compose_and_check(["scale=toy", "study=architecture"]))
+    assert (plan.name, plan.scale) == ("architecture", "toy")
+    # The settings are those of its scale.
+    (plan,) = [plan for plan in plans_of(compose_and_check(["scale=toy"])) if plan.name == "architecture"]
+    assert plan.node["n_documents"] == compose(["scale=mini"]).scale.n_validation
+
+
+def test_a_result_is_written_as_soon_as_its_last_seed_is_measured(monkeypatch, tmp_path):
+    """Two studies of two seeds, of which one seed is missing: the other study comes out first."""
+
+    def record(job):
+        effects = {claim.id: 0.5 for claim in build(job.node).claims}
+        about = {"seed": job.seed, "seconds": 1.0, "commit": "abc", "date": "2026-01-01"}
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        job.path.write_text(json.dumps({**about, "tables": {}, "effects": effects, "rooms": {}}))
+        return 1.0
+
+    monkeypatch.setattr(_Job, "run", record)
+    names, said = ("pretraining", "reversal"), []
+    plans = [Plan(name, to_plain(compose([f"study={name}", "scale=smoke"]).study), "smoke") for name in names]
+    for plan, seed in ((plans[0], 0), (plans[1], 0), (plans[1], 1)):
+        record(_Job(plan.name, plan.node, "smoke", seed, str(tmp_path / "runs")))
+    how = {"runs_dir": tmp_path / "runs", "results_dir": tmp_path / "results", "say": said.append}
+    results = replicate_all(plans, seeds=[0, 1], **how)
+    last = tmp_path / "results" / "smoke" / "pretraining.json"
+    assert next(results)["study"] == "reversal" and not last.exists()
+    assert next(results)["study"] == "pretraining" and last.exists()
+    assert list(results) == [] and said[1:3] == ["pretraining seed 1: waiting", "reversal seed 0: measured before"]
+    assert said[-1] == "pretraining seed 1: 1 s"
+
+
+def test_the_command_of_a_result_names_what_was_changed():
+    """Whoever ran it with all other studies, it says how to run this one."""
+    node = to_plain(
+        compose(["study=acceleration", "scale=mini", "study.n_stories=7", "study.thresholds=[0.9,0.5]"]).study
+    )
+    assert command(Plan("acceleration", node, "mini"), 3) == (
+        "illada-lab replicate study=acceleration scale=mini seeds=3 study.n_stories=7 study.thresholds=[0.9,0.5]"
+    )
+
+
+def test_two_studies_do_not_train_one_model_at_once(monkeypatch, tmp_path):
+    """While one process holds the model's lock, another waits, and then finds what it has left."""
+    lab, steps = Lab("smoke", 0, tmp_path), []
+    monkeypatch.setattr(Lab, "_finished", staticmethod(lambda run_dir, config, start: steps.append("begun")))
+    lab.variant_dir("x").parent.mkdir(parents=True)
+    with FileLock(lab.variant_dir("x").with_name("x.lock")):
+        thread = threading.Thread(target=lab.train, args=("x",))
+        thread.start()
+        thread.join(timeout=2)
+        assert thread.is_alive() and steps == []
+    thread.join(timeout=60)
+    assert steps == ["begun"]
 
 
 def test_settings_without_effect_are_refused(capsys):

@@ -108,6 +108,29 @@ def test_autoregressive_loss_is_the_chain_rule():
     assert float(loss.value) == pytest.approx(total / n, rel=1e-5)
 
 
+@torch.no_grad()
+def test_masked_inputs_are_hidden_and_still_predicted():
+    """The same draws by hand; BOS, and with it the first token of each segment, is always seen."""
+    twin, batch = small_predictor(is_causal=True), random_batch(n_rows=3)
+    loss = Autoregressive(input_mask_probability=0.4)(twin, batch, RowRandom(2, batch.index))
+    clean = shift_right(batch.tokens, batch.segment_ids, twin.tokens.bos)
+    hidden = (RowRandom(2, batch.index).uniform(clean.shape[1]) < 0.4) & (clean != twin.tokens.bos)
+    assert 0.2 < float(hidden.double().mean()) < 0.6
+    inputs = torch.where(hidden, twin.tokens.mask, clean)
+    ce = cross_entropy_at(twin, inputs, batch.tokens, batch.is_valid, batch.segment_ids)
+    assert float(loss.value) == pytest.approx(float(ce.mean()), rel=1e-6) and loss.n_predicted == int(
+        batch.is_valid.sum()
+    )
+    assert float(Autoregressive()(twin, batch, RowRandom(2, batch.index)).value) != pytest.approx(float(loss.value))
+
+
+def test_autoregressive_refuses_a_share_of_inputs_out_of_range():
+    with pytest.raises(
+        ValueError, match="input_mask_probability = 1.0; the share of the inputs that is hidden; 0 to below 1"
+    ):
+        Autoregressive(input_mask_probability=1.0)
+
+
 def test_autoregressive_refuses_a_model_that_sees_its_targets():
     batch = random_batch()
     with pytest.raises(ValueError, match="is_causal"):

@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 03 · Multiple choice: likelihood or confidence?
+# # 08 · Multiple choice: likelihood or confidence?
 #
 # **Paper:** iLLaDA, confidence-based scoring and Table 4; LLaDA, Appendix B.5. **Study:** `conf/study/scoring.yaml`
 #

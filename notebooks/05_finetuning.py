@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 07 · Fine-tuning: the whole sequence or the response, and for how many epochs
+# # 05 · Fine-tuning: the whole sequence or the response, and for how many epochs
 #
 # **Paper:** iLLaDA, fine-tuning and Figure 1; LLaDA, section 2.3. **Studies:** `conf/study/sft_epochs.yaml`, `conf/study/sft_format.yaml`
 #
@@ -141,7 +141,7 @@ else:
 # %% [markdown]
 # ## Formats side by side
 #
-# Committed result of scale `mini`: the same steps in either format, read out in four ways. *empty*: EOS was the first token.
+# Committed result of scale `mini`: the same steps and as many instructions per step in either format, read out in four ways. *empty*: EOS was the first token.
 
 # %%
 path = Path("../results/mini/sft_format.json")

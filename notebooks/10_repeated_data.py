@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 08 · Repeated data: who overfits?
+# # 10 · Repeated data: who overfits?
 #
 # **Paper:** arXiv 2507.15857 and 2511.03276 on data-constrained training; iLLaDA fine-tunes for 12 epochs. **Study:** `conf/study/data_repetition.yaml`
 #
@@ -106,7 +106,8 @@ plt.show()
 # %% [markdown]
 # ## The full comparison
 #
-# Committed result of scale `mini`: 300 documents repeated or fresh documents throughout, three seeds, the same number of steps.
+# Committed result of scale `mini`: 300 documents repeated or fresh documents throughout, three seeds, the same number of steps. The control is the twin with a tenth of its inputs hidden in training: if being shown masks were all there is to
+# diffusion's advantage, it would close the gap.
 
 # %%
 path = Path("../results/mini/data_repetition.json")
@@ -146,15 +147,17 @@ pd.DataFrame(found)
 #
 # 1. Halve the number of documents. Does the twin turn up earlier?
 # 2. A bound is compared with an exact value here. How large could the gap be, and would it change the verdict? (Notebook 01 has the tools.)
-# 3. Which advantage does the diffusion model have here that it would not have on real text? (It is shown how long a document is.)
+# 3. Train the control here: `lab.train("notebook-masked", "experiment=autoregressive", "objective.input_mask_probability=0.1", *common)`. Where does its curve lie?
+# 4. Which advantage does the diffusion model have here that it would not have on real text? (It is shown how long a document is.)
 #
 # <details><summary>Solutions</summary>
 #
 # 1. Change `n_documents`; the step of the twin's best loss moves with it.
 # 2. For statements of 8 tokens the gap of a trained model is a small part of a nat per document: `enumerate_masks` and `Enumeration.log_likelihood`.
-# 3. The length of a story is worth about 1.5 nats, 0.05 nats per token.
+# 3. Add it to `runs`; masking slows the twin down at first and delays its turn.
+# 4. The length of a story is worth about 1.5 nats, 0.05 nats per token.
 # </details>
 #
 # ## What was not reproduced
 #
-# 25M to 100M unique tokens, models of 7M to 2.5B parameters, hundreds of epochs on real text; the control with input masking for the twin; downstream tasks.
+# 25M to 100M unique tokens, models of 7M to 2.5B parameters, hundreds of epochs on real text; dropout as a control; downstream tasks.

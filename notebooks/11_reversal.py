@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 06 · Reversal and infilling: facts asked for against the direction in which they are told
+# # 11 · Reversal and infilling: facts asked for against the direction in which they are told
 #
 # **Paper:** LLaDA, reversal experiment; iLLaDA inherits the objective. **Studies:** `conf/study/reversal.yaml`, `conf/study/reversal_twin.yaml`
 #

@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 05 · Pre-training: down to the entropy, and the decay after the plateau
+# # 03 · Pre-training: down to the entropy, and the decay after the plateau
 #
 # **Paper:** iLLaDA, pre-training recipe. **Study:** `conf/study/pretraining.yaml`
 #

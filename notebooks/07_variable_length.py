@@ -1,0 +1,264 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · Variable length, EOS, and the end-of-thinking boost
+#
+# **Paper:** iLLaDA, inference; LLaDA, Appendix B.4 (EOS). **Studies:** `conf/study/sampling.yaml`, `conf/study/sft_format.yaml`
+#
+# > **Time:** under a minute on two CPU cores once the models of this scale are there. If they are not, this notebook trains them first: seconds at `scale = "smoke"`, about ten minutes at
+# > `scale = "toy"`; all notebooks share them. **Memory:** under 1 GB.
+# > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
+
+# %% tags=["parameters"]
+scale = "toy"
+seed = 1  # of the models
+runs_dir = "../runs"
+
+# %%
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+
+from illada_lab.experiments.asking import ask, question_task
+from illada_lab.experiments.lab import Lab
+from illada_lab.experiments.sampling import KINDS
+from illada_lab.report.plots import COLOURS, MARKERS, use_style
+from illada_lab.samplers import EndOfThinking, FixedLength, VariableLength
+
+use_style()
+pd.set_option("display.max_colwidth", None)
+lab = Lab(scale=scale, seed=seed, runs_dir=runs_dir)
+model = lab.tuned.model
+predictor, tokenizer, tokens = model.predictor, model.tokenizer, model.predictor.tokens
+
+# %% [markdown]
+# ## The idea
+#
+# A diffusion model fills a window, and somebody has to say how long the window is. **LLaDA** opens all of it at once: the length is a setting, masks behind the answer must all become EOS, and because fine-tuning has padded with EOS
+# the model may be surest of EOS before it has said anything. **iLLaDA** opens one block at a time. Nothing stands behind the block; when it is full, EOS or a stop string in it ends the answer, otherwise the next block is appended:
+#
+# $$x \leftarrow [\,\text{prompt},\ \underbrace{\text{block}_1}_{\text{filled}},\ \dots,\ \underbrace{\text{MASK} \cdots \text{MASK}}_{B}\,] \quad\text{until EOS is in the block, or the budget is spent}$$
+#
+# From scratch, one token per pass, surest first:
+
+
+# %%
+@torch.no_grad()
+def answer(prompt, budget, block_length):
+    x, n_passes = prompt[None], 0
+    for _ in range(budget // block_length):
+        start = x.shape[1]
+        x = torch.cat((x, torch.full((1, block_length), tokens.mask)), 1)
+        while (x == tokens.mask).any():
+            p = predictor(x).softmax(-1)
+            p[..., tokens.mask] = 0
+            confidence, token = p.max(-1)
+            confidence[x != tokens.mask] = -1
+            best = confidence[0].argmax()
+            x[0, best], n_passes = token[0, best], n_passes + 1
+        if tokens.eos in x[0, start:]:
+            break
+    response = x[0, len(prompt) :].tolist()
+    return response[: response.index(tokens.eos)] if tokens.eos in response else response, n_passes
+
+
+# %% [markdown]
+# The package's sampler says the same, in as many passes:
+
+# %%
+task = question_task(lab.world, model, KINDS, 48, seed=0)
+for prompt in map(torch.tensor, task.prompts[::8]):
+    mine, n_passes = answer(prompt, budget=24, block_length=8)
+    theirs = VariableLength(max_length=24, block_length=8).sample(predictor, prompt[None])
+    assert mine == theirs.responses[0] and n_passes == int(theirs.nfe)
+    print(f"{tokenizer.decode(prompt[2:-1].tolist())}  ->  {tokenizer.decode(mine)}  ({n_passes} passes)")
+
+# %% [markdown]
+# ## The run: fixed against variable
+#
+# The same questions, the same budget of 24 tokens. *positions* is what is computed; *empty* is the share of answers whose first token is EOS.
+
+# %%
+rows = []
+for block in (24, 8, 4, 2):
+    for name, sampler in (
+        ("fixed", FixedLength(response_length=24, block_length=block)),
+        ("variable", VariableLength(max_length=24, block_length=block)),
+    ):
+        rows.append(ask(model, task, sampler).row(length=name, block=block))
+pd.DataFrame(rows).round(3)
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2))
+for name, colour, marker in zip(("fixed", "variable"), COLOURS, MARKERS, strict=False):
+    chosen = [row for row in rows if row["length"] == name]
+    for axes, y in ((left, "right"), (right, "positions")):
+        axes.plot([r["block"] for r in chosen], [r[y] for r in chosen], color=colour, marker=marker, label=name)
+        axes.set(xscale="log", xlabel="block length, tokens")
+        axes.set_xticks([2, 4, 8, 24], ["2", "4", "8", "24"])
+        axes.minorticks_off()
+left.set(ylabel="share of right answers", ylim=(-0.03, 1.03))
+right.set(ylabel="positions computed per answer", ylim=(0, None))
+left.legend()
+plt.show()
+
+# %% [markdown]
+# ## Where is it sure of EOS?
+#
+# Nothing has been said yet: how likely is EOS at each of 24 masks, on average over the questions? Dark: the share of questions for which EOS is the *surest* of all predictions in the window, so that it is revealed first.
+
+
+# %%
+@torch.no_grad()
+def first_look(prompt, length):
+    x = torch.cat((torch.tensor(prompt), torch.full((length,), tokens.mask)))[None]
+    p = predictor(x)[0, len(prompt) :].softmax(-1)
+    p[:, tokens.mask] = 0
+    surest = p.max(-1).values.argmax()
+    return p[:, tokens.eos], bool(p[surest].argmax() == tokens.eos)
+
+
+figure, panels = plt.subplots(1, 2, figsize=(9.5, 2.8), sharey=True)
+for axes, length in zip(panels, (24, 8), strict=True):
+    looks = [first_look(prompt, length) for prompt in task.prompts]
+    share = sum(is_first for _, is_first in looks) / len(looks)
+    axes.bar(range(1, length + 1), torch.stack([p for p, _ in looks]).mean(0), color=COLOURS[0])
+    axes.set(
+        title=f"window of {length}: EOS first in {share:.0%}", xlabel="place in the response", ylim=(0, 1), xlim=(0, 25)
+    )
+panels[0].set_ylabel("probability of EOS")
+plt.show()
+
+# %% [markdown]
+# LLaDA's two remedies: `ban_eos` never predicts EOS; `defer_eos` reveals a predicted EOS last. One setting each, in one window of 24:
+
+# %%
+remedies = {
+    "one window of 24": FixedLength(response_length=24),
+    "EOS revealed last": FixedLength(response_length=24, defer_eos=True),
+    "EOS never": FixedLength(response_length=24, ban_eos=True),
+    "variable length, blocks of 8": VariableLength(max_length=24, block_length=8),
+}
+pd.DataFrame([ask(model, task, sampler).row(sampler=name) for name, sampler in remedies.items()]).round(3)
+
+# %% [markdown]
+# ## The end-of-thinking boost
+#
+# A model that reasons may go on with "wait, let me check again" until its budget is spent. iLLaDA adds to one logit, that of the token which begins or continues `</think>`, at the first masked position $p$ of the block, $r$ tokens
+# into a response with budget $N$, as long as the sequence has not been said:
+#
+# $$\text{logit}_p \mathrel{+}= A \cdot \min\!\big(\tfrac{r}{N}, 1\big)^{\text{power}}, \qquad A = 100,\ \text{power} = 3 \text{ (HumanEval: 1)}$$
+#
+# The toy does not think, but it works its sums out: "3 + 2 = 5 . 5 + 4 = 9 . **the answer is** 9". Here `the answer` takes the place of `</think>`.
+
+
+# %%
+def boosted(logits, row, n_prompt, budget, sequence, amount=100.0, power=3.0):
+    logits, first = logits.clone(), int((row == tokens.mask).nonzero()[0])
+    said = row[n_prompt:].tolist()
+    if any(said[i : i + len(sequence)] == sequence for i in range(len(said))):
+        return logits
+    before = row[n_prompt:first].tolist()
+    n_said = next(n for n in range(len(sequence) - 1, -1, -1) if n == 0 or before[-n:] == sequence[:n])
+    logits[0, sequence[n_said]] += amount * min((first - n_prompt + 1) / budget, 1) ** power
+    return logits
+
+
+end = tokenizer.encode_known("the answer")
+prompt = next(p for p, check in zip(task.prompts, task.checks, strict=True) if "many" in tokenizer.decode(p))
+for said in ("3 + 2 =", "3 + 2 = 5 . the", "3 + 2 = 5 . the answer"):
+    row = torch.tensor([*prompt, *tokenizer.encode_known(said), tokens.mask, tokens.mask])
+    with torch.no_grad():
+        logits = predictor(row[None])[0][row == tokens.mask]
+    theirs = logits.clone()
+    EndOfThinking(sequence=end)(theirs, row[None], (row == tokens.mask)[None], len(prompt), 24)
+    assert torch.equal(boosted(logits, row, len(prompt), 24, end), theirs)
+    moved = (theirs - logits).nonzero().tolist()
+    print(
+        f"{said!r}: "
+        + (f"+{float((theirs - logits).max()):.1f} for {tokenizer.token_text(moved[0][1])!r}" if moved else "nothing")
+    )
+
+# %% [markdown]
+# The stronger the push, the earlier the end comes. Word sums, blocks of 4; the budget is 24 tokens:
+
+# %%
+sums = question_task(lab.world, model, ["word_sum"], 24 if scale != "smoke" else 4, seed=0)
+pushes = []
+for amount in (0.0, 30.0, 100.0, 300.0, 1000.0):
+    push = EndOfThinking(sequence=end, amount=amount)
+    asked = ask(model, sums, VariableLength(max_length=24, block_length=4, end_of_thinking=push))
+    words = [text.split() for text in asked.texts]
+    places = [w.index("answer") if "answer" in w else 24 for w in words]
+    pushes.append({"amount": amount, "words before 'answer'": sum(places) / len(places), "right": asked.share, "passes": asked.nfe,
+                   "an example": asked.texts[0]})  # fmt: skip
+pd.DataFrame(pushes).round(2)
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 2.9))
+r = torch.linspace(0, 1.2, 100)
+for power, colour in zip((1, 3), COLOURS, strict=False):
+    left.plot(r, 100 * r.clamp(max=1) ** power, color=colour, marker="", label=f"power {power}")
+left.set(xlabel="place in the response over the budget, r / N", ylabel="added to the logit")
+left.legend()
+right.plot([str(round(row["amount"])) for row in pushes], [row["words before 'answer'"] for row in pushes])
+right.set(xlabel="amount A", ylabel="words before the end", ylim=(0, 25))
+plt.show()
+
+# %% [markdown]
+# ## What the paper reports, what this run measured
+#
+# Claims of the two studies that belong here, from the committed results.
+
+# %%
+by = {(row["length"], row["block"]): row for row in rows}
+for block in (8, 4, 2):
+    assert by["variable", block]["positions"] <= by["fixed", block]["positions"], "variable length computes no more"
+assert by["variable", 24]["right"] == by["fixed", 24]["right"], "with one block both are the same"
+assert pushes[-1]["words before 'answer'"] <= pushes[0]["words before 'answer'"], "the push brings the end nearer"
+found = []
+for name, ids in (
+    ("toy/sampling", ("blocks", "variable_quality", "variable_cost")),
+    ("mini/sft_format", ("variable", "eos")),
+):
+    path = Path(f"../results/{name}.json")
+    if not path.is_file():
+        print(f"not run yet: illada-lab replicate study={name.split('/')[1]} scale={name.split('/')[0]}")
+        continue
+    for claim in json.loads(path.read_text())["claims"]:
+        if claim["id"] in ids:
+            found.append({"claim": claim["sentence"], "paper reports (8B)": claim["paper"], "what is measured here": claim["metric"],
+                          "scale": name.split("/")[0], "effect": f"{claim['effect']:+.3f}", "verdict": claim["verdict"]})  # fmt: skip
+pd.DataFrame(found)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Stop at a text instead of EOS: `VariableLength(..., stop_strings=["answer is"], tokenizer=tokenizer)`. What is left of a word sum?
+# 2. Why does a budget of 24 with blocks of 24 give the same as the fixed length, and what is the smallest block that still answers word sums?
+# 3. Set `power=1` in the boost. Does the end come earlier or later at the same amount, and why would code want it?
+#
+# <details><summary>Solutions</summary>
+#
+# 1. The steps up to, and without, the stop string: the text is searched whenever a block is full.
+# 2. One block is the whole window: nothing is left out behind it. Small blocks force an order from left to right; with blocks of 1 it is that of an autoregressive model, with a pass of the whole prompt for each token.
+# 3. Earlier: $r/N$ is larger than its cube. A program's reasoning should end while there is room for the program.
+# </details>
+#
+# ## What was not reproduced
+#
+# Answers of up to 4,096 tokens, "</think>" itself, and the effect of the boost on GSM8K and HumanEval: the paper gives the settings and no comparison without them. HumanEval's need of one block of 512 was not tried.
