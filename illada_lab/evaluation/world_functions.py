@@ -66,7 +66,8 @@ def function_tasks(n: int, draw: random.Random) -> list[FunctionTask]:
     found: dict[str, FunctionTask] = {}
     while len(found) < n:
         hero, *friends = draw.sample(lx.HEROES, 3)
-        slots = tuple(draw.choice(PARAMETERS if draw.random() < 0.7 else NUMBERS) for _ in range(3))
+        first, second, third = (draw.choice(PARAMETERS if draw.random() < 0.7 else NUMBERS) for _ in range(3))
+        slots = (first, second, third)
         if set(slots) <= set(NUMBERS):
             continue
         # The world's own words, its numbers replaced.

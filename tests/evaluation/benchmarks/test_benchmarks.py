@@ -133,7 +133,7 @@ def test_bbh_published_examples(tmp_path):
         benchmark.prompt(benchmark.items()[0])
 
 
-def task(number: int, name: str = "f", **changes) -> dict:
+def task(number: int | str, name: str = "f", **changes) -> dict:
     return {
         "task_id": number, "text": f"Write a function {name} that doubles a number.", "code": f"def {name}(x):\r\n    return TWO * x",
         "test_list": [f"assert {name}(2) == 4", f"assert {name}(-1) == -2"], "test_setup_code": "TWO = 2", "challenge_test_list": [],
