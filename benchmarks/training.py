@@ -32,6 +32,7 @@ from illada_lab.data.batch import Batch
 from illada_lab.diffusion import RowRandom, StratifiedTimes, mask_tokens
 from illada_lab.models import MaskPredictor
 from illada_lab.models.kernels import ATTENTION
+from illada_lab.models.linear import torch_products
 from illada_lab.objectives import Pretrain
 from illada_lab.tokens import ILLADA
 from illada_lab.training.allocator import keep_freed_memory
@@ -104,7 +105,8 @@ def plain(device: str, batch: Callable[[int], Batch]) -> Variant:
         t = times(random, 1)
         noise = random.uniform(LENGTH)
         xt, is_masked = mask_tokens(rows.tokens, t.expand_as(noise), noise, ILLADA.mask)
-        logits = model(xt)
+        with torch_products():
+            logits = model(xt)
         ce = F.cross_entropy(logits.flatten(0, 1), rows.tokens.flatten(), reduction="none").view_as(xt)
         loss = (ce * is_masked / t).sum() / xt.numel()
         optimizer.zero_grad()

@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from illada_lab.models.linear import linear
+
 # Logits alive at once, in entries: 2^25 float32 entries are 128 MiB. Our choice: a slice of the vocabulary that keeps a GPU busy, and
 # small beside the activations of any model whose vocabulary makes slices necessary.
 MAX_LOGITS = 2**25
@@ -46,7 +48,7 @@ class _SlicedLosses(torch.autograd.Function):
         log_sum = torch.full(targets.shape, -torch.inf, device=h.device)
         picked = torch.zeros(targets.shape, device=h.device)
         for start, part in _slices(weight, size, dtype):
-            logits = (cast @ part.T).float()
+            logits = linear(cast, part).float()
             place, is_inside = _places(targets, start, len(part))
             picked = torch.where(is_inside, logits.gather(1, place[:, None])[:, 0], picked)
             highest = logits.amax(1)
@@ -65,14 +67,14 @@ class _SlicedLosses(torch.autograd.Function):
         of_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         for start, part in _slices(weight, ctx.size, ctx.dtype):
             # d loss / d logit = p - 1[target], times the gradient of the loss
-            share = (cast @ part.T).float().sub_(log_sum[:, None]).exp_()
+            share = linear(cast, part).float().sub_(log_sum[:, None]).exp_()
             place, is_inside = _places(targets, start, len(part))
             share.scatter_add_(1, place[:, None], -is_inside[:, None].float())
             share = share.mul_(gradient[:, None]).to(ctx.dtype)
             if of_h is not None:
-                of_h += share @ part
+                of_h += linear(share, part.t())
             if of_weight is not None:
-                of_weight[start : start + len(part)] = share.T @ cast
+                of_weight[start : start + len(part)] = linear(share.t(), cast.t())
         return None if of_h is None else of_h.to(h.dtype), of_weight, None, None, None
 
 

@@ -100,7 +100,9 @@ def _batch(i: int, n_rows: int, length: int, vocab_size: int) -> Batch:
     generator = torch.Generator().manual_seed(i)
     return Batch(
         tokens=torch.randint(7, vocab_size, (n_rows, length), generator=generator),
-        segment_ids=(1 + torch.arange(length) // -(-length // 2)).expand(n_rows, length).contiguous(),  # two in each row
+        segment_ids=(1 + torch.arange(length) // -(-length // 2))
+        .expand(n_rows, length)
+        .contiguous(),  # two in each row
         is_prompt=torch.zeros(n_rows, length, dtype=torch.bool),
         index=torch.arange(n_rows) + i * n_rows,
     )
