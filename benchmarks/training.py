@@ -149,8 +149,8 @@ def serve(pipe: Connection, threads: int, device: str, precision: str | None, is
         plain(device, batches(device)) if precision is None else ours(device, batches(device), precision, is_compiled)
     )
     pipe.send(variant.name)
-    while True:
-        first, n_steps = pipe.recv()
+    while (order := pipe.recv()) is not None:
+        first, n_steps = order
         start = time.perf_counter()
         losses = [variant.step(first + i) for i in range(n_steps)]
         pipe.send((time.perf_counter() - start, losses))
@@ -172,6 +172,8 @@ def measure(workers: list[Worker], rounds: int, steps_per_round: int) -> None:
     for round_number in range(rounds):
         for worker in workers:
             worker.seconds.append(worker.run(N_WARM_UP + round_number * steps_per_round, steps_per_round))
+    for worker in workers:
+        worker.pipe.send(None)
 
 
 def side_by_side(arguments: argparse.Namespace) -> None:

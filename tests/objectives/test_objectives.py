@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from illada_lab.diffusion import RowRandom
-from illada_lab.objectives import Autoregressive, Pretrain, RandomCut, RandomLength, ResponseOnly
+from illada_lab.objectives import Autoregressive, Pretrain, RandomCut, RandomLength, ResponseOnly, cross_entropy_at
 from illada_lab.objectives.autoregressive import shift_right
 from tests.small import random_batch, small_predictor
 

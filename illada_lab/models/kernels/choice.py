@@ -10,7 +10,7 @@ from torch import Tensor
 
 from illada_lab.models.kernels.dense import BySize, Plain, Sdpa
 from illada_lab.models.kernels.flex import Flex
-from illada_lab.models.kernels.kernel import Kernel, Need
+from illada_lab.models.kernels.kernel import Kernel, Need, outside_of_graphs
 from illada_lab.models.kernels.say import say_once
 from illada_lab.models.kernels.sight import Sight
 from illada_lab.models.kernels.varlen import Flash2, Flash3, OnCuda, TorchVarlen
@@ -34,7 +34,7 @@ ORDER = ("flash", "varlen", "sdpa")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 
 
-@torch.compiler.disable
+@outside_of_graphs
 def choose(name: str, need: Need) -> Kernel:
     """The kernel for a name: itself where it runs, else the next best, which is said once.
 

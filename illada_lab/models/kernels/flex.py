@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from illada_lab.models.kernels.kernel import Need, View
+from illada_lab.models.kernels.kernel import Need, View, outside_of_graphs
 from illada_lab.models.kernels.sight import Sight
 
 
@@ -59,7 +59,7 @@ def _whole_causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return Blocks(_block_mask(lambda b, h, i, j: i >= j, None, q.shape[2], q.device))(q, k, v)
 
 
-@torch.compiler.disable
+@outside_of_graphs
 def _block_mask(rule: Callable[..., Tensor], n_rows: int | None, length: int, device: torch.device) -> BlockMask:
     return create_block_mask(rule, n_rows, None, length, length, device=str(device))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -33,6 +33,15 @@ class Need:
     head_size: int
     causal_block: int | None = None
     needs_gradient: bool = True
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def outside_of_graphs(function: Function) -> Function:
+    """`torch.compile` leaves this function to Python and calls it between two graphs."""
+    disabled: Any = torch.compiler.disable(function)
+    return disabled
 
 
 @runtime_checkable

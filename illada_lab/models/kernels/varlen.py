@@ -12,7 +12,7 @@ from torch import Tensor
 
 from illada_lab.extras import how_to_install
 from illada_lab.models.kernels.dense import Sdpa
-from illada_lab.models.kernels.kernel import Need, View
+from illada_lab.models.kernels.kernel import Need, View, outside_of_graphs
 from illada_lab.models.kernels.say import say_once
 from illada_lab.models.kernels.sight import Sight
 
@@ -35,7 +35,7 @@ class Offsets:
     _longest: int = 0
 
     # The number of segments differs from batch to batch: compiled into a layer it would compile it again and again.
-    @torch.compiler.disable
+    @outside_of_graphs
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """[B, heads, L, E] each -> [B, H, L, E]."""
         n_rows, _, length, _ = q.shape

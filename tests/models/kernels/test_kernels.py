@@ -20,11 +20,11 @@ IN_INFERENCE = ["sdpa", "flex", "plain"]
 ON_CUDA = [kernel for name in ("flash", "varlen") for kernel in KERNELS[name]]
 
 
-def inputs(n_rows, length, dtype=torch.float32, device="cpu", head_size=8):
+def inputs(n_rows, length, dtype=torch.float32, device="cpu", head_size=8, needs_gradient=True):
     generator = torch.Generator().manual_seed(0)
     shapes = [(n_rows, heads, length, head_size) for heads in (4, 2, 2, 4)]
     *qkv, weight = (torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes)
-    return [x.requires_grad_() for x in qkv], weight
+    return [x.requires_grad_(needs_gradient) for x in qkv], weight
 
 
 def reference(q, k, v, ids, causal_block):
@@ -115,7 +115,7 @@ def test_no_gradient_crosses_a_segment(name, is_packed):
 def test_outputs_of_flex(sight):
     """Of rows, of the same rows packed, and with nothing of one segment in another."""
     ids, causal_block = SIGHTS[sight]
-    qkv, _ = inputs(*IDS.shape)
+    qkv, _ = inputs(*IDS.shape, needs_gradient=False)
     expected = reference(*qkv, torch.ones_like(IDS) if ids is None else ids, causal_block)
     with eager_flex():
         found = view_of("flex", Sight(ids, causal_block))(*qkv)
@@ -135,7 +135,7 @@ def test_outputs_of_flex(sight):
 
 @pytest.mark.parametrize("name", IN_INFERENCE)
 def test_bf16_is_within_its_tolerance(name):
-    qkv, _ = inputs(*IDS.shape)
+    qkv, _ = inputs(*IDS.shape, needs_gradient=False)
     with torch.no_grad(), eager_flex():
         found = view_of(name, Sight(IDS))(*(x.bfloat16() for x in qkv))
         expected = reference(*qkv, IDS, None)
@@ -207,7 +207,7 @@ def test_keys_of_grouped_queries_are_not_expanded(name, monkeypatch):
         return original(q, k, v, *args, **settings)
 
     monkeypatch.setattr(module, function, spy)
-    qkv, _ = inputs(*IDS.shape)
+    qkv, _ = inputs(*IDS.shape, needs_gradient=False)
     with torch.no_grad(), eager_flex():
         view_of(name, Sight(IDS))(*qkv)
     assert seen == [(4, 2, True)]
