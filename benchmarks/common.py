@@ -33,8 +33,8 @@ def started(made: argparse.ArgumentParser) -> argparse.Namespace:
     return arguments
 
 
-def write(arguments: argparse.Namespace, name: str, content: dict[str, Any]) -> dict[str, Any]:
-    """Write `<out>/<name>_<device>.json`; returns what was written."""
+def write(arguments: argparse.Namespace, name: str, content: dict[str, Any], file: str | None = None) -> dict[str, Any]:
+    """Write `<out>/<file or name>_<device>.json`; returns what was written."""
     result = {
         "benchmark": name,
         "command": " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]]),
@@ -47,5 +47,11 @@ def write(arguments: argparse.Namespace, name: str, content: dict[str, Any]) -> 
         **content,
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"{name}_{arguments.device}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (arguments.out / f"{file or name}_{arguments.device}.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def remember(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Add a result to the history of its benchmark, `<out>/<benchmark>_history.jsonl`, oldest first."""
+    with (arguments.out / f"{result['benchmark']}_history.jsonl").open("a") as file:
+        file.write(json.dumps(result) + "\n")

@@ -3,17 +3,16 @@
 import os
 import platform
 import shutil
-import warnings
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import illada_lab
 from illada_lab.extras import OPTIONAL
 from illada_lab.manifest import memory_bytes, processor_name, versions
+from illada_lab.models.kernels import KERNELS, Kernel, Need, choose, trial
 
 PACKAGES = (
     "torch",
@@ -30,6 +29,8 @@ PACKAGES = (
 # What decides how fast bf16 is on a CPU (avx512_bf16, amx) and float32 (avx2, avx512f); asimd and bf16 are ARM's.
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16", "sve")
 GIB = 2**30
+# Entries of an attention head that kernels are tried with: that of the 8B models is 128, of the small ones 64.
+HEAD_SIZE = 64
 
 
 def examine(n_parameters: int | None = None) -> dict[str, Any]:
@@ -131,85 +132,35 @@ def gpu() -> dict[str, Any] | None:
 
 
 def try_kernels(device: torch.device) -> dict[str, str]:
-    """Which attention kernels give the right answer here: two segments, grouped queries, against plain arithmetic.
+    """Which attention kernels give the right output and gradients here: two segments, grouped queries, against plain arithmetic.
 
     Returns:
         Name of the kernel -> "works", or why it does not.
     """
-    # CUDA kernels for packed segments take half precision only.
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    generator = torch.Generator().manual_seed(0)
-    shapes = ((48, 4, 64), (48, 2, 64), (48, 2, 64))
-    q, k, v = (torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes)
-    offsets = torch.tensor([0, 16, 48], dtype=torch.int32, device=device)
-    expected = _plain(q.float(), k.float(), v.float(), offsets)
+    # Kernels for segments of any length take half precision only.
+    need = Need(device, torch.bfloat16 if device.type == "cuda" else torch.float32, HEAD_SIZE)
+    forward = replace(need, needs_gradient=False)
     found = {}
-    kernels: dict[str, Callable[..., Tensor]] = {
-        "sdpa": _sdpa,
-        "torch varlen_attn": _varlen,
-        "flash_attn": _flash,
-        "flex_attention": _flex,
-    }
-    for name, kernel in kernels.items():
-        try:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                error = (kernel(q, k, v, offsets).float() - expected).abs().max().item()
-            found[name] = "works" if error < 0.02 else f"wrong by {error:.2g}"
-        except ModuleNotFoundError as missing:
-            found[name] = f"not installed ({missing.name})"
-        except Exception as error:  # any failure of a kernel is an answer here
-            found[name] = "no: " + ((str(error).strip().splitlines() or [type(error).__name__])[0])[:90]
+    for kernel in (kernel for kernels in KERNELS.values() for kernel in kernels):
+        found[kernel.name] = problem = _tried(kernel, need)
+        if problem != "works" and _tried(kernel, forward) == "works":
+            found[kernel.name] = f"works in inference; {problem}"
     return found
 
 
-def _plain(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
-    parts = []
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        scores = torch.einsum("ihe,jhe->hij", q[start:end], k[start:end]) / q.shape[-1] ** 0.5
-        parts.append(torch.einsum("hij,jhe->ihe", scores.softmax(-1), v[start:end]))
-    return torch.cat(parts)
-
-
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
-    parts = []
-    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        queries, keys, values = (x[start:end].transpose(0, 1)[None] for x in (q, k, v))
-        out = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, enable_gqa=True)
-        parts.append(out[0].transpose(0, 1))
-    return torch.cat(parts)
-
-
-def _varlen(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    longest = int(offsets.diff().max())
-    return varlen_attn(q, k, v, offsets, offsets, longest, longest)  # type: ignore[return-value]
-
-
-def _flash(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
-    from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
-
-    longest = int(offsets.diff().max())
-    return flash_attn_varlen_func(q, k, v, offsets, offsets, longest, longest)
-
-
-def _flex(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    n = q.shape[0]
-    segment = torch.searchsorted(offsets[1:].contiguous(), torch.arange(n, device=q.device), right=True)
-    same = create_block_mask(lambda b, h, i, j: segment[i] == segment[j], None, None, n, n, device=str(q.device))
-    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-    return flex_attention(q, k, v, block_mask=same, enable_gqa=True)[0].transpose(0, 1)  # type: ignore[index]
+def _tried(kernel: Kernel, need: Need) -> str:
+    problem = kernel.problem(need)
+    if problem is None and (problem := trial(kernel, need)) is None:
+        return "works"
+    return f"wrong: {problem}" if problem.startswith("is wrong") else f"no: {problem}"
 
 
 def would_use(device: torch.device, kernels: dict[str, str]) -> dict[str, Any]:
     """What the default settings come to on this machine; see `training.machine` for the rules."""
     from illada_lab.training.machine import best_precision, can_compile, matmul_rate
 
+    dtype = torch.bfloat16 if best_precision(device) == "bf16-mixed" else torch.float32
+    attention = choose("auto", Need(device, dtype, HEAD_SIZE)).name
     rates = {}
     if device.type != "mps":
         rates = {name: round(matmul_rate(device, name) / 1e9) for name in ("float32", "bf16")}
@@ -218,7 +169,9 @@ def would_use(device: torch.device, kernels: dict[str, str]) -> dict[str, Any]:
         "precision": best_precision(device),
         "matmul_gflops": rates,
         "can_compile": can_compile(device),
-        "attention": "sdpa" if kernels["sdpa"] == "works" else f"none: sdpa {kernels['sdpa']}",
+        "attention": attention
+        if kernels.get(attention, "works") == "works"
+        else f"none: {attention} {kernels[attention]}",
     }
 
 

@@ -156,7 +156,7 @@ def test_a_reader_that_goes_away_is_no_error():
 def test_doctor_tells_what_would_be_used(capsys):
     assert main(["doctor", "scale=8b", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["kernels"]["sdpa"] == "works" and found["would_use"]["attention"] == "sdpa"
+    assert found["kernels"]["sdpa"] == "works" and "sdpa" in found["would_use"]["attention"]
     assert found["would_use"]["precision"] in ("32-true", "bf16-mixed")
     assert found["training_state"]["parameters"] == 7_615_025_152
     # Weights, gradients, two moments: 16 bytes each.
@@ -171,10 +171,17 @@ def test_doctor_prints_tables(capsys):
         assert word in out
 
 
-def test_kernels_that_answer_wrongly_are_found(monkeypatch):
+def test_kernels_that_answer_wrongly_or_not_are_found(monkeypatch):
     import torch
 
     from illada_lab import doctor
+    from illada_lab.models.kernels import dense
 
-    monkeypatch.setattr(doctor, "_sdpa", lambda q, k, v, offsets: torch.zeros_like(q))
-    assert doctor.try_kernels(torch.device("cpu"))["sdpa"].startswith("wrong by")
+    found = doctor.try_kernels(torch.device("cpu"))
+    assert found["sdpa"] == found["plain"] == "works"
+    assert found["flex"] == "works in inference; no: has no backward pass on a CPU"
+    assert found["flash 2"] == "no: runs on CUDA devices, not on cpu"
+    doctor.trial.cache_clear()
+    monkeypatch.setattr(dense, "fused", lambda q, k, v, is_visible=None, is_causal=False: q + k.sum() + v.sum())
+    assert doctor.try_kernels(torch.device("cpu"))["sdpa"].startswith("wrong: is wrong by")
+    doctor.trial.cache_clear()

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from illada_lab.models.attention import Attention, Table
 from illada_lab.models.cache import LayerCache
+from illada_lab.models.kernels import View
 from illada_lab.models.linear import Linear
 from illada_lab.models.norm import RMSNorm
-from illada_lab.models.segments import PackedSegments
 from illada_lab.models.spec import ModelSpec
 
 
@@ -39,12 +39,12 @@ class Layer(nn.Module):
         self,
         h: Tensor,
         table: Table,
-        visible: Tensor | PackedSegments | None,
+        view: View,
         cache: LayerCache | None = None,
         start: int = 0,
         columns: slice | None = None,
     ) -> Tensor:
-        """[B, L, D] (packed: [N, D]; with a cache a window [B, W, D]) -> the same shape, or that of the columns asked for."""
-        mixed = self.self_attn(self.input_layernorm(h), table, visible, cache, start, columns)
+        """[B, L, D] (packed: [1, N, D]; with a cache a window [B, W, D]) -> the same shape, or that of the columns asked for."""
+        mixed = self.self_attn(self.input_layernorm(h), table, view, cache, start, columns)
         h = (h if columns is None else h[:, columns]) + mixed
         return h + self.mlp(self.post_attention_layernorm(h))

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,8 @@ def linear(x: Float[Tensor, "... I"], weight: Float[Tensor, "O I"]) -> Float[Ten
     if not _is_for_onednn(x, weight):
         return F.linear(x, weight)
     flat = x.reshape(-1, x.shape[-1])
+    if torch.compiler.is_compiling():
+        return _in_graph(flat, weight).unflatten(0, x.shape[:-1])
     has_gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     y = _Linear.apply(flat, weight) if has_gradient else _product(flat, weight)
     return y.unflatten(0, x.shape[:-1]) if x.ndim != 2 else y  # type: ignore[union-attr]
@@ -95,20 +98,52 @@ def _product(x: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
+@torch.library.custom_op("illada_lab::onednn_product", mutates_args=())
+def _in_graph(x: Tensor, weight: Tensor) -> Tensor:
+    """`_product` as one node of a compiled graph: the compiler's own form of it takes frozen weights only."""
+    return _product(x, weight)
+
+
+@_in_graph.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    x, weight = ctx.saved_tensors
+    return _in_graph(grad, weight.t()), _in_graph(grad.t(), x.t())
+
+
+_in_graph.register_autograd(_gradients, setup_context=_keep)
+
+
 def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Plain float32 CPU tensors, large enough; compiled graphs, autocast and sharded weights keep PyTorch's own product."""
-    return (
-        not torch.compiler.is_compiling()  # first: the others would become guards of the compiled graph
-        and x.dtype == torch.float32
+    """Plain float32 CPU tensors, large enough; autocast and sharded weights keep PyTorch's own product."""
+    is_float32_here = (
+        x.dtype == torch.float32
         and weight.dtype == torch.float32
         and x.device.type == "cpu"
-        and x.numel() * weight.shape[0] * 2 >= MIN_OPERATIONS
         and not torch.is_autocast_enabled("cpu")
         and type(x) in (Tensor, nn.Parameter)
         and type(weight) in (Tensor, nn.Parameter)
+    )
+    if torch.compiler.is_compiling():  # nothing of what follows: a graph of any size would be compiled again for each
+        return is_float32_here and _pays_in_graphs()
+    return (
+        is_float32_here
+        and x.numel() * weight.shape[0] * 2 >= MIN_OPERATIONS
         and onednn_pays()
         and not _is_torch_only.get()
     )
+
+
+@torch.compiler.assume_constant_result
+def _pays_in_graphs() -> bool:
+    return onednn_pays()
 
 
 def _is_intel() -> bool:

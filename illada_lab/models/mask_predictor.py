@@ -9,12 +9,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from illada_lab.models.cache import Cache, LayerCache
+from illada_lab.models.head_loss import MAX_LOGITS, sliced_losses
 from illada_lab.models.init import initialise
+from illada_lab.models.kernels import ATTENTION, Dense, Need, Sight, View, choose
 from illada_lab.models.layer import Layer
 from illada_lab.models.linear import Linear, linear
 from illada_lab.models.norm import RMSNorm
 from illada_lab.models.rope import rotary_table
-from illada_lab.models.segments import PackedSegments, visibility
+from illada_lab.models.segments import PackedSegments
 from illada_lab.models.spec import ModelSpec
 from illada_lab.shapes import Logits, Positions, Segments, Tokens
 from illada_lab.tokens import SpecialTokens
@@ -88,6 +90,7 @@ class MaskPredictor(nn.Module):
         self.layers = nn.ModuleList(Layer(spec) for _ in range(n_layers))
         self.norm = RMSNorm(d_model, eps=norm_eps)
         self._token_losses = _token_losses
+        self._attention = "auto"
         self.lm_head = None if is_tied else Linear(d_model, vocab_size)
         if not self.embed_tokens.weight.is_meta:
             initialise(self, spec, generator)
@@ -144,9 +147,9 @@ class MaskPredictor(nn.Module):
             segment_ids = is_valid.long()
         elif segment_ids is None and columns is not None and self.spec.is_causal:
             segment_ids = torch.ones_like(x)  # fewer queries than keys: "causal" alone would not say which queries
-        visible = None if segment_ids is None else visibility(segment_ids, self.spec.is_causal)
         # Positions count along the row, also in its later segments: RoPE sees differences only.
-        return self._layers(x, torch.arange(x.shape[1], device=x.device), visible, columns)
+        sight = Sight(segment_ids, self._causal_block)
+        return self._layers(x, torch.arange(x.shape[1], device=x.device), sight, columns)
 
     def new_cache(self, n_rows: int, length: int) -> Cache:
         """An empty cache for rows of a length; `hidden_window` over all positions fills it.
@@ -157,12 +160,7 @@ class MaskPredictor(nn.Module):
         if self.spec.is_causal:
             raise ValueError("cache; the autoregressive twin has no use for a cache of a whole canvas; cache=null")
         self._check_length(length)
-        weight = self.embed_tokens.weight
-        dtype = (
-            torch.get_autocast_dtype(weight.device.type)
-            if torch.is_autocast_enabled(weight.device.type)
-            else weight.dtype
-        )
+        weight, dtype = self.embed_tokens.weight, self._dtype
         shape = (n_rows, self.spec.n_kv_heads, length, self.spec.head_size)
         # Uninitialised: the first pass writes every position before anything is read.
         return Cache(
@@ -190,11 +188,11 @@ class MaskPredictor(nn.Module):
             columns: of the window, C of them, that are wanted; None: all. The last layer computes these only.
         """
         positions = torch.arange(start, start + x.shape[1], device=x.device)
-        visible = None if is_valid is None else is_valid[:, None, None, :]
+        view = Dense(None if is_valid is None else is_valid[:, None, None, :])
         table = rotary_table(positions, self.spec.head_size, self.spec.rope_theta)
         h = self.embed_tokens(x)
         for number, (layer, kept) in enumerate(zip(self.layers, cache.layers, strict=True), start=1):
-            h = layer(h, table, visible, kept, start, columns if number == len(self.layers) else None)
+            h = layer(h, table, view, kept, start, columns if number == len(self.layers) else None)
         return self.norm(h)
 
     def hidden_packed(self, x: Int[Tensor, " N"], segments: PackedSegments) -> Float[Tensor, "N D"]:
@@ -212,7 +210,7 @@ class MaskPredictor(nn.Module):
             raise ValueError(
                 f"cu_seqlens[-1] = {int(segments.offsets[-1])}; must be the number of tokens; {x.shape[0]}"
             )
-        return self._layers(x, segments.positions, segments)
+        return self._layers(x[None], segments.positions, Sight.of_packed(segments, self._causal_block))[0]
 
     def forward_packed(self, x: Int[Tensor, " N"], cu_seqlens: Int[Tensor, " S_plus_1"]) -> Float[Tensor, "N V"]:
         """Logits of packed segments given by their offsets, as `forward` gives them for padded rows."""
@@ -223,8 +221,13 @@ class MaskPredictor(nn.Module):
         return linear(h, self.head_weight)
 
     def token_losses(self, h: Float[Tensor, "M D"], targets: Int[Tensor, " M"]) -> Float[Tensor, " M"]:
-        """-log p(target) in nats of hidden states; float32 whatever the precision of the head's product."""
-        return self._token_losses(h, self.head_weight, targets)
+        """-log p(target) in nats of hidden states; float32 whatever the precision of the head's product.
+
+        Never more than `MAX_LOGITS` logits in memory: where there would be more, they are computed in slices and not kept.
+        """
+        if len(targets) * self.spec.vocab_size <= MAX_LOGITS:
+            return self._token_losses(h, self.head_weight, targets)
+        return sliced_losses(h, self.head_weight, targets)
 
     def compile_parts(self) -> None:
         """Let `torch.compile` work on the layers, for the shapes they see, and on the loss behind a large head, for any shape."""
@@ -234,14 +237,44 @@ class MaskPredictor(nn.Module):
         if self.spec.vocab_size >= MIN_COMPILED_VOCABULARY:
             self._token_losses = torch.compile(_token_losses, dynamic=True)
 
-    def _layers(
-        self, x: Tensor, positions: Tensor, visible: Tensor | PackedSegments | None, columns: slice | None = None
-    ) -> Tensor:
+    def use_attention(self, name: str) -> None:
+        """Choose the attention kernel of full passes; it changes speed and memory, not what is computed, so no checkpoint holds it.
+
+        Args:
+            name: one of `kernels.ATTENTION`; "auto", as at first: the fastest that runs where the batch is.
+
+        Raises:
+            ValueError: there is no such kernel.
+        """
+        if name not in ATTENTION:
+            raise ValueError(f"attention = {name}; there is no such kernel; one of {', '.join(ATTENTION)}")
+        self._attention = name
+
+    @property
+    def _causal_block(self) -> int | None:
+        return 1 if self.spec.is_causal else None
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Precision of queries, keys and values: the weights', or autocast's."""
+        weight = self.embed_tokens.weight
+        device = weight.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+    def _view(self, sight: Sight, device: torch.device) -> View:
+        need = Need(device, self._dtype, self.spec.head_size, sight.causal_block, torch.is_grad_enabled())
+        return choose(self._attention, need).view(sight)
+
+    def _layers(self, x: Tensor, positions: Tensor, sight: Sight, columns: slice | None = None) -> Tensor:
         table = rotary_table(positions, self.spec.head_size, self.spec.rope_theta)
+        view = self._view(sight, x.device)
         h = self.embed_tokens(x)
-        for number, layer in enumerate(self.layers, start=1):
-            h = layer(h, table, visible, columns=columns if number == len(self.layers) else None)
-        return self.norm(h)
+        *first, last = self.layers
+        for layer in first:
+            h = layer(h, table, view)
+        if columns is not None:
+            view = Dense.of_columns(sight, columns)
+        return self.norm(last(h, table, view, columns=columns))
 
     def _check_length(self, length: int) -> None:
         if length > self.spec.max_length:

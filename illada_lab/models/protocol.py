@@ -25,7 +25,7 @@ class HiddenPredictor(Predictor, Protocol):
 
     @property
     def head_weight(self) -> Tensor:
-        """Weight of the head, [V, D]; its number of rows decides how many positions are predicted at once."""
+        """Weight of the head, [V, D]."""
         ...
 
     def hidden(self, x: Tensor, is_valid: Tensor | None = None, segment_ids: Tensor | None = None) -> Tensor:
@@ -33,7 +33,7 @@ class HiddenPredictor(Predictor, Protocol):
         ...
 
     def token_losses(self, h: Tensor, targets: Tensor) -> Tensor:
-        """Hidden states [M, D], tokens [M] -> -log p of the tokens in nats, float32 [M]."""
+        """Hidden states [M, D], tokens [M] -> -log p of the tokens in nats, float32 [M]; never all logits of a large V in memory."""
         ...
 
 

@@ -1,26 +1,13 @@
-"""Who sees whom: segments of padded rows and of packed sequences."""
+"""Segments laid one after the other without padding."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from illada_lab.shapes import Segments
-
-
-def visibility(segment_ids: Segments, is_causal: bool = False) -> Bool[Tensor, "B 1 L L"]:
-    """Which key (last axis) each query may attend to: those of its own segment, in padded rows.
-
-    Padding (id 0) sees padding, so that no softmax is empty; nothing else sees it, and nobody reads its output.
-
-    Args:
-        segment_ids: number of the segment of each position, 0 for padding.
-        is_causal: no position sees a later one.
-    """
-    same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    return same.tril() if is_causal else same
 
 
 @dataclass(frozen=True)

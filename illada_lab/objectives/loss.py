@@ -6,16 +6,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from illada_lab.data.batch import Batch
 from illada_lab.diffusion.randomness import RowRandom
 from illada_lab.models.protocol import HiddenPredictor
 from illada_lab.shapes import Segments, Tokens
-
-# Logits alive at once, in entries: 2^25 float32 entries are 128 MiB. Our choice: large enough that a chunk keeps a GPU busy,
-# small beside the activations of any model whose vocabulary makes chunks necessary.
-MAX_LOGITS = 2**25
 
 
 @dataclass
@@ -49,9 +44,9 @@ def cross_entropy_at(
     is_wanted: Bool[Tensor, "B L"],
     segment_ids: Segments | None = None,
 ) -> Float[Tensor, " M"]:
-    """-log p(target | x) in nats at the wanted positions, row by row, without ever holding all their logits.
+    """-log p(target | x) in nats at the wanted positions, row by row; float32.
 
-    The head runs at the wanted positions only and in chunks whose logits are recomputed in the backward pass; reduction in float32.
+    The head runs at the wanted positions only, and the predictor never holds all logits of a large vocabulary (see `head_loss`).
 
     Args:
         predictor: gives the hidden states and the head.
@@ -61,12 +56,7 @@ def cross_entropy_at(
         segment_ids: positions see their own segment only; None: all.
     """
     h = predictor.hidden(x, segment_ids=segment_ids)[is_wanted]
-    wanted = targets[is_wanted]
-    chunk = max(1, MAX_LOGITS // predictor.head_weight.shape[0])
-    if len(wanted) <= chunk:
-        return predictor.token_losses(h, wanted)
-    parts = zip(h.split(chunk), wanted.split(chunk), strict=True)
-    return torch.cat([checkpoint(predictor.token_losses, part, goal, use_reentrant=False) for part, goal in parts])
+    return predictor.token_losses(h, targets[is_wanted])
 
 
 def spread(values: Float[Tensor, " M"], is_wanted: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:

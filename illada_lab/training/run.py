@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 
 from illada_lab.config import build, build_all, to_plain
 from illada_lab.manifest import manifest
+from illada_lab.models.kernels.choice import Attention
+from illada_lab.training.allocator import keep_freed_memory
 from illada_lab.training.checkpoint import LAST, find_checkpoint, find_resumable, read_checkpoint
 from illada_lab.training.machine import best_precision, can_compile
 from illada_lab.training.start import load_start, start_tokenizer
@@ -33,6 +35,8 @@ class TrainerSettings:
         strategy: Lightning's strategy.
         precision: "auto" takes bf16 where it pays (measured), "32-true" or "bf16-mixed" say it.
         is_compiled: compile the layers; None: where a compiler is there and the run is long.
+        attention: kernel of attention; "auto" takes the fastest that runs here (`illada-lab doctor` tells which). One that does not run is
+            replaced by the next best, and that is said once.
         validate_every: optimiser steps between validations; None: at the end only.
         save_every: optimiser steps between checkpoints; None: at the end only.
         log_every: optimiser steps between records of the loss.
@@ -47,6 +51,7 @@ class TrainerSettings:
     strategy: str = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     is_compiled: bool | None = None
+    attention: Attention = "auto"
     validate_every: int | None = None
     save_every: int | None = None
     log_every: int = 10
@@ -144,7 +149,10 @@ def train(config: DictConfig) -> TrainedRun:
 
     # 3. Trainer.
     settings: TrainerSettings = build(config.trainer)
+    predictor.use_attention(settings.attention)
     device = _device(settings.accelerator)
+    if device.type == "cpu":
+        keep_freed_memory()
     precision = best_precision(device) if settings.precision == "auto" else settings.precision
     is_compiled = settings.is_compiled
     if is_compiled is None:

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from illada_lab.diffusion import RowRandom
+from illada_lab.models.kernels import KERNELS, Sight
+from illada_lab.models.kernels.varlen import OnCuda
 from illada_lab.objectives import Pretrain
 from illada_lab.training.machine import can_compile
+from tests.models.kernels.test_kernels import loop
 from tests.small import random_batch, small_predictor
 
 pytestmark = [pytest.mark.compiled, pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler")]
@@ -30,3 +33,42 @@ def test_compiled_loss_and_gradients_are_the_eager_ones(is_bf16):
     assert torch.allclose(torch.stack(losses[:2]), torch.stack(losses[2:]), rtol=tolerance)
     assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 3 * tolerance
     assert float(gradients[0].norm()) > 0.1
+
+
+@torch.no_grad()
+def test_compiled_flex_attention_keeps_segments_apart():
+    """Rows and packed segments; more positions than one of its blocks holds."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, heads, 200, 16, generator=generator) for heads in (4, 2, 2))
+    ids = (torch.arange(200) // 70 + 1).expand(2, 200).contiguous()
+    for causal_block in (None, 1):
+        sight = Sight(ids, causal_block)
+        expected = KERNELS["plain"][0].view(sight)(q, k, v)
+        torch.testing.assert_close(KERNELS["flex"][0].view(sight)(q, k, v), expected, rtol=1e-5, atol=1e-5)
+
+
+class ByLoop(OnCuda):
+    """A variable-length kernel that runs here."""
+
+    name = "by loop"
+
+    def problem(self, need):
+        return None
+
+    def run(self, *args):
+        return loop(*args)
+
+
+def test_other_segments_do_not_compile_layers_again(monkeypatch):
+    """Batches differ in their number of segments; the variable-length kernel stands outside of what is compiled."""
+    monkeypatch.setitem(KERNELS, "varlen", (ByLoop(),))
+    torch._dynamo.reset()
+    compiled, eager = small_predictor().train(), small_predictor().train()
+    compiled.compile_parts()
+    compiled.use_attention("varlen")
+    found = []
+    for ids in ([1] * 16, [1] * 4 + [2] * 12, [1, 2, 3, 4] + [5] * 9 + [0] * 3, [1] * 15 + [2]):
+        x, segment_ids = random_batch().tokens, torch.tensor(ids).expand(4, 16).contiguous()
+        with torch.compiler.set_stance("fail_on_recompile" if found else "default"):
+            found.append(compiled.hidden(x, segment_ids=segment_ids))
+        torch.testing.assert_close(found[-1], eager.hidden(x, segment_ids=segment_ids), rtol=1e-4, atol=1e-5)
