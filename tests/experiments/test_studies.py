@@ -9,7 +9,7 @@ from filelock import FileLock
 from illada_lab.cli import main
 from illada_lab.commands.replicate import plans_of
 from illada_lab.config import build, compose, compose_and_check, groups, to_plain
-from illada_lab.experiments.lab import Lab
+from illada_lab.experiments.lab import Lab, Trained
 from illada_lab.experiments.replicate import Plan, _Job, command, replicate, replicate_all
 from illada_lab.experiments.study import Study
 from illada_lab.report.ledger import read_all
@@ -136,7 +136,12 @@ def test_the_command_of_a_result_names_what_was_changed():
 def test_two_studies_do_not_train_one_model_at_once(monkeypatch, tmp_path):
     """While one process holds the model's lock, another waits, and then finds what it has left."""
     lab, steps = Lab("smoke", 0, tmp_path), []
-    monkeypatch.setattr(Lab, "_finished", staticmethod(lambda run_dir, config, start: steps.append("begun")))
+
+    def finished(run_dir, config, start):
+        steps.append("begun")
+        return object.__new__(Trained)
+
+    monkeypatch.setattr(Lab, "_finished", staticmethod(finished))
     lab.variant_dir("x").parent.mkdir(parents=True)
     with FileLock(lab.variant_dir("x").with_name("x.lock")):
         thread = threading.Thread(target=lab.train, args=("x",))
