@@ -12,6 +12,7 @@ from illada_lab.data.find import Stamp, open_bytes
 # Without a separator a file is one running text; it is handed on in pieces of about this many characters.
 PIECE = 16_384
 CHUNK = 1 << 20  # bytes read at once
+ROWS = 256  # of a table, read at once
 
 
 def read_text(files: list[Stamp], separator: str | None) -> Iterator[dict[str, str]]:
@@ -83,13 +84,49 @@ def read_json(files: list[Stamp], field: str, is_chat: bool) -> Iterator[dict[st
                 raise ValueError(
                     f"data.source.{key} = {field}; not a field of {where}; {', '.join(near) or 'it has none'}"
                 )
-            value = record[field]
-            if is_chat:
-                yield {"messages": _conversation(value, f"{where}, {field}")}
-            elif isinstance(value, str):
-                yield {"text": value}
-            else:
-                raise ValueError(f"data.path = {where}; {field} holds {_kind(value)}, not text; a string")
+            yield _document(record[field], field, where, is_chat)
+
+
+def read_parquet(files: list[Stamp], field: str, is_chat: bool) -> Iterator[dict[str, Any]]:
+    """Documents of Parquet files, a few hundred rows in memory at a time.
+
+    Args:
+        files, field, is_chat: as `read_json`.
+
+    Raises:
+        ValueError: a file is damaged or truncated, lacks the field, or holds something else in it; with the row's number.
+    """
+    import pyarrow.parquet as pq
+    from pyarrow.lib import ArrowException
+
+    key = "messages_field" if is_chat else "text_field"
+    for name, *_ in files:
+        n_read = 0
+        with open_bytes(name) as opened:
+            try:
+                file = pq.ParquetFile(opened)
+                columns: list[str] = list(file.schema_arrow.names)
+                batches = file.iter_batches(batch_size=ROWS, columns=[field]) if field in columns else iter(())
+                values = (value for batch in batches for value in batch.column(0).to_pylist())
+                for n_read, value in enumerate(values, 1):
+                    yield _document(value, field, f"{name}, row {n_read}", is_chat)
+            except (OSError, EOFError, ArrowException) as error:
+                raise ValueError(
+                    f"data.path = {name}; cannot be read as Parquet behind row {n_read} ({str(error).splitlines()[0][:120]}); "
+                    "the whole file"
+                ) from error
+        if field not in columns:
+            near = difflib.get_close_matches(field, columns) or columns
+            raise ValueError(f"data.source.{key} = {field}; not a field of {name}; {', '.join(near)}")
+
+
+def _document(value: Any, field: str, where: str, is_chat: bool) -> dict[str, Any]:
+    """A row of a table: the text or the conversation in its field."""
+    if is_chat:
+        return {"messages": _conversation(value, f"{where}, {field}")}
+    if not isinstance(value, str):
+        raise ValueError(f"data.path = {where}; {field} holds {_kind(value)}, not text; a string")
+    return {"text": value}
 
 
 def _conversation(value: Any, where: str) -> list[dict[str, str]]:

@@ -28,7 +28,7 @@ class Mixed:
     Source: our choice.
     """
 
-    def __init__(self, *, sizes: Sequence[int], weights: Sequence[float], seed: int) -> None:
+    def __init__(self, *, sizes: Sequence[int], weights: Sequence[float | int], seed: int) -> None:
         self.counts = shares(weights, len(sizes))
         self.seed = seed
         self._first_row = np.concatenate(([0], np.cumsum(sizes)))
@@ -65,7 +65,7 @@ class Mixed:
             self._rank[self._part == i] = np.arange(n)
 
 
-def shares(weights: Sequence[float], n_parts: int) -> np.ndarray:
+def shares(weights: Sequence[float | int], n_parts: int) -> np.ndarray:
     """Places of each part in a round: the largest remainders are rounded up, so that they add up to a round."""
     if len(weights) != n_parts:
         raise ValueError(

@@ -30,7 +30,7 @@ class Part:
 
     table: Any
     name: str | None = None
-    weight: float | None = None
+    weight: float | int | None = None
     share: float = 1.0
 
 

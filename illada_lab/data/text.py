@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from illada_lab.data.files import read_json, read_text
-from illada_lab.data.find import find_files, open_bytes, stamp
+from illada_lab.data.files import read_json, read_parquet, read_text
+from illada_lab.data.find import find_files, is_url, open_bytes, stamp
 
 if TYPE_CHECKING:
     import datasets
@@ -115,10 +115,12 @@ class TextSource:
             found = find_files(self.path, self.format)
             if found is None:
                 table = self._select(self._from_hub(hub_split))
-            elif found[1] == "parquet":
+            elif found[1] == "parquet" and not self.is_streaming and not is_url(self.path):
+                # Local tables are mapped or converted as they are, without a reader of our own.
                 table = self._select(self._from_parquet(found[0]))
-            elif found[1] == "json":
-                table = self._generated(read_json, found[0], field=self.column, is_chat=self.wanted == "messages")
+            elif found[1] in ("json", "parquet"):
+                read = read_json if found[1] == "json" else read_parquet
+                table = self._generated(read, found[0], field=self.column, is_chat=self.wanted == "messages")
             elif self.wanted == "messages":
                 raise ValueError(
                     f"data.source.messages_field = {self.column}; plain text has no fields; null, or data.source.format=json"
@@ -161,7 +163,7 @@ class TextSource:
             except Exception as error:  # Arrow's classes are many
                 raise ValueError(_cannot(file, "Parquet", error)) from error
         try:
-            return datasets.load_dataset("parquet", data_files=files, split="train", streaming=self.is_streaming)
+            return datasets.load_dataset("parquet", data_files=files, split="train")
         except Exception as error:  # datasets wraps reader errors in its own classes
             raise ValueError(_cannot(self.path, "Parquet", error)) from error
 

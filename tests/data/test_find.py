@@ -97,3 +97,15 @@ def test_compressed_files_are_read_and_truncated_ones_named(tmp_path, pack, is_u
     file.write_bytes(pack(CONTENT["a.jsonl"])[:-20])
     with pytest.raises(ValueError, match=f"a.jsonl.{ending}; damaged or truncated"):
         list(TextSource(path=path, streaming=True, n_held_out=5).load("train"))
+
+
+def test_a_truncated_or_changed_table_is_named(store, tmp_path):
+    put, root = store
+    data = parquet(tmp_path)
+    for spoilt in (data[:-9], data[: len(data) // 2], data[:40] + bytes(60) + data[100:]):
+        put("t.parquet", spoilt)
+        with pytest.raises(ValueError, match="t.parquet; cannot be read as Parquet"):
+            list(TextSource(path=f"{root}/t.parquet", streaming=True, n_held_out=1).load("train"))
+    put("t.parquet", data)
+    with pytest.raises(ValueError, match="text_field = texd; not a field of .*t.parquet; text"):
+        TextSource(path=f"{root}/t.parquet", streaming=True, text_field="texd").load("train")

@@ -44,7 +44,7 @@ class Prepared:
     tokenizer_seconds: float
 
     @property
-    def speed(self) -> dict[str, float]:
+    def speed(self) -> dict[str, float | int]:
         """Tokens and megabytes of text per second."""
         seconds = max(self.seconds, 1e-9)
         return {

@@ -35,7 +35,7 @@ class ShardSource:
         self,
         *,
         path: str | list[str],
-        weights: list[float] | None = None,
+        weights: list[float | int] | None = None,
         skip_damaged: bool = False,
         is_hashed: bool = True,
     ) -> None:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import datasets
 
 from illada_lab.data.build_tokenizer import byte_tokenizer
+from illada_lab.data.shards import chunks
 from illada_lab.data.shards.prepare import Prepared, prepare
 
 BYTE = byte_tokenizer()
@@ -30,4 +32,5 @@ def texts(n: int) -> list[str]:
 def made(folder: Path, train: list[Any], validation: list[Any] | None = None, **settings: Any) -> Prepared:
     """Prepare documents with a byte tokenizer, in small shards."""
     values: dict[str, Any] = {"tokenizer": BYTE, "tokens_per_shard": 300, "settings": {}, **settings}
-    return prepare(source=Texts(train, validation), folder=folder, **values)
+    with patch.object(chunks, "CHUNK_BYTES", 100):  # many chunks from little text
+        return prepare(source=Texts(train, validation), folder=folder, **values)

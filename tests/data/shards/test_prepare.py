@@ -14,19 +14,12 @@ import pytest
 from filelock import FileLock
 
 from illada_lab.data.build_tokenizer import word_tokenizer
-from illada_lab.data.shards import chunks as chunks_module
 from illada_lab.data.shards.layout import LOCK, MANIFEST, PROGRESS, TOKENIZER, token_dtype
 from illada_lab.data.shards.read import Folder, Split
 from illada_lab.data.shards.write import ShardWriter
 from tests.data.shards.made import BYTE, made, texts
 
 CHAT = [[{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": f"answer {i}"}] for i in range(30)]
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch):
-    """Many chunks from little text."""
-    monkeypatch.setattr(chunks_module, "CHUNK_BYTES", 100)
 
 
 def contents(folder) -> dict[str, bytes]:
