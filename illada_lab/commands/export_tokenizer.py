@@ -60,4 +60,8 @@ def write_tokenizer(
 
 def _chat_template(user: str, assistant: str) -> str:
     """Our chat format, with the texts of the two marks written into it."""
-    return f"{{% set user = {json.dumps(user)} %}}{{% set assistant = {json.dumps(assistant)} %}}{_CHAT}"
+    named = (
+        f"{{% set {name} = {json.dumps(mark, ensure_ascii=False)} %}}"
+        for name, mark in (("user", user), ("assistant", assistant))
+    )
+    return "".join(named) + _CHAT

@@ -98,6 +98,9 @@ class Lora:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             inject_adapter_in_model(self.peft_config(), predictor)
+        for name, parameter in predictor.named_parameters():
+            if ".lora_" in name:
+                parameter.data = parameter.data.float()  # bf16 would swallow small updates
         return predictor
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
+import torch
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
@@ -34,8 +36,25 @@ def add_adapters(predictor: MaskPredictor, config: DictConfig) -> dict[str, Any]
     return {"lora": lora.to_config(), "base": about}
 
 
-class AdapterCheckpoint(Callback):
-    """Leaves frozen weights out of checkpoints: at 8B megabytes instead of sixteen gigabytes."""
+class Adapters(Callback):
+    """What is different in a run of adapters: small checkpoints, and dropout.
+
+    Frozen weights are left out of checkpoints: at 8B megabytes instead of sixteen gigabytes. The adapters' dropout, the only part of
+    training that draws from torch's global generator, depends on the seed and the samples, so a resumed run draws the same.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, *, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Start the draws of this micro-batch anew, by its first sample."""
+        key = np.random.SeedSequence([self.seed, int(batch.index[0])]).generate_state(1, np.uint64)[0]
+        torch.manual_seed(int(key >> np.uint64(1)))
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """A resumed run has its base from `init_from`; the checkpoint brings the rest."""

@@ -112,7 +112,7 @@ def train(config: DictConfig) -> TrainedRun:
     import lightning.pytorch as pl
 
     from illada_lab.training import callbacks as cb
-    from illada_lab.training.adapters import AdapterCheckpoint, add_adapters
+    from illada_lab.training.adapters import Adapters, add_adapters
     from illada_lab.training.module import DiffusionModule
     from illada_lab.training.progress import LiveProgress
     from illada_lab.training.samples import Samples
@@ -201,7 +201,7 @@ def train(config: DictConfig) -> TrainedRun:
         ),
         cb.RollingCheckpoint(folder=run_dir / "checkpoints", every=settings.save_every),
         LiveProgress(history=history, title=config.name),
-        *([AdapterCheckpoint()] if is_adapted else []),
+        *([Adapters(seed=config.seed)] if is_adapted else []),
     ]
     if settings.ema_decay is not None:
         from lightning.pytorch.callbacks import EMAWeightAveraging
