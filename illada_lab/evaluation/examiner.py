@@ -63,13 +63,12 @@ class SuiteResult:
         target: float | None = None,
         note: str = "",
     ) -> None:
-        """One row, with its 95 % bootstrap interval; beside it Wilson's, which has a width where all items agree."""
-        low, high = bootstrap(is_correct, seed=self.seed)
-        wilson_low, wilson_high = wilson(sum(is_correct), len(is_correct))
+        """One row, with its 95 % bootstrap interval, or Wilson's where all items agree and a bootstrap has no width."""
+        n_correct, n = sum(is_correct), len(is_correct)
+        low, high = bootstrap(is_correct, seed=self.seed) if 0 < n_correct < n else wilson(n_correct, n)
         self.rows.append(
-            {"task": task, "metric": metric, "value": sum(is_correct) / len(is_correct), "ci_low": low, "ci_high": high,
-             "wilson_low": wilson_low, "wilson_high": wilson_high, "n": len(is_correct), "chance": chance, "target": target,
-             "note": note}
+            {"task": task, "metric": metric, "value": n_correct / n, "ci_low": low, "ci_high": high, "n": n,
+             "chance": chance, "target": target, "note": note}
         )  # fmt: skip
 
 
