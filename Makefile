@@ -3,7 +3,7 @@
 #   make reproduce   the main job at toy scale: data, pre-training, fine-tuning, evaluation, samples, report
 #   make test        lint, types, tests, notebooks
 #   make notebooks   execute all notebooks anew at toy scale
-#   make bench       speed of training, sampling and scoring against plain loops
+#   make bench       speed of training, sampling and scoring against plain loops; planned memory against measured
 #   make bench-data  1 GB of text prepared under a cap of memory (ARGS='--mb 10': less)
 
 PYTHON ?= python3
@@ -69,6 +69,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.training $(ARGS)
 	$(BIN)/python -m benchmarks.sampling
 	$(BIN)/python -m benchmarks.scoring
+	$(BIN)/python -m benchmarks.memory
 
 bench-data: $(READY)
 	$(BIN)/python -m benchmarks.prepare $(ARGS)

@@ -143,7 +143,7 @@ def _time(made: Plan) -> Rows:
     return rows
 
 
-def _gib(n_bytes: float) -> str:
+def _gib(n_bytes: int | float) -> str:
     return f"{n_bytes / GIB:,.2f}" if n_bytes < 100 * GIB else f"{n_bytes / GIB:,.0f}"
 
 

@@ -39,7 +39,7 @@ class Flops:
         """All of it; `ModelSpec.flops_per_token`, taken apart."""
         return self.matrices + self.head + self.attention
 
-    def times(self, n_tokens: float) -> "Flops":
+    def times(self, n_tokens: int | float) -> "Flops":
         """FLOPs of that many tokens."""
         return Flops(self.matrices * n_tokens, self.head * n_tokens, self.attention * n_tokens)
 
@@ -59,7 +59,7 @@ def paper_budget() -> dict[str, float]:
     n, flops = PAPER.n_non_embedding_parameters, flops_per_token(PAPER, PAPER_LENGTH).times(PAPER_TOKENS)
     six_nd = 6 * n * PAPER_TOKENS
     return {
-        "non_embedding_parameters": n,
+        "non_embedding_parameters": float(n),
         "tokens": PAPER_TOKENS,
         "six_n_d": six_nd,
         "attention": flops.attention,

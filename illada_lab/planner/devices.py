@@ -6,6 +6,7 @@ from illada_lab.manifest import memory_bytes
 from illada_lab.training.machine import best_precision, matmul_rate
 
 GIB = 2**30
+Number = int | float
 TERA = 10**12
 
 
@@ -29,9 +30,9 @@ class Device:
         self,
         *,
         name: str,
-        bf16_tflops: float | None = None,
-        float32_tflops: float | None = None,
-        memory_gib: float | None = None,
+        bf16_tflops: Number | None = None,
+        float32_tflops: Number | None = None,
+        memory_gib: Number | None = None,
         has_bf16: bool | None = None,
     ) -> None:
         if problems := self.check_config(bf16_tflops=bf16_tflops, float32_tflops=float32_tflops, memory_gib=memory_gib):

@@ -41,7 +41,7 @@ class Job:
     length: int
     batch_size: int
     micro_batch_size: int
-    n_tokens: float
+    n_tokens: int | float
     optim: Callable[[MaskPredictor], Optimizer]
     precision: str
     devices: int = 1

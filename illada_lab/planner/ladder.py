@@ -82,7 +82,13 @@ def in_proportion(d_model: int, *, vocab_size: int, length: int, has_qk_norm: bo
 
 
 def ladder(
-    specs: Mapping[str, ModelSpec], *, flops: Sequence[float], length: int, device: Device, precision: str, mfu: float
+    specs: Mapping[str, ModelSpec],
+    *,
+    flops: Sequence[float],
+    length: int,
+    device: Device,
+    precision: str,
+    mfu: int | float,
 ) -> list[Rung]:
     """How many tokens each size may read at each budget, and how long that takes.
 

@@ -100,7 +100,7 @@ def _planned(made: Plan) -> tuple[str, ...]:
     )
 
 
-def count(n: float) -> str:
+def count(n: int | float) -> str:
     """A number of tokens as a person says it.
 
     >>> count(2_943_286), count(12e12), count(950)

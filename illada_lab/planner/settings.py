@@ -16,9 +16,9 @@ class PlanSettings:
     Source: see conf/plan/assumed.yaml; `usable_share` is our choice.
     """
 
-    mfu: float = 0.4
-    n_tokens: float | None = None
-    usable_share: float = 0.9
+    mfu: int | float = 0.4
+    n_tokens: int | float | None = None
+    usable_share: int | float = 0.9
 
     @staticmethod
     def check_config(**values: Any) -> list[str]:

@@ -85,12 +85,17 @@ def test_one_change_is_enough_where_it_is_and_each_way_named_fits():
     made = plan(JOB, device(0.9 * needs / 2**30), SETTINGS)
     assert not made.fits
     ways = nearest_that_fit(made)
-    assert [way.split(" (")[0] for way in ways] == ["scale.micro_batch_size=4", "trainer.activation_checkpointing=1"]
+    assert [way.split(" (")[0] for way in ways] == [
+        "scale.micro_batch_size=4",
+        "trainer.activation_checkpointing=1",
+        "trainer=fsdp trainer.devices=2",
+    ]
 
 
 def test_state_that_fits_no_device_is_spread_over_several():
-    job = replace(JOB, devices=8, micro_batch_size=1, recomputed=1, batch_size=64)
-    state = 16 * JOB.spec.n_parameters
+    spec = replace(JOB.spec, n_layers=16)  # deep: the layers gathered at once are a small part of it
+    job = replace(JOB, spec=spec, devices=8, micro_batch_size=1, recomputed=1, batch_size=64)
+    state = 16 * spec.n_parameters
     whole, sharded = (plan(replace(job, strategy=s), device(80), SETTINGS).memory for s in ("ddp", "fsdp"))
     assert whole.weights + whole.gradients + whole.optimiser >= state
     lasting = sharded.weights + sharded.gradients + sharded.optimiser
@@ -117,7 +122,7 @@ def test_command_prints_the_count_that_config_prints(capsys):
 
 
 def test_command_refuses_what_does_not_fit_and_names_what_does(capsys):
-    # Eight GiB of state cannot be on a device of 24 GiB with activations of 4096 tokens and more of them.
+    # A quarter of a million tokens in one pass, on 24 GiB.
     words = ["scale=small", "device=rtx_4090", "data.length=1024", "scale.batch_size=256", "scale.micro_batch_size=256"]
     assert main(["plan", *words]) == 2
     out, err = capsys.readouterr()
@@ -142,6 +147,6 @@ def test_command_prints_tables_at_toy_scale(capsys):
     ],
 )
 def test_bad_settings_have_their_message(override, message):
-    with pytest.raises(ValueError, match="") as caught:
+    with pytest.raises(ValueError) as caught:
         compose_and_check([override])
     assert str(caught.value) == message
