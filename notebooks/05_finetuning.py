@@ -92,7 +92,7 @@ for name, objective, maskable in (
     print(f"{name}: {int(maskable.sum())} of {len(ids)} tokens may be hidden, loss {float(theirs):.3f}")
 
 # %% [markdown]
-# ## The run: 300 instructions, 24 epochs, here and now
+# ## The run: some hundred instructions, 24 epochs, here and now
 
 # %%
 study = build(compose([f"scale={scale}", "study=sft_epochs"]).study)

@@ -16,8 +16,9 @@ from illada_lab.data.worlds import World
 from illada_lab.training.checkpoint import LoadedRun, find_resumable, load_run
 from illada_lab.training.run import train
 
-# What a run learns from; everything else says where it stands, what it shows, or belongs to other commands.
-LEARNT_FROM = ("seed", "scale", "model", "tokenizer", "data", "objective", "optim", "lr", "trainer")
+# What a run learns from; everything else says where it stands, what it shows, or belongs to other commands. What a scale says stands in
+# these already, resolved: a pre-trained model stays good where the scale's fine-tuning changes.
+LEARNT_FROM = ("seed", "model", "tokenizer", "data", "objective", "optim", "lr", "trainer")
 
 
 @dataclass

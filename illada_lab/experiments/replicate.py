@@ -143,7 +143,8 @@ class _Job:
     @cached_property
     def path(self) -> Path:
         """Where its result is kept: other settings of the study or another recipe of the scale are another measurement."""
-        told = [self.node, recipe(Lab(self.scale, self.seed, self.runs_dir).config())]
+        config = Lab(self.scale, self.seed, self.runs_dir).config()
+        told = [self.node, recipe(config), to_plain(config)["scale"]]
         fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
         return Path(self.runs_dir) / f"replicate-{self.scale}-seed{self.seed}" / f"{self.name}-{fingerprint}.json"
 

@@ -9,7 +9,7 @@ from filelock import FileLock
 from illada_lab.cli import main
 from illada_lab.commands.replicate import plans_of
 from illada_lab.config import build, compose, compose_and_check, groups, to_plain
-from illada_lab.experiments.lab import Lab, Trained
+from illada_lab.experiments.lab import Lab, Trained, recipe
 from illada_lab.experiments.replicate import Plan, _Job, command, replicate, replicate_all
 from illada_lab.experiments.study import Study
 from illada_lab.report.ledger import read_all
@@ -71,6 +71,14 @@ def test_another_recipe_is_another_measurement(monkeypatch, tmp_path):
     monkeypatch.setattr(Lab, "config", changed)
     after = _Job(*told).path
     assert after != before and after.parent == before.parent
+
+
+def test_a_pretrained_model_does_not_depend_on_how_its_scale_fine_tunes(tmp_path):
+    """Of two recipes that differ in fine-tuning alone pre-training is one and the same; what it learns from is compared."""
+    lab = Lab("smoke", 0, tmp_path)
+    assert recipe(lab.config()) == recipe(lab.config("scale.sft_peak_ratio=0.7", "scale.sft_steps=3"))
+    assert recipe(lab.config("experiment=sft")) != recipe(lab.config("experiment=sft", "scale.sft_steps=3"))
+    assert recipe(lab.config()) != recipe(lab.config("scale.n_steps=3"))
 
 
 def test_seeds_in_processes_of_their_own_measure_the_same(folders, tmp_path):
