@@ -10,12 +10,15 @@ from omegaconf import DictConfig
 def run(config: DictConfig) -> int:
     """Prepare the data and say how much it was and how fast it went."""
     from illada_lab.config import build, to_plain
+    from illada_lab.data.find import is_url
     from illada_lab.data.shards.prepare import prepare
     from illada_lab.data.shards.source import ShardSource
     from illada_lab.manifest import manifest
 
     if config.out is None:
         raise ValueError("out = null; where to?; out=<a new folder>")
+    if is_url(config.out):
+        raise ValueError(f"out = {config.out}; shards are mapped into memory, which needs a disk; a local folder")
     source = build(config.data.source)
     if isinstance(source, ShardSource):
         raise ValueError("data = shards; is prepared already; data=text, jsonl, parquet or hub")

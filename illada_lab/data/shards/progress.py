@@ -92,8 +92,6 @@ def claimed(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: another process has it, or it is not a folder here.
     """
-    if "://" in str(folder):
-        raise ValueError(f"out = {folder}; shards are mapped into memory, which needs a local disk; a local folder")
     if folder.is_file():
         raise ValueError(f"out = {folder}; a file; a new folder")
     folder.mkdir(parents=True, exist_ok=True)

@@ -98,10 +98,11 @@ def test_ranks_share_the_batches_of_one_and_resume_at_another_world_size(folders
 
 def test_a_mixture_takes_its_shares_and_validates_each_part(folders):
     data = module(ShardSource(path=[folders["a"], folders["b"]], weights=[3, 1]), n_validation=8, batch_size=64)
-    batches = list(islice(data.train_dataloader(), 256))  # one round
+    # Rows of the second folder stand out by their capitals; a few hundred are enough for its share, within four standard errors.
     capitals = set(BYTE.encode("".join(chr(i) for i in range(65, 91))))
-    n_other = sum(bool(capitals & set(row)) for b in batches for row in b.tokens.tolist())
-    assert n_other == 256 * 64 // 4
+    rows = [row for batch in islice(data.train_dataloader(), 10) for row in batch.tokens.tolist()]
+    share = sum(bool(capitals & set(row)) for row in rows) / len(rows)
+    assert len(rows) == 640 and abs(share - 0.25) < 4 * (0.25 * 0.75 / 640) ** 0.5
     kinds = Counter(document["kind"] for document in data.validation_documents())
     assert kinds == {"a": 6, "b": 2}
 
