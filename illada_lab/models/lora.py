@@ -147,6 +147,7 @@ def merge(predictor: MaskPredictor) -> MaskPredictor:
         module.merge(safe_merge=True)
         parent, _, leaf = name.rpartition(".")
         setattr(predictor.get_submodule(parent), leaf, module.get_base_layer())
+    predictor.__dict__.pop("peft_config", None)  # what peft knows a model with adapters by
     return predictor.requires_grad_(True)
 
 

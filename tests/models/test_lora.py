@@ -1,6 +1,7 @@
 """Adapters: nothing changes until something is learnt, the base never does, and merging adds up."""
 
 import importlib.util
+import warnings
 
 import pytest
 import torch
@@ -98,6 +99,10 @@ def test_it_learns_leaves_the_base_alone_and_merges_to_the_same_model(tmp_path, 
         back = load_published(export_published(merged, tmp_path / "out", layout))
         torch.testing.assert_close(back(X), learnt, atol=1e-5, rtol=0)
     assert all(p.requires_grad for p in merged.parameters())
+    # A second time, and peft sees no adapters of before.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Lora(rank=2).add_to(merged)
 
 
 @needs_peft
