@@ -8,6 +8,7 @@ plan is made with the largest share of masked positions of those steps. Writes a
 """
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -118,7 +119,9 @@ def main() -> None:
 def _in_child(shape: dict[str, Any], threads: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.memory", "--threads", str(threads), "--one", json.dumps(shape)]
     root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    # What torch frees goes back to the system at once: otherwise the resident peak also counts what the C library keeps in store.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(MIB // 4), "MALLOC_TRIM_THRESHOLD_": "0"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{shape}: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
