@@ -50,14 +50,14 @@ def test_smoke_run_learns_and_leaves_everything_behind(tmp_path):
     assert "train/loss" in metrics and "validation/story/nelbo_per_token" in metrics
 
 
-@pytest.mark.parametrize("optim", ["muon", "adamw"])
-def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, optim):
+@pytest.mark.parametrize("settings", [("optim=adamw",), ("optim=muon",), ("optim=muon", "trainer.ema_decay=0.5")])
+def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, settings):
     """Weights, losses and validations; stopped in the middle of an epoch, between two validations."""
-    whole = run(tmp_path / "whole", f"optim={optim}", "trainer.save_every=7")
+    whole = run(tmp_path / "whole", *settings, "trainer.save_every=7")
     # n_steps of the schedule stays: only the trainer stops early.
-    first = run(tmp_path / "parts", f"optim={optim}", "trainer.max_steps=7", "lr.n_steps=20")
+    first = run(tmp_path / "parts", *settings, "trainer.max_steps=7", "lr.n_steps=20")
     assert first.history["train"] != whole.history["train"]
-    resumed = run(tmp_path / "parts", f"optim={optim}", "resume=auto")
+    resumed = run(tmp_path / "parts", *settings, "resume=auto")
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     assert whole.history["validation"][-1] == resumed.history["validation"][-1]
