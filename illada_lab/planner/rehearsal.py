@@ -9,12 +9,12 @@ from typing import Literal
 from unittest.mock import patch
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 
-from illada_lab.models import MaskPredictor, ModelSpec, attention
+from illada_lab.models import MaskPredictor, ModelSpec
+from illada_lab.models.kernels import Sight
 from illada_lab.objectives import cross_entropy_at
 from illada_lab.planner.ledger import ExpectedCount, Ledger
 from illada_lab.planner.recompute import Recomputed, recompute
@@ -39,7 +39,7 @@ class Step:
         share_predicted: share of the positions the head is applied to; None: `largest_share(n_rows)`.
         recomputed: activations computed again in the backward pass, see `recompute`.
         keeps_gradients: gradients stay between the passes: several are accumulated, or DDP's buckets hold them.
-        has_cpu_attention: the attention of this package on a CPU, which works in float32 under bf16.
+        has_cpu_attention: the attention of this package on a CPU, which keeps all scores of short rows under bf16.
         is_sharded: FSDP2's view of a layer: its weights arrive in the precision of the products, and are not autocast's copies.
     """
 
@@ -98,8 +98,8 @@ def rehearse(step: Step) -> Rehearsal:
         stack.enter_context(FakeTensorMode())
         ledger = stack.enter_context(Ledger(lasting=LASTING))
         stack.enter_context(ExpectedCount(step.n_predicted))
-        if not step.has_cpu_attention:
-            stack.enter_context(patch.object(attention, "attend", _attend_as_on_gpu))
+        # Fake tensors hold no numbers to tell by; rows that are cut or padded need the mask, which is the larger of the two.
+        stack.enter_context(patch.object(Sight, "is_whole", False))
         ledger.label = WEIGHTS
         predictor = _predictor(step)
         for parameter in predictor.parameters():
@@ -114,6 +114,8 @@ def rehearse(step: Step) -> Rehearsal:
 
 def _predictor(step: Step) -> MaskPredictor:
     predictor = MaskPredictor(tokens=ILLADA, **asdict(step.spec)).train()
+    if not step.has_cpu_attention:
+        predictor.use_attention("sdpa")  # keeps its outcome and one float32 number per query and head, as the kernels of GPUs do
     recompute(predictor, step.recomputed)
     if step.is_sharded and step.precision == "bf16-mixed":
         for module in predictor.layers.modules():
@@ -147,12 +149,3 @@ def _run(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger: Led
     optimizer.step()
     ledger.relabel_all(BUFFERS, OPTIMISER)
     return Rehearsal(passes, passing, ledger.peak)
-
-
-def _attend_as_on_gpu(
-    q: Tensor, k: Tensor, v: Tensor, is_visible: Tensor | None = None, is_causal: bool = False
-) -> Tensor:
-    """Fused attention in the precision it is given, which keeps its outcome and one float32 number per query and head."""
-    is_causal = is_causal and is_visible is None
-    is_grouped = q.shape[1] != k.shape[1]
-    return F.scaled_dot_product_attention(q, k, v, is_visible, is_causal=is_causal, enable_gqa=is_grouped)
