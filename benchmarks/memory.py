@@ -81,7 +81,7 @@ def measure(shape: dict[str, Any]) -> dict[str, Any]:
         share_predicted=seen.largest_share,
         recomputed=shape.get("recomputed"),
         keeps_gradients=shape.get("accumulate", 1) > 1,
-        has_cpu_attention=True,
+        is_on_cpu=True,
     )
     planned = rehearse(step).peak
     return {

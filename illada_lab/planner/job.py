@@ -33,6 +33,7 @@ class Job:
         strategy: auto, ddp, fsdp or fsdp_tp, see conf/trainer/.
         tensor_parallel: devices that share each layer.
         recomputed: activations computed again in the backward pass.
+        attention: kernel.
         has_ema: a second copy of the weights is averaged.
     """
 
@@ -49,6 +50,7 @@ class Job:
     strategy: str = "auto"
     tensor_parallel: int = 1
     recomputed: Recomputed = None
+    attention: str = "auto"
     has_ema: bool = False
 
     @property
@@ -107,6 +109,7 @@ def job(config: DictConfig, settings: PlanSettings, device: Device) -> Job:
         strategy=strategy,
         tensor_parallel=trainer.get("tensor_parallel", 1),
         recomputed=trainer.get("activation_checkpointing"),
+        attention=trainer.attention,
         has_ema=trainer.get("ema_decay") is not None,
     )
     if not found.micro_batch_sizes:

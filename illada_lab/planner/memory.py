@@ -52,7 +52,8 @@ def memory_per_device(job: Job, device: Device) -> Memory:
         precision="bf16-mixed" if "bf16" in job.precision else "32-true",
         recomputed=job.recomputed,
         keeps_gradients=job.keeps_gradients,
-        has_cpu_attention=device.is_cpu,
+        attention=job.attention,
+        is_on_cpu=device.is_cpu,
         is_sharded=job.is_sharded,
     )
     whole = rehearse(step)

@@ -6,7 +6,6 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Literal
-from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -14,7 +13,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 
 from illada_lab.models import MaskPredictor, ModelSpec
-from illada_lab.models.kernels import Sight
 from illada_lab.objectives import cross_entropy_at
 from illada_lab.planner.ledger import ExpectedCount, Ledger
 from illada_lab.planner.recompute import Recomputed, recompute
@@ -39,7 +37,8 @@ class Step:
         share_predicted: share of the positions the head is applied to; None: `largest_share(n_rows)`.
         recomputed: activations computed again in the backward pass, see `recompute`.
         keeps_gradients: gradients stay between the passes: several are accumulated, or DDP's buckets hold them.
-        has_cpu_attention: the attention of this package on a CPU, which keeps all scores of short rows under bf16.
+        attention: kernel, as `trainer.attention` names it.
+        is_on_cpu: kernels and masks of a CPU; otherwise those of a GPU.
         is_sharded: FSDP2's view of a layer: its weights arrive in the precision of the products, and are not autocast's copies.
     """
 
@@ -51,7 +50,8 @@ class Step:
     share_predicted: float | None = None
     recomputed: Recomputed = None
     keeps_gradients: bool = False
-    has_cpu_attention: bool = False
+    attention: str = "auto"
+    is_on_cpu: bool = False
     is_sharded: bool = False
 
     @property
@@ -98,8 +98,6 @@ def rehearse(step: Step) -> Rehearsal:
         stack.enter_context(FakeTensorMode())
         ledger = stack.enter_context(Ledger(lasting=LASTING))
         stack.enter_context(ExpectedCount(step.n_predicted))
-        # Fake tensors hold no numbers to tell by; rows that are cut or padded need the mask, which is the larger of the two.
-        stack.enter_context(patch.object(Sight, "is_whole", False))
         ledger.label = WEIGHTS
         predictor = _predictor(step)
         for parameter in predictor.parameters():
@@ -114,8 +112,11 @@ def rehearse(step: Step) -> Rehearsal:
 
 def _predictor(step: Step) -> MaskPredictor:
     predictor = MaskPredictor(tokens=ILLADA, **asdict(step.spec)).train()
-    if not step.has_cpu_attention:
-        predictor.use_attention("sdpa")  # keeps its outcome and one float32 number per query and head, as the kernels of GPUs do
+    if step.is_on_cpu:
+        predictor.use_attention(step.attention)
+    else:
+        # Fused kernels keep the same: their outcome, and one float32 number per query and head.
+        predictor.use_attention("plain" if step.attention == "plain" else "sdpa")
     recompute(predictor, step.recomputed)
     if step.is_sharded and step.precision == "bf16-mixed":
         for module in predictor.layers.modules():
@@ -132,7 +133,7 @@ def _run(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger: Led
     shape = (step.n_rows, step.length)
     tokens = torch.empty(shape, dtype=torch.long)
     # Kernels of GPUs are told where segments end; on a CPU a mask keeps them apart.
-    segment_ids = torch.empty(shape, dtype=torch.long) if step.has_cpu_attention else None
+    segment_ids = torch.empty(shape, dtype=torch.long) if step.is_on_cpu else None
     is_masked = torch.empty(shape, dtype=torch.bool)
     is_bf16 = step.precision == "bf16-mixed"
     with torch.autocast("cpu", dtype=torch.bfloat16) if is_bf16 else nullcontext():

@@ -14,7 +14,7 @@ from illada_lab.training.optim import adamw, muon
 
 SIZES = in_proportion(128, vocab_size=2048, length=256)
 ADAMW, MUON = partial(adamw, lr=1e-3), partial(muon, lr=1e-3, adamw_lr=1e-3)
-STEP = Step(spec=ModelSpec(**SIZES), n_rows=4, length=128, optim=ADAMW, has_cpu_attention=True)
+STEP = Step(spec=ModelSpec(**SIZES), n_rows=4, length=128, optim=ADAMW, is_on_cpu=True)
 
 
 def test_weights_gradients_and_adamw_take_four_numbers_per_parameter():
@@ -69,7 +69,7 @@ def test_planned_memory_is_within_a_tenth_of_what_the_allocator_gives_out(optim,
             share_predicted=seen.largest_share,
             recomputed=recomputed,
             keeps_gradients=accumulate > 1,
-            has_cpu_attention=True,
+            is_on_cpu=True,
         )
     ).peak.total()
     assert planned == pytest.approx(seen.allocated, rel=0.1)
