@@ -18,7 +18,7 @@ class SftEpochs:
     """One run per number of epochs, each with its own schedule, from the same pre-trained model.
 
     Args:
-        n_examples: different instructions.
+        n_examples: different instructions; the scale's own where those are fewer.
         epochs: numbers of epochs, rising; 3 and 12 among them; the last is beyond the paper's.
         n_questions: all kinds together.
         peak_ratio: peak learning rate over that of pre-training. Above the scale's own, which is made for a hundred times as many steps:
@@ -50,7 +50,8 @@ class SftEpochs:
 
     def run(self, lab: Lab) -> Outcome:
         """See `Study`."""
-        data = [f"data.source.n_documents={self.n_examples}", "trainer.validate_every=null", "trainer.save_every=null"]
+        n_examples = min(self.n_examples, lab.config("experiment=sft").data.source.n_documents)
+        data = [f"data.source.n_documents={n_examples}", "trainer.validate_every=null", "trainer.save_every=null"]
         module = build(lab.config("experiment=sft", *data).data)
         module.prepare(lab.pretrained.model.tokenizer)
         sampler = VariableLength(max_length=STORY_TOKENS, block_length=8)
@@ -60,7 +61,7 @@ class SftEpochs:
             n_steps = max(1, round(epochs * module.steps_per_epoch))
             run = lab.train_from(
                 lab.pretrained,
-                f"sft-{self.n_examples}x{epochs}-rate{self.peak_ratio}",
+                f"sft-{n_examples}x{epochs}-rate{self.peak_ratio}",
                 "experiment=sft",
                 *data,
                 f"trainer.max_steps={n_steps}",
