@@ -115,7 +115,8 @@ def rehearse(step: Step) -> Rehearsal:
 def _predictor(step: Step) -> MaskPredictor:
     predictor = MaskPredictor(tokens=ILLADA, **asdict(step.spec)).train()
     if not step.has_cpu_attention:
-        predictor.use_attention("sdpa")  # keeps its outcome and one float32 number per query and head, as the kernels of GPUs do
+        # It keeps its outcome and one float32 number per query and head, as the kernels of GPUs do.
+        predictor.use_attention("sdpa")
     recompute(predictor, step.recomputed)
     if step.is_sharded and step.precision == "bf16-mixed":
         for module in predictor.layers.modules():
