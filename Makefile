@@ -5,6 +5,7 @@
 #   make notebooks   execute all notebooks anew at toy scale
 #   make bench       speed of training, sampling and scoring against plain loops; planned memory against measured
 #   make bench-data  1 GB of text prepared under a cap of memory (ARGS='--mb 10': less)
+#   make soak        kill a training run 30 times; it must end as if it had not been killed
 
 PYTHON ?= python3
 SCALE ?= toy
@@ -18,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: help setup reproduce test lint types tests check-notebooks notebooks bench bench-data format wheel clean
+.PHONY: help setup reproduce test lint types tests check-notebooks notebooks bench bench-data soak format wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -73,6 +74,10 @@ bench: $(READY)
 
 bench-data: $(READY)
 	$(BIN)/python -m benchmarks.prepare $(ARGS)
+
+# Bit for bit, one process and two; benchmarks/results/soak_cpu.json (ARGS='--kills 5': fewer).
+soak: $(READY)
+	$(BIN)/python -m tests.training.soak $(ARGS)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -255,9 +255,9 @@ def _across(tree: DictConfig) -> list[str]:
             f"data.length = {length}; longer than model.max_length; at most {longest}, or model.max_length={length}"
         )
     rows, micro = value_at(tree, "data.batch_size"), value_at(tree, "data.micro_batch_size")
-    devices = value_at(tree, "trainer.devices") or 1
-    if all(isinstance(n, int) and n > 0 for n in (rows, micro or rows, devices)):
-        per_pass = (micro or rows) * devices
+    devices = _n_replicas(tree)
+    if all(isinstance(n, int) and n > 0 for n in (rows, micro or 1, devices)):
+        per_pass = (micro or 1) * devices
         if rows % per_pass:
             nearest = max(1, round(rows / per_pass)) * per_pass
             problems.append(
@@ -268,6 +268,10 @@ def _across(tree: DictConfig) -> list[str]:
         problems.append("init_from = null; adapters (lora) need a trained model to adapt; a run, a folder or a hub id")
     if value_at(tree, "lora._target_") and value_at(tree, "trainer.ema_decay") is not None:
         problems.append(f"trainer.ema_decay = {value_at(tree, 'trainer.ema_decay')}; not with adapters (lora); null")
+    if value_at(tree, "lora._target_") and str(value_at(tree, "trainer.strategy")).startswith("fsdp"):
+        problems.append(
+            f"trainer.strategy = {value_at(tree, 'trainer.strategy')}; not with adapters (lora); auto or ddp"
+        )
     rows_of_embedding, n_tokens = value_at(tree, "model.vocab_size"), value_at(tree, "tokenizer.vocab_size")
     if isinstance(rows_of_embedding, int) and isinstance(n_tokens, int) and rows_of_embedding < n_tokens:
         problems.append(
@@ -282,6 +286,14 @@ def _across(tree: DictConfig) -> list[str]:
         why = "would see its own targets" if needs_causal else "predicts from both sides"
         problems.append(f"model.is_causal = {shown(is_causal)}; the objective {why}; {shown(needs_causal)}")
     return problems
+
+
+def _n_replicas(tree: DictConfig) -> Any:
+    """Processes that see different rows; None where a number is missing or wrong, which is reported at its own place."""
+    keys = ("devices", "n_nodes", "tensor_parallel")
+    devices, n_nodes, shared = (value_at(tree, f"trainer.{key}") or 1 for key in keys)
+    are_counts = all(isinstance(n, int) and n > 0 for n in (devices, n_nodes, shared))
+    return max(1, devices * n_nodes // shared) if are_counts else None
 
 
 def _origin(node: DictConfig, key: str, path: str) -> str:

@@ -35,6 +35,7 @@ OPTIONAL = (
     Optional("lm_eval", "eval", "the benchmarks of lm-eval"),
     Optional("transformers", "eval", "comparing exported models with its implementations (tests)"),
     Optional("peft", "lora", "lora=...: fine-tuning with adapters"),
+    Optional("submitit", "slurm", "jobs of a SLURM cluster"),
     Optional("tensorboard", "tensorboard", "logger=tensorboard"),
     Optional("wandb", None, "logger=wandb"),
     Optional("jupyterlab", "notebooks", "the notebooks in a browser"),

@@ -41,7 +41,7 @@ class DataModule(pl.LightningDataModule):
         tokenizer: (source) -> tokenizer, or a tokenizer; a run that starts from a checkpoint gets the checkpoint's.
         length: tokens per row.
         batch_size: rows per optimiser step, over all devices and accumulated micro-batches.
-        micro_batch_size: rows per forward pass and device; None: the whole batch.
+        micro_batch_size: rows per forward pass and device; None: the device's share of the batch.
         packing: how documents become rows; None: whole documents.
         is_isolated: documents of one row do not see each other. iLLaDA's paper does not say; both are offered.
         adds_bos: put BOS in front of every document (see `Pretrain`, is_bos_maskable).
@@ -86,7 +86,7 @@ class DataModule(pl.LightningDataModule):
                 f"batch_size = {batch_size}, length = {length}; a batch needs rows of tokens; 1 and 2 or more"
             )
         self.source, self.tokenizer_or_builder, self.length = source, tokenizer, length
-        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size or batch_size
+        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.packing, self.is_isolated = packing or WholeDocuments(), is_isolated
         self.adds_bos, self.adds_eos, self.max_extra_eos = adds_bos, adds_eos, max_extra_eos
         self.validates_rows = validates_rows
@@ -164,14 +164,16 @@ class DataModule(pl.LightningDataModule):
         # LLaDA's fine-tuning: EOS up to the longest of the batch, visible and part of the response.
         pad_with = self.tokenizer.tokens.eos if isinstance(self.packing, OnePerRow) else None
         collate = Collate(pad_with=pad_with, is_isolated=self.is_isolated)
-        trainer = self.trainer
-        world_size = 1 if trainer is None else trainer.world_size
+        # Processes that share layers (tensor parallelism) read the same rows: the strategy knows which share is ours.
+        strategy = None if self.trainer is None else self.trainer.strategy
+        ours = getattr(strategy, "distributed_sampler_kwargs", {"num_replicas": 1, "rank": 0})
+        share = self.micro_batch_size or self.batch_size // ours["num_replicas"]
         place: dict[str, int] = {
-            "batch_size": self.micro_batch_size * world_size,
+            "batch_size": share * ours["num_replicas"],
             "seed": self.seed,
             "start_batch": self.start_batch,
-            "rank": 0 if trainer is None else trainer.global_rank,
-            "world_size": world_size,
+            "rank": ours["rank"],
+            "world_size": ours["num_replicas"],
         }
         workers: dict[str, Any] = {"num_workers": self.n_workers, "persistent_workers": self.n_workers > 0}
         if self.n_rows is None:

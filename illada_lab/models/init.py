@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from illada_lab.models.spec import ModelSpec
 
@@ -23,9 +23,15 @@ def initialise(model: nn.Module, spec: ModelSpec, generator: torch.Generator | N
     Source: iLLaDA's released model code (normal(initializer_range), o_proj and down_proj by 1/sqrt(2 layers)).
     """
     for name, parameter in model.named_parameters():
-        if parameter.ndim == 1:
-            parameter.fill_(1.0)
-            continue
-        writes_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-        scale = 1 / math.sqrt(2 * spec.n_layers) if writes_residual else 1.0
-        parameter.normal_(0.0, spec.init_std * scale, generator=generator)
+        draw(name, parameter, spec, generator)
+
+
+@torch.no_grad()
+def draw(name: str, parameter: Tensor, spec: ModelSpec, generator: torch.Generator | None = None) -> None:
+    """Draw one parameter of a mask predictor in place, by the rule of `initialise`; whole, or the draws come out otherwise."""
+    if parameter.ndim == 1:
+        parameter.fill_(1.0)
+        return
+    writes_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+    scale = 1 / math.sqrt(2 * spec.n_layers) if writes_residual else 1.0
+    parameter.normal_(0.0, spec.init_std * scale, generator=generator)

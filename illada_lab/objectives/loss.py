@@ -21,11 +21,18 @@ class Loss:
         value: what is minimised; for the bounds nats per token.
         n_predicted: positions that were predicted.
         n_tokens: positions that could have been.
+        n_averaged: what `value` is a mean over, as the weight of a batch among others; None: its tokens.
     """
 
     value: Float[Tensor, ""]
     n_predicted: int
     n_tokens: int
+    n_averaged: int | None = None
+
+    @property
+    def weight(self) -> int:
+        """Weight of this batch in a mean over several."""
+        return self.n_tokens if self.n_averaged is None else self.n_averaged
 
 
 @runtime_checkable

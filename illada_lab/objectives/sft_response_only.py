@@ -52,4 +52,4 @@ class ResponseOnly:
         is_masked = corrupted.is_masked
         ce = cross_entropy_at(predictor, corrupted.xt, batch.tokens, is_masked, batch.segment_ids)
         value = (nelbo(spread(ce, is_masked), is_masked, corrupted.weight) / n_response).mean()
-        return Loss(value=value, n_predicted=len(ce), n_tokens=int(n_response.sum()))
+        return Loss(value=value, n_predicted=len(ce), n_tokens=int(n_response.sum()), n_averaged=len(n_response))

@@ -1,24 +1,16 @@
-"""What happens around training steps: validation, checkpoints, guards, throughput, history."""
+"""What happens around training steps: history, validation, throughput."""
 
 import json
-import math
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 
-from illada_lab.training.checkpoint import LAST, save_atomically
 from illada_lab.training.machine import matmul_rate
 from illada_lab.training.module import DiffusionModule
-
-
-class TrainingStopped(RuntimeError):
-    """A guard stopped the run; the message says at which step and where the details are."""
 
 
 def is_due(step: int, every: int | None, n_steps: int) -> bool:
@@ -29,7 +21,8 @@ def is_due(step: int, every: int | None, n_steps: int) -> bool:
 class StepCallback(Callback):
     """A callback that acts after optimiser steps, not after micro-batches.
 
-    Subclasses write `after_step`; `step` counts from 1. The first micro-batch of the next step would show the same step again.
+    Subclasses write `after_step`; `step` counts from 1; `outputs` holds `loss` and `n_tokens` of the whole step, over all micro-batches
+    and processes, the same in each. The first micro-batch of the next step would show the same step again.
     """
 
     def __init__(self) -> None:
@@ -46,7 +39,7 @@ class StepCallback(Callback):
         if trainer.global_step > self._seen:
             self._seen = trainer.global_step
             assert isinstance(pl_module, DiffusionModule)
-            self.after_step(trainer, pl_module, outputs, self._seen)
+            self.after_step(trainer, pl_module, pl_module.last_step, self._seen)
 
     def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
         """What to do after optimiser step `step`."""
@@ -57,7 +50,7 @@ class History(StepCallback):
 
     Args:
         every: optimiser steps between two records of the training loss.
-        path: JSON file it is also written to at every validation, or None.
+        path: JSON file the first process also writes it to at every validation, or None.
     """
 
     def __init__(self, *, every: int = 10, path: Path | None = None) -> None:
@@ -75,7 +68,7 @@ class History(StepCallback):
         # The first step of a process is left out: it compiles.
         if self._before is not None:
             self.seconds += now - self._before
-            self.n_tokens += outputs["n_tokens"] * trainer.accumulate_grad_batches * trainer.world_size
+            self.n_tokens += outputs["n_tokens"]
         self._losses.append(float(outputs["loss"]))
         if is_due(step, self.every, trainer.max_steps):
             record = {
@@ -95,7 +88,7 @@ class History(StepCallback):
         self.validation.append({"step": step, "kinds": summary, "bins": bins})
         # Validation is not training time.
         self._before = None
-        if self.path is not None:
+        if self.path is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(json.dumps(self.to_dict()))
 
@@ -156,95 +149,6 @@ class Validation(StepCallback):
         module.observe(summary["all"]["nelbo_per_token"])
 
 
-class RollingCheckpoint(StepCallback):
-    """Save `last.ckpt` every so often and at the end; the one before stays as `previous.ckpt`.
-
-    Args:
-        folder: where they go.
-        every: optimiser steps between saves; None: at the end only.
-    """
-
-    def __init__(self, *, folder: Path, every: int | None) -> None:
-        super().__init__()
-        self.folder, self.every = folder, every
-
-    def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
-        """Save if due."""
-        if is_due(step, self.every, trainer.max_steps):
-            trainer.save_checkpoint(self.folder / LAST, weights_only=False)
-
-
-class LossGuard(StepCallback):
-    """Stops a run whose loss or gradient is no number, or whose loss has jumped and stayed up.
-
-    What led there is saved: step, loss, gradient norm, the samples of the batch.
-
-    Args:
-        path: JSON file for the details.
-        window: steps whose median a loss is compared with.
-        factor: a loss above this many times the median is a spike.
-        n_spikes: successive spikes that stop the run; a single one is normal at small t.
-
-    Source: our choice; LLaDA's run went to NaN once at 1.2T tokens (section on pre-training).
-    """
-
-    def __init__(self, *, path: Path, window: int = 100, factor: float = 4.0, n_spikes: int = 20) -> None:
-        super().__init__()
-        self.path, self.factor, self.n_spikes = path, factor, n_spikes
-        self.losses: deque[float] = deque(maxlen=window)
-        self.spikes = 0
-
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-        """Look at the gradient before it reaches the weights; clipping has seen its norm by the next hook only."""
-        for name, parameter in pl_module.named_parameters():
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-                self._stop(
-                    trainer, f"the gradient of {name} is not finite", trainer.global_step + 1, {"gradient_of": name}
-                )
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Remember the samples of the batch."""
-        self._index = batch.index.tolist()
-
-    def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
-        """Compare the loss with those before."""
-        loss = float(outputs["loss"])
-        if not math.isfinite(loss):
-            self._stop(trainer, f"the loss is {loss}", step, {"loss": loss})
-        is_full = len(self.losses) == self.losses.maxlen
-        median = sorted(self.losses)[len(self.losses) // 2] if self.losses else math.inf
-        if is_full and loss > self.factor * median:
-            self.spikes += 1
-            if self.spikes >= self.n_spikes:
-                self._stop(
-                    trainer, f"the loss is {loss:.3g}, {loss / median:.1f} times its median", step, {"loss": loss}
-                )
-        else:
-            self.spikes = 0
-            self.losses.append(loss)
-
-    def _stop(self, trainer: pl.Trainer, why: str, step: int, details: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        recent = list(self.losses)[-20:]
-        record = {"step": step, "why": why, "samples": self._index, "recent_losses": recent, **details}
-        self.path.write_text(json.dumps(record, indent=1))
-        raise TrainingStopped(
-            f"step = {step}; {why}; samples of the batch and recent losses are in {self.path}; "
-            "try a lower optim.lr or more lr.n_warmup_steps, and resume=auto from the last checkpoint"
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        return {"losses": list(self.losses), "spikes": self.spikes}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
-        self.losses.extend(state_dict["losses"])
-        self.spikes = state_dict["spikes"]
-
-
 class Throughput(StepCallback):
     """Logs tokens/s and MFU: arithmetic of the model over what the machine's matrix product was measured to do.
 
@@ -264,21 +168,13 @@ class Throughput(StepCallback):
         if self._since is None:
             self._since, self._tokens = time.perf_counter(), 0
             return
-        self._tokens += outputs["n_tokens"] * trainer.accumulate_grad_batches
+        self._tokens += outputs["n_tokens"]
         if step % self.every:
             return
         rate = self._tokens / (time.perf_counter() - self._since)
         if self._peak is None:
             self._peak = matmul_rate(module.device, "bf16" if "bf16" in str(trainer.precision) else "float32")
-        mfu = rate * module.predictor.spec.flops_per_token(self.length) / self._peak
+        mfu = rate * module.predictor.spec.flops_per_token(self.length) / (self._peak * trainer.world_size)
         for logger in trainer.loggers:
             logger.log_metrics({"tokens_per_second": rate, "mfu": mfu}, step)
         self._since = None
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, written aside and renamed, the one before kept."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """See `save_atomically`."""
-        save_atomically(checkpoint, Path(path))

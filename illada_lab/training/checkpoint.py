@@ -12,11 +12,14 @@ import torch
 from illada_lab.interop import checkpoint_folder, is_published, load_published
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.tokens import SpecialTokens
+from illada_lab.training import shards
+from illada_lab.training.materialise import part_like
 
 if TYPE_CHECKING:
     from illada_lab.data.tokenizer import Tokenizer
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+ABSENT = OSError("in another process")
 # What this package writes about a run; changes when a reader must behave differently.
 FORMAT = 1
 
@@ -50,39 +53,89 @@ def save_atomically(payload: dict[str, Any], path: Path) -> None:
         OSError: no space or no permission; what stood at `path` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".partial")
+    aside = partial_of(path)
     try:
         with open(aside, "wb") as file:
             torch.save(payload, file)
             file.flush()
             os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        aside.unlink(missing_ok=True)
+        # torch's writer turns a full disk into a RuntimeError of its own, with the system's error behind it.
+        cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__
+        raise cause if isinstance(cause, OSError) else error from error
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+    put_in_place(aside, path)
+
+
+class SaveFailed(OSError):
+    """A checkpoint could not be written; the one before is untouched."""
+
+
+def save_failed(path: Path, error: BaseException) -> SaveFailed:
+    """The one line about it, with the system's own words."""
+    failures = getattr(error, "failures", None)  # torch's CheckpointException: one per process
+    cause = next(iter(failures.values()))[0] if failures else error
+    return SaveFailed(
+        f"checkpoint = {path}; could not be written ({str(cause).splitlines()[0][:120]}); "
+        "the one saved before is untouched; make room, then resume=auto"
+    )
+
+
+def partial_of(path: Path) -> Path:
+    """Where a checkpoint is written before it takes its name."""
+    return path.with_name(path.name + ".partial")
+
+
+def put_in_place(aside: Path, path: Path) -> None:
+    """Give a finished checkpoint, file or folder, its name; what stood there becomes `previous.ckpt`.
+
+    Killed between two of its renamings, one good checkpoint stands at either name.
+    """
+    previous, oldest = path.with_name(PREVIOUS), path.with_name(PREVIOUS + ".old")
     if path.exists():
-        os.replace(path, path.with_name(PREVIOUS))
+        shards.clear(oldest)
+        if previous.exists():
+            os.replace(previous, oldest)
+        os.replace(path, previous)
     os.replace(aside, path)
+    shards.clear(oldest)
 
 
-def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint file of this package.
+def read_checkpoint(path: str | Path, *, has_optimiser: bool = True, is_mapped: bool = False) -> dict[str, Any]:
+    """Read a checkpoint of this package.
 
     Args:
-        path: the file, or a run's folder (its last good checkpoint).
-        map_location: where tensors go.
+        path: file, folder of shards, or a run's folder (its last good checkpoint).
+        has_optimiser: of shards, read the optimiser's state too.
+        is_mapped: of a file, read each tensor when it is used only; the file must stay as it is.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: the file is truncated, or holds something else.
     """
     file = find_checkpoint(path)
+    if shards.is_shards(file):
+        return _ours(shards.read_whole(file, has_optimiser=has_optimiser), file)
     try:
-        payload = torch.load(file, map_location=map_location, weights_only=True)
+        payload = torch.load(file, map_location="cpu", weights_only=True, mmap=is_mapped)
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
         raise ValueError(
             f"checkpoint = {file}; truncated or not a checkpoint ({str(error).splitlines()[0][:80]}); "
             f"{PREVIOUS} beside it is the one saved before, if it is there"
         ) from error
+    return _ours(payload, file)
+
+
+def read_about(path: str | Path) -> dict[str, Any]:
+    """A checkpoint without its tensors, where they are many: step, tokenizer, configuration; raises as `read_checkpoint`."""
+    file = find_checkpoint(path)
+    return _ours(shards.read_about(file), file) if shards.is_shards(file) else read_checkpoint(file, is_mapped=True)
+
+
+def _ours(payload: Any, file: Path) -> dict[str, Any]:
     if not isinstance(payload, dict) or "illada_lab" not in payload:
         raise ValueError(
             f"checkpoint = {file}; not written by illada_lab; the file last.ckpt of a run's checkpoints folder"
@@ -96,17 +149,17 @@ def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, An
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint file that `path` means: itself, or the last good one of a run's folder.
+    """The checkpoint, file or folder of shards, that `path` means: itself, or the last good one of a run's folder.
 
     Raises:
         FileNotFoundError: there is none.
     """
     path = Path(path)
-    if path.is_file():
+    if _is_checkpoint(path):
         return path
     for folder in (path, path / "checkpoints"):
         for name in (LAST, PREVIOUS):
-            if (folder / name).is_file():
+            if _is_checkpoint(folder / name):
                 return folder / name
     raise FileNotFoundError(f"checkpoint = {path}; no {LAST} there; a file, or the folder of a run that has saved one")
 
@@ -115,13 +168,17 @@ def find_resumable(run_dir: str | Path) -> Path | None:
     """The newest checkpoint of a run that can be read, or None: a damaged last one falls back to the one before."""
     folder = Path(run_dir) / "checkpoints"
     for name in (LAST, PREVIOUS):
-        if (folder / name).is_file():
+        if _is_checkpoint(folder / name):
             try:
-                read_checkpoint(folder / name)
+                read_about(folder / name)
             except ValueError:
                 continue
             return folder / name
     return None
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.is_file() or shards.is_shards(path)
 
 
 def predictor_state(payload: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -145,7 +202,7 @@ def load_predictor(path: str | Path, tokens: SpecialTokens | None = None) -> Mas
     """
     if is_published(path):
         return load_published(path, tokens)
-    return _predictor(read_checkpoint(path), find_checkpoint(path), tokens)
+    return _predictor(read_checkpoint(path, has_optimiser=False), find_checkpoint(path), tokens)
 
 
 def load_run(path: str | Path) -> LoadedRun:
@@ -158,7 +215,7 @@ def load_run(path: str | Path) -> LoadedRun:
 
     if is_published(path):
         return _published_run(checkpoint_folder(path))
-    payload = read_checkpoint(path)
+    payload = read_checkpoint(path, has_optimiser=False)
     about = payload["illada_lab"]
     return LoadedRun(
         predictor=_predictor(payload, find_checkpoint(path), None),
@@ -180,12 +237,12 @@ def _published_run(folder: Path) -> LoadedRun:
 
 
 def load_weights(predictor: MaskPredictor, payload: dict[str, Any], path: Path) -> None:
-    """Copy a checkpoint's weights into a predictor; every weight must find its place, at its shape.
+    """Copy a checkpoint's weights into a predictor, whole or sharded; every weight must find its place, at its shape.
 
     Raises:
         ValueError: it is a model of another family or size.
     """
-    state, own = predictor_state(payload), predictor.state_dict()
+    state, own = predictor_state(payload), dict(predictor.named_parameters())
     differing = sorted(set(state) ^ set(own)) or sorted(n for n in own if own[n].shape != state[n].shape)
     if differing:
         name = differing[0]
@@ -194,7 +251,9 @@ def load_weights(predictor: MaskPredictor, payload: dict[str, Any], path: Path) 
             f"checkpoint = {path}; a model of another family or size: {name} is {shapes[0]} there and {shapes[1]} here "
             f"({len(differing)} differ); compose the same model= and tokenizer"
         )
-    predictor.load_state_dict(state)
+    with torch.no_grad():
+        for name, place in own.items():
+            place.copy_(part_like(state[name], place))
 
 
 def _predictor(payload: dict[str, Any], path: Path, tokens: SpecialTokens | None) -> MaskPredictor:

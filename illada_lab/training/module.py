@@ -12,9 +12,12 @@ import illada_lab
 from illada_lab.data.batch import Batch
 from illada_lab.diffusion.randomness import RowRandom
 from illada_lab.models.mask_predictor import MaskPredictor
-from illada_lab.objectives.loss import Objective
+from illada_lab.objectives.loss import Loss, Objective
+from illada_lab.training import gradients
 from illada_lab.training.checkpoint import FORMAT
 from illada_lab.training.lr import WarmupConstantDecay
+from illada_lab.training.sharding import reshard
+from illada_lab.training.together import n_processes, sums
 from illada_lab.training.validation import FrozenMasks, ValidationResult
 
 
@@ -22,7 +25,7 @@ class DiffusionModule(pl.LightningModule):
     """One training run of one objective.
 
     Args:
-        predictor: the model.
+        predictor: the model; on the meta device if `placement` is given.
         objective: turns a batch into a loss.
         optim: predictor -> optimiser.
         lr: optimiser -> schedule.
@@ -30,6 +33,8 @@ class DiffusionModule(pl.LightningModule):
         validation: frozen masks to validate on, or None.
         max_norm: gradients are scaled down to this Euclidean norm; None: never.
         is_compiled: compile the predictor's parts (`torch.compile`); validation and sampling stay eager, their shapes change.
+        placement: called once with the predictor and the trainer, when processes and devices are there: spreads the model, gives it
+            weights, and returns what belongs into `about`.
         about: what the checkpoint tells of the run: config, tokenizer (plain data).
     """
 
@@ -44,6 +49,7 @@ class DiffusionModule(pl.LightningModule):
         validation: FrozenMasks | None = None,
         max_norm: float | None = 1.0,
         is_compiled: bool = False,
+        placement: Callable[[MaskPredictor, pl.Trainer], dict[str, Any]] | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -53,14 +59,39 @@ class DiffusionModule(pl.LightningModule):
         self.max_norm = max_norm
         self.last_validation: ValidationResult | None = None
         self.last_gradient_norm = 0.0
+        self.last_step: dict[str, Any] = {}
+        self._placement, self._is_placed = placement, False
+        self._step = StepSums()
+        self._norm: torch.Tensor | None = None
         if is_compiled:
             predictor.compile_parts()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """One loss; returns what callbacks want to know of it."""
+    def configure_model(self) -> None:
+        """Place the model; Lightning calls this as soon as there are processes and devices."""
+        if self._placement is not None and not self._is_placed:
+            self.about |= self._placement(self.predictor, self.trainer)
+            self._is_placed = True
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Loss of one micro-batch, weighed so that a step's gradient is that of the step's rows taken at once."""
         loss = self.objective(self.predictor, batch, RowRandom(self.seed, batch.index))
-        self.log("train/loss", loss.value.detach(), prog_bar=True)
-        return {"loss": loss.value, "n_tokens": loss.n_tokens, "index": batch.index}
+        share = self._step.add(loss, self.device)
+        return loss.value if share == 1.0 else loss.value * share
+
+    @property
+    def _n_copies(self) -> int:
+        """Processes that see the same rows, because they share layers (tensor parallelism)."""
+        replicas = getattr(self.trainer.strategy, "distributed_sampler_kwargs", {"num_replicas": 1})["num_replicas"]
+        return n_processes() // replicas
+
+    def measure_gradients(self) -> torch.Tensor:
+        """Finish the gradient of a step, once, and return its norm over all processes."""
+        if self._norm is None:
+            gradients.scale(self.predictor.parameters(), self._step.factor(self.trainer.accumulate_grad_batches))
+            self._norm = gradients.total_norm(self.predictor.parameters())
+            self.last_gradient_norm = float(self._norm)
+            self.last_step, self._step = self._step.result(self._n_copies), StepSums()
+        return self._norm
 
     def validate(self) -> ValidationResult | None:
         """Evaluate on the frozen masks and log the table; None where there are none."""
@@ -71,6 +102,7 @@ class DiffusionModule(pl.LightningModule):
         # Compiled layers would compile again for each of validation's many shapes.
         with torch.compiler.set_stance("force_eager"), self.trainer.precision_plugin.forward_context():
             result = self.validation.evaluate(self.predictor)
+        reshard(self.predictor)
         self.predictor.train(was_training)
         self.last_validation = result
         return result
@@ -82,9 +114,12 @@ class DiffusionModule(pl.LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
         """Clip to `max_norm` and log the norm before clipping: the first thing to look at when a loss jumps."""
-        norm = torch.nn.utils.clip_grad_norm_(self.predictor.parameters(), self.max_norm or torch.inf)
-        self.last_gradient_norm = float(norm)
+        norm = self.measure_gradients()
+        if self.max_norm is not None:
+            gradients.clip(self.predictor.parameters(), self.max_norm, norm)
         self.log("train/gradient_norm", norm)
+        self.log("train/loss", self.last_step["loss"], prog_bar=True)
+        self._norm = None
 
     def observe(self, loss: float) -> None:
         """Pass a validation loss to a schedule that waits for a plateau."""
@@ -101,3 +136,46 @@ class DiffusionModule(pl.LightningModule):
             "tokens": self.predictor.tokens.to_dict(),
             **self.about,
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Count micro-batches as this run does: another number of processes needs another number of them per step."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        n_batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        for counts in (progress["total"], progress["current"]):
+            n_open = counts["ready"] - counts["completed"]  # saved inside of a batch, by a callback
+            counts.update(ready=n_batches, started=n_batches, processed=n_batches, completed=n_batches - n_open)
+
+
+class StepSums:
+    """Sums over the micro-batches of a step and over all processes, and what follows from them for the gradient.
+
+    The loss of a step is the mean over its tokens. Lightning and DDP average over micro-batches and processes instead, which is the
+    same only where all have equally many tokens; so each loss is weighed by its share of a mean that the first micro-batch fixes, and
+    the gradient is put right when the step's number of tokens is known. With one micro-batch and one process nothing is multiplied.
+    """
+
+    def __init__(self) -> None:
+        self.loss = self.weight = self.n_tokens = 0.0
+        self._unit: float | None = None
+        self._n_batches = 0
+
+    def add(self, loss: Loss, device: torch.device) -> float:
+        """Take in a micro-batch; returns what its loss is to be multiplied by."""
+        weight = float(loss.weight)
+        # float64: the loss as the first process alone would see it, to the bit where it is alone.
+        total = sums([float(loss.value.detach()) * weight, weight, float(loss.n_tokens)], device)
+        self.loss, self.weight, self.n_tokens = self.loss + total[0], self.weight + total[1], self.n_tokens + total[2]
+        self._n_batches += 1
+        if self._unit is None:
+            self._unit = max(total[1] / n_processes(), 1.0)
+        return weight / self._unit
+
+    def factor(self, accumulate: int) -> float:
+        """What the averaged gradient is to be multiplied by."""
+        if self._n_batches < 2 or self._unit is None:
+            return 1.0
+        return n_processes() * self._unit * accumulate / max(self.weight, 1.0)
+
+    def result(self, n_copies: int) -> dict[str, Any]:
+        """Mean loss of the step and its number of tokens, each of which `n_copies` processes have counted."""
+        return {"loss": self.loss / max(self.weight, 1.0), "n_tokens": round(self.n_tokens / n_copies)}

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+
+from illada_lab.training.materialise import part_like
 
 # Quintic iteration of Jordan et al. 2024: steepest at zero, so that five rounds bring every singular value near one.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -40,6 +43,10 @@ class Muon(Optimizer):
 
     Why not that one: it orthogonalises in bf16 everywhere, which processors without bf16 units emulate (86 % of a toy step there),
     and one matrix at a time; here matrices of one shape are a single batch.
+
+    Of a sharded matrix (FSDP) the momentum is kept in parts, and the update is gathered whole in every process, one matrix after the
+    other, orthogonalised there, and cut again: the same update as in one process, at the price of that arithmetic in every process
+    and of one more gathering of the weights a step. At toy sizes that is nothing; at 8B prefer optim=adamw, the paper's.
 
     Args:
         params: matrices.
@@ -74,15 +81,31 @@ class Muon(Optimizer):
         for group in self.param_groups:
             alike: dict[tuple[torch.Size, torch.device], list[Tensor]] = defaultdict(list)
             for p in group["params"]:
-                if p.grad is not None:
+                if p.grad is not None and isinstance(p, DTensor):
+                    self._step_sharded(p, group)
+                elif p.grad is not None:
                     alike[p.shape, p.device].append(p)
             for (shape, _), parameters in alike.items():
                 # Nesterov: the gradient once more, mixed with the running mean that already holds it.
                 update = torch.stack([self._momentum(p, group["momentum"]) for p in parameters])
-                scale = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
+                scale = _scale(group["lr"], shape)
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
                 torch._foreach_add_(parameters, list(orthogonalise(update).unbind()), alpha=-scale)
         return loss
+
+    def _step_sharded(self, p: DTensor, group: dict[str, Any]) -> None:
+        """One matrix of which this process holds a part: momentum in parts, the rest on the whole."""
+        assert isinstance(p.grad, DTensor), "a sharded matrix has a sharded gradient"
+        state, part = self.state[p], p.grad.to_local()
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(p.grad)
+        mean = state["momentum_buffer"].to_local().lerp_(part, 1 - group["momentum"])
+        update = part.lerp(mean, group["momentum"])
+        whole = DTensor.from_local(
+            update, p.device_mesh, p.placements, run_check=False, shape=p.shape, stride=p.stride()
+        ).full_tensor()
+        p.mul_(1 - group["lr"] * group["weight_decay"])
+        p.add_(part_like(orthogonalise(whole[None])[0], p), alpha=-_scale(group["lr"], p.shape))
 
     def _momentum(self, p: Tensor, momentum: float) -> Tensor:
         assert p.grad is not None, "only parameters with a gradient come here"
@@ -91,3 +114,8 @@ class Muon(Optimizer):
             state["momentum_buffer"] = torch.zeros_like(p.grad)
         mean = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
         return p.grad.lerp(mean, momentum)
+
+
+def _scale(lr: float, shape: torch.Size) -> float:
+    """Learning rate of a matrix: taller ones move further."""
+    return lr * math.sqrt(max(1.0, shape[0] / shape[1]))

@@ -1,15 +1,17 @@
 """Optimisers: the paper's AdamW, and Muon for the hidden matrices."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from illada_lab.training.gradients import meshes
 from illada_lab.training.muon import Muon
 
 Betas = Sequence[float]
+Named = tuple[str, nn.Parameter]
 
 
 def adamw(
@@ -27,9 +29,7 @@ def adamw(
     Source: iLLaDA, pre-training recipe: AdamW, weight decay 0.1. Betas and "matrices only" are our choice: the field's usual
         ones, the paper gives none.
     """
-    return AdamW(
-        _decayed(predictor.named_parameters(), weight_decay), lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True
-    )
+    return _adamw(predictor.named_parameters(), lr=lr, weight_decay=weight_decay, betas=betas, eps=eps)
 
 
 def muon(
@@ -62,7 +62,7 @@ def muon(
         (hidden if is_hidden else rest).append((name, parameter))
     return MuonAdamW(
         Muon([p for _, p in hidden], lr=lr, momentum=momentum, weight_decay=weight_decay),
-        AdamW(_decayed(rest, weight_decay), lr=adamw_lr, betas=(betas[0], betas[1]), eps=eps, fused=True),
+        _adamw(rest, lr=adamw_lr, weight_decay=weight_decay, betas=betas, eps=eps),
     )
 
 
@@ -75,9 +75,9 @@ class MuonAdamW(Optimizer):
     """
 
     def __init__(self, muon: Optimizer, adamw: Optimizer) -> None:
-        self.parts = (muon, adamw)
+        self.named_parts = {"muon": muon, "adamw": adamw}
         # The groups are the parts' own dictionaries: a schedule that writes a learning rate here writes it there.
-        super().__init__([group for part in self.parts for group in part.param_groups], defaults={})
+        super().__init__([group for part in self.named_parts.values() for group in part.param_groups], defaults={})
 
     def step(self, closure: Any = None) -> Any:
         """One step of both."""
@@ -85,23 +85,37 @@ class MuonAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part in self.parts:
+        for part in self.named_parts.values():
             part.step()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
         """State of both parts."""
-        return {"muon": self.parts[0].state_dict(), "adamw": self.parts[1].state_dict()}
+        return {name: part.state_dict() for name, part in self.named_parts.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore both parts."""
-        for part, key in zip(self.parts, ("muon", "adamw"), strict=True):
-            part.load_state_dict(state_dict[key])
+        for name, part in self.named_parts.items():
+            part.load_state_dict(state_dict[name])
         # Loading made new group dictionaries; show those.
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+        self.param_groups = [group for part in self.named_parts.values() for group in part.param_groups]
 
 
-def _decayed(named: Any, weight_decay: float) -> list[dict[str, Any]]:
+def _adamw(named: Iterable[Named], *, lr: float, weight_decay: float, betas: Betas, eps: float) -> AdamW:
+    """AdamW in one kernel for all parameters; with tensor parallelism they lie on two meshes, which no kernel takes at once."""
+    named = list(named)
+    is_fused = len(meshes(p for _, p in named)) < 2
+    return AdamW(
+        _decayed(named, weight_decay),
+        lr=lr,
+        betas=(betas[0], betas[1]),
+        eps=eps,
+        fused=is_fused,
+        foreach=None if is_fused else False,
+    )
+
+
+def _decayed(named: Iterable[Named], weight_decay: float) -> list[dict[str, Any]]:
     """Two groups: matrices with weight decay, the others without; empty groups are left out."""
     matrices, others = [], []
     for _, parameter in named:

@@ -11,6 +11,7 @@ from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.samplers import FixedLength
 from illada_lab.training.callbacks import StepCallback, is_due
 from illada_lab.training.module import DiffusionModule
+from illada_lab.training.sharding import is_sharded, reshard
 
 
 class Samples(StepCallback):
@@ -40,7 +41,10 @@ class Samples(StepCallback):
     def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
         """Sample if due."""
         predictor = module.predictor
-        if not is_due(step, self.every, trainer.max_steps) or predictor.spec.is_causal or not trainer.is_global_zero:
+        if not is_due(step, self.every, trainer.max_steps) or predictor.spec.is_causal:
+            return
+        # Of a sharded model every process holds a part, and all have to take part.
+        if not trainer.is_global_zero and not is_sharded(predictor):
             return
         prompt = torch.tensor([[self.opening]], device=module.device)
         was_training = predictor.training
@@ -48,7 +52,10 @@ class Samples(StepCallback):
         # As in validation: compiled layers would compile again for each new shape.
         with torch.compiler.set_stance("force_eager"), trainer.precision_plugin.forward_context():
             out = self.sampler.sample(predictor, prompt, generator=torch.Generator().manual_seed(self.seed))
+        reshard(predictor)
         predictor.train(was_training)
+        if not trainer.is_global_zero:
+            return
         text = self.tokenizer.decode(out.tokens[0, 1:].tolist(), skip_special=False)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "text": text}, ensure_ascii=False) + "\n")

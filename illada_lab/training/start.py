@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from illada_lab.interop import checkpoint_folder, is_published, load_published_into, published_tokens
 from illada_lab.models.mask_predictor import MaskPredictor
-from illada_lab.training.checkpoint import find_checkpoint, load_predictor, load_weights, read_checkpoint
+from illada_lab.training import shards
+from illada_lab.training.checkpoint import find_checkpoint, load_predictor, load_weights, read_about, read_checkpoint
 
 if TYPE_CHECKING:
     from illada_lab.data.tokenizer import Tokenizer
@@ -16,7 +17,7 @@ def load_start(predictor: MaskPredictor, path: str | Path) -> None:
 
     Args:
         predictor: of the same sizes.
-        path: run, checkpoint file, published folder or hub id.
+        path: run, checkpoint (file, or folder of shards), published folder or hub id. Each process reads what it holds.
 
     Raises:
         FileNotFoundError, ValueError: see `load_published_into` and `load_weights`.
@@ -24,11 +25,15 @@ def load_start(predictor: MaskPredictor, path: str | Path) -> None:
     if is_published(path):
         load_published_into(predictor, path)
         return
-    payload = read_checkpoint(path)
+    checkpoint = find_checkpoint(path)
+    if shards.is_shards(checkpoint):
+        shards.read_into(checkpoint, {f"predictor.{name}": p for name, p in predictor.named_parameters()}, None, {})
+        return
+    payload = read_checkpoint(checkpoint, is_mapped=True)
     if "lora" in payload["illada_lab"]:
         whole = load_predictor(path).state_dict()
         payload["state_dict"] = {f"predictor.{name}": weight for name, weight in whole.items()}
-    load_weights(predictor, payload, find_checkpoint(path))
+    load_weights(predictor, payload, checkpoint)
 
 
 def start_tokenizer(path: str | Path) -> "Tokenizer":
@@ -37,7 +42,7 @@ def start_tokenizer(path: str | Path) -> "Tokenizer":
     from illada_lab.data.tokenizer import Tokenizer
 
     if not is_published(path):
-        return Tokenizer.from_dict(read_checkpoint(path)["illada_lab"]["tokenizer"])
+        return Tokenizer.from_dict(read_about(path)["illada_lab"]["tokenizer"])
     folder = checkpoint_folder(path)
     roles = {role: token for role, token in published_tokens(folder).to_dict().items() if token is not None}
     return pretrained(str(folder), **roles)

@@ -13,7 +13,7 @@ def test_weight_decay_is_on_matrices_only():
 def test_muon_takes_the_matrices_inside_the_layers():
     predictor = small_predictor(is_tied=False)
     optimizer = muon(predictor, lr=0.02, adamw_lr=3e-3)
-    hidden = {id(p) for p in optimizer.parts[0].param_groups[0]["params"]}
+    hidden = {id(p) for p in optimizer.named_parts["muon"].param_groups[0]["params"]}
     expected = {id(p) for n, p in predictor.named_parameters() if n.startswith("layers.") and p.ndim == 2}
     assert hidden == expected and len(hidden) == 14
     everything = [id(p) for group in optimizer.param_groups for p in group["params"]]

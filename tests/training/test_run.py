@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from illada_lab.config import check, compose
-from illada_lab.training.callbacks import LossGuard, TrainingStopped
 from illada_lab.training.checkpoint import load_run, read_checkpoint
+from illada_lab.training.guard import LossGuard, TrainingStopped
 from illada_lab.training.module import DiffusionModule
 from illada_lab.training.run import train
 

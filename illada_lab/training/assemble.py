@@ -1,0 +1,165 @@
+"""The parts of a run, put together: model, module, callbacks, Lightning's Trainer."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from omegaconf import DictConfig
+
+from illada_lab.config import build, build_all, to_plain
+from illada_lab.data.datamodule import DataModule
+from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.training import callbacks as cb
+from illada_lab.training.adapters import Adapters, add_adapters
+from illada_lab.training.guard import LossGuard
+from illada_lab.training.module import DiffusionModule
+from illada_lab.training.placement import Placement, from_seed, from_trained, to_be_loaded
+from illada_lab.training.progress import LiveProgress
+from illada_lab.training.samples import Samples
+from illada_lab.training.saving import AtomicCheckpointIO, RollingCheckpoint
+from illada_lab.training.settings import Resolved, TrainerSettings
+from illada_lab.training.strategy import make_strategy
+from illada_lab.training.validation import FrozenMasks
+
+# Length of the samples written during training: a few sentences.
+SAMPLE_TOKENS = 48
+
+
+def build_predictor(config: DictConfig, data: DataModule) -> MaskPredictor:
+    """The model without weights (on the meta device), for the tokenizer and rows of the data.
+
+    Raises:
+        ValueError: sizes that do not fit the data.
+    """
+    tokenizer = data.tokenizer
+    assert tokenizer is not None, "prepare() comes first"
+    sizes: dict[str, Any] = {"tokens": tokenizer.tokens}
+    if config.model.vocab_size is None:
+        sizes["vocab_size"] = tokenizer.vocab_size
+    elif config.model.vocab_size < tokenizer.vocab_size:
+        raise ValueError(
+            f"model.vocab_size = {config.model.vocab_size}; the tokenizer has {tokenizer.vocab_size} tokens; null, or as many"
+        )
+    with torch.device("meta"):
+        predictor = build(config.model, **sizes)
+    if data.length > predictor.spec.max_length:
+        raise ValueError(
+            f"data.length = {data.length}; longer than model.max_length; at most {predictor.spec.max_length}"
+        )
+    # Before it has weights this costs nothing.
+    return build(config.lora).cast_base(predictor) if config.get("lora") is not None else predictor
+
+
+def build_module(
+    config: DictConfig, data: DataModule, settings: TrainerSettings, here: Resolved, checkpoint: Path | None
+) -> DiffusionModule:
+    """Model, objective, optimiser, schedule and validation; the model gets its weights when the devices are there."""
+    pl.seed_everything(config.seed, verbose=False)
+    predictor, tokenizer = build_predictor(config, data), data.tokenizer
+    assert tokenizer is not None, "prepare() comes first"
+    if problem := _undivided(predictor, settings.tensor_parallel):
+        raise ValueError(problem)
+    predictor.use_attention(settings.attention)
+    is_adapted = config.get("lora") is not None
+    if checkpoint is not None and not is_adapted:
+        start = to_be_loaded
+    else:  # a checkpoint of adapters does not hold their base
+        start = from_seed(config.seed) if config.init_from is None else from_trained(config.init_from)
+    documents, bos = data.validation_documents(), tokenizer.tokens.bos
+    has_bos = data.adds_bos or any(d["ids"][0] == bos for d in documents)
+    return DiffusionModule(
+        predictor=predictor,
+        objective=build(config.objective),
+        optim=build(config.optim),
+        lr=build(config.lr),
+        seed=config.seed,
+        validation=FrozenMasks(documents, bos=bos if has_bos else None, n_draws=settings.n_validation_draws),
+        max_norm=settings.max_norm,
+        is_compiled=here.is_compiled,
+        placement=Placement(
+            start=start,
+            adapt=partial(add_adapters, config=config) if is_adapted else None,
+            recomputed=settings.activation_checkpointing,
+            is_bf16=here.is_bf16,
+        ),
+        about={"config": to_plain(config), "tokenizer": tokenizer.to_dict()},
+    )
+
+
+def build_trainer(
+    config: DictConfig, data: DataModule, settings: TrainerSettings, here: Resolved, module: DiffusionModule
+) -> tuple[pl.Trainer, cb.History]:
+    """Lightning's Trainer with our callbacks, and the history that it is going to write."""
+    history = cb.History(every=settings.log_every, path=Path(config.run_dir) / "history.json")
+    files = AtomicCheckpointIO()
+    plugins: list[Any] = [] if settings.is_sharded else [files]
+    if SLURMEnvironment.detect():
+        # Its own saving on a signal would write another file, of which `resume` knows nothing.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    trainer = pl.Trainer(
+        max_steps=settings.max_steps,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.n_nodes,
+        strategy=make_strategy(settings),
+        precision=here.precision,  # type: ignore[arg-type]
+        accumulate_grad_batches=here.accumulate,
+        logger=build_all(config.logger),
+        log_every_n_steps=settings.log_every,
+        callbacks=_callbacks(config, data, settings, module, history, files),
+        plugins=plugins,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+    return trainer, history
+
+
+def _callbacks(
+    config: DictConfig,
+    data: DataModule,
+    settings: TrainerSettings,
+    module: DiffusionModule,
+    history: cb.History,
+    files: AtomicCheckpointIO,
+) -> list[pl.Callback]:
+    """In the order in which they act: guard, record, validate, sample, save, show."""
+    run_dir, predictor = Path(config.run_dir), module.predictor
+    assert data.tokenizer is not None, "prepare() comes first"
+    found: list[pl.Callback] = []
+    if settings.ema_decay is not None:
+        from lightning.pytorch.callbacks import EMAWeightAveraging
+
+        found.append(EMAWeightAveraging(decay=settings.ema_decay))
+    if config.get("lora") is not None:
+        found.append(Adapters(seed=config.seed))
+    return found + [
+        LossGuard(path=run_dir / "stopped.json"),
+        history,
+        cb.Validation(every=settings.validate_every, history=history),
+        cb.Throughput(length=data.length),
+        Samples(
+            path=run_dir / "samples.jsonl",
+            tokenizer=data.tokenizer,
+            length=min(SAMPLE_TOKENS, predictor.spec.max_length - 1),
+            opening=predictor.tokens.opening(data.adds_bos),
+            every=settings.validate_every,
+            seed=config.seed,
+        ),
+        RollingCheckpoint(folder=run_dir / "checkpoints", every=settings.save_every, files=files),
+        LiveProgress(history=history, title=config.name),
+    ]
+
+
+def _undivided(predictor: MaskPredictor, n: int) -> str | None:
+    """Why layers cannot be shared by `n` devices; None where they can."""
+    spec = predictor.spec
+    for name, size in (("n_heads", spec.n_heads), ("n_kv_heads", spec.n_kv_heads), ("d_ffn", spec.d_ffn)):
+        if size % n:
+            return f"trainer.tensor_parallel = {n}; must divide model.{name} = {size}; 1, or a divisor"
+    return None

@@ -1,0 +1,130 @@
+"""When a run saves: every so often, at the end, and when it is told to make room."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from illada_lab.training.callbacks import StepCallback, is_due
+from illada_lab.training.checkpoint import ABSENT, LAST, read_checkpoint, save_atomically, save_failed
+from illada_lab.training.module import DiffusionModule
+from illada_lab.training.together import any_of
+
+
+class Preempted(SystemExit):
+    """The run was told to stop, has saved, and has stopped; `resume=auto` goes on. Exit status 128 + signal, as shells count."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, written aside and renamed, the one before kept.
+
+    An error of the disk is kept for `RollingCheckpoint`, which tells the other processes: raised here, it would leave them waiting.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: OSError | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """See `save_atomically`."""
+        try:
+            save_atomically(checkpoint, Path(path))
+        except OSError as error:
+            self.error = error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """A checkpoint of one file, or a sharded one put together."""
+        return read_checkpoint(path)
+
+
+class RollingCheckpoint(StepCallback):
+    """Save `last.ckpt` every so often, at the end, and on SIGTERM; the one before stays as `previous.ckpt`.
+
+    SIGTERM (under SLURM also SIGUSR1 and SIGUSR2) to any process of a run makes all of them finish the step, save, and stop: with
+    `Preempted`, or by the handler that a job launcher had installed, which may queue the job again.
+
+    Args:
+        folder: where they go.
+        every: optimiser steps between saves; None: at the end only.
+        files: what writes them where a run is not sharded.
+
+    Raises:
+        SaveFailed: in every process, if one could not write.
+        Preempted: see above.
+    """
+
+    def __init__(self, *, folder: Path, every: int | None, files: AtomicCheckpointIO) -> None:
+        super().__init__()
+        self.folder, self.every, self.files = folder, every, files
+        self.signal = 0
+        self._handlers: dict[int, Any] = {}
+        self._process = os.getpid()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Remember who listens before Lightning and we do."""
+        signals = [signal.SIGTERM]
+        if "SLURM_JOB_ID" in os.environ:
+            signals += [signal.SIGUSR1, signal.SIGUSR2]
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.getsignal(number) for number in signals}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen."""
+        super().on_train_start(trainer, pl_module)
+        self._process = os.getpid()
+        for number in self._handlers:
+            signal.signal(number, self._on_signal)
+
+    def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
+        """Save if due; stop if told to, or if the last checkpoint could not be written."""
+        saving_error = getattr(trainer.strategy, "saving_error", lambda: None)()
+        is_told, has_failed = any_of([bool(self.signal), saving_error is not None], module.device)
+        if has_failed:
+            self._finish(trainer)
+        if is_told or is_due(step, self.every, trainer.max_steps):
+            trainer.save_checkpoint(self.folder / LAST, weights_only=False)
+            if any(any_of([self.files.error is not None], module.device)):
+                raise save_failed(self.folder / LAST, self.files.error or ABSENT)
+        if is_told or step == trainer.max_steps:
+            self._finish(trainer)
+        if is_told:
+            self._stop(trainer, step)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Listen no more."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        self._handlers = {}
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """As above."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if os.getpid() == self._process:
+            self.signal = number
+        else:  # a process that builds batches has inherited this
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    @staticmethod
+    def _finish(trainer: pl.Trainer) -> None:
+        """Wait for a checkpoint that is being written in the background."""
+        getattr(trainer.strategy, "finish_saving", lambda: None)()
+
+    def _stop(self, trainer: pl.Trainer, step: int) -> None:
+        number = self.signal or signal.SIGTERM
+        if trainer.is_global_zero:
+            name = signal.Signals(number).name
+            print(
+                f"stopped by {name} after step {step}; saved in {self.folder / LAST}; resume=auto goes on", flush=True
+            )
+        handler = self._handlers.get(number)
+        if self.signal and callable(handler):
+            handler(number, None)  # submitit's queues the job again and ends the process
+        # One process speaks for all: a launcher that sees another fail would kill this one.
+        raise Preempted(128 + number if trainer.is_global_zero else 0)

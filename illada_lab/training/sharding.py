@@ -1,0 +1,114 @@
+"""Sharded training: fully sharded parameters (FSDP2), tensor parallelism, and layers that are computed again in the backward pass."""
+
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from illada_lab.models.mask_predictor import MaskPredictor
+
+Recomputed = int | Literal["ops"] | None
+# What callers use of a predictor beside `forward`: FSDP gathers parameters before these. The head comes after one of them and finds its
+# weight still gathered (see `shard`); were it a call of its own, its gradient would be sent apart from the embedding's.
+CALLS = ("hidden", "hidden_packed", "hidden_window")
+HEADS_AXIS = 1  # of queries and keys [B, heads, L, E]
+
+
+def shard(predictor: MaskPredictor, mesh: DeviceMesh, *, is_bf16: bool) -> None:
+    """Spread a model's parameters over the devices of a mesh; do it on the meta device, before there are weights.
+
+    Each layer is a unit that is gathered when it is needed; what is outside of the layers (embedding, last norm, head) is one more.
+    Parameters, gradients and the optimiser's state stay in float32. With `is_bf16` a layer's parameters travel and compute in bf16
+    (half the traffic); the rest is gathered in float32, because under autocast the residual stream starts there in float32.
+
+    Args:
+        predictor: on the meta device.
+        mesh: its axes are called data_parallel and tensor_parallel; the second may be 1.
+        is_bf16: see above.
+
+    Source: our choice, after the order of torchtitan: tensor parallelism first, then sharding over what is left.
+    """
+    if mesh["tensor_parallel"].size() > 1:
+        _split_layers(predictor, mesh["tensor_parallel"])
+    data = mesh["data_parallel"]
+    # Casting inputs would round the rotary table to bf16; autocast knows what to cast.
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if is_bf16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    for layer in predictor.layers:
+        fully_shard(layer, mesh=data, mp_policy=policy)
+    # Kept gathered between `hidden` and the loss, which needs the head outside of `forward`, and until the backward pass.
+    fully_shard(predictor, mesh=data, reshard_after_forward=False)
+    for name in CALLS:
+        register_fsdp_forward_method(predictor, name)
+
+
+def is_sharded(predictor: nn.Module) -> bool:
+    """Whether a model is spread over devices."""
+    return isinstance(predictor, FSDPModule)
+
+
+def reshard(predictor: nn.Module) -> None:
+    """Let go of what a pass without a backward pass has left gathered."""
+    if isinstance(predictor, FSDPModule):
+        predictor.reshard()
+
+
+def _split_layers(predictor: MaskPredictor, mesh: DeviceMesh) -> None:
+    """Each device holds some heads and some of the inner width of SwiGLU; embedding, norms and head are whole on each."""
+    plan: dict[str, Any] = {
+        "self_attn.q_proj": ColwiseParallel(),
+        "self_attn.k_proj": ColwiseParallel(),
+        "self_attn.v_proj": ColwiseParallel(),
+        "self_attn.o_proj": RowwiseParallel(),
+        "mlp.gate_proj": ColwiseParallel(),
+        "mlp.up_proj": ColwiseParallel(),
+        "mlp.down_proj": RowwiseParallel(),
+    }
+    if predictor.spec.has_qk_norm:
+        # One weight for all heads: its gradient is the sum over the devices that hold them.
+        norm = SequenceParallel(sequence_dim=HEADS_AXIS, use_local_output=True)
+        plan |= {"self_attn.q_norm": norm, "self_attn.k_norm": norm}
+    for layer in predictor.layers:
+        parallelize_module(layer, mesh, plan)
+
+
+def recompute(predictor: MaskPredictor, which: Recomputed) -> None:
+    """Trade arithmetic for memory: activations of layers are dropped and computed again in the backward pass.
+
+    Args:
+        predictor: before sharding and compiling.
+        which: None: nothing; k: all inside every k-th layer (1: every layer); "ops": in every layer all but the outcome of attention
+            and of every second matrix product.
+
+    Source: selective recomputation as in Korthikanti et al. 2022; "every second product" is torchtitan's choice.
+    """
+    if which is None:
+        return
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # a layer draws nothing
+    if which == "ops":
+        options["context_fn"] = lambda: create_selective_checkpoint_contexts(_Keep())
+    for number, layer in enumerate(predictor.layers):
+        if which == "ops" or number % which == 0:
+            layer.forward = partial(checkpoint, layer.forward, **options)
+
+
+class _Keep:
+    """Which outcomes are kept, in the forward pass and, counted alike, in its repetition."""
+
+    def __init__(self) -> None:
+        self.n_products = {False: 0, True: 0}
+
+    def __call__(self, context: Any, op: Any, *args: Tensor, **kwargs: Any) -> CheckpointPolicy:
+        if "attention" in str(op):
+            return CheckpointPolicy.MUST_SAVE
+        if op in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+            self.n_products[context.is_recompute] += 1
+            if self.n_products[context.is_recompute] % 2:
+                return CheckpointPolicy.MUST_SAVE
+        return CheckpointPolicy.PREFER_RECOMPUTE
