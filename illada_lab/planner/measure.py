@@ -112,7 +112,7 @@ def _train(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-        ).fit(module, DataLoader(batches, batch_size=None))
+        ).fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
 
 
 def _batch(i: int, n_rows: int, length: int, vocab_size: int) -> Batch:
