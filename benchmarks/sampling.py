@@ -273,6 +273,10 @@ def toy_tables(folder: Path, rounds: int, n_questions: int) -> dict[str, list[di
         Variant(
             f"variable length, dual cache, threshold {THRESHOLD}", ours(transfer=accept, cache="dual"), len(prompts)
         ),
+        # What an answer of a few steps loses to stale keys it gets back by a full pass at every second step.
+        Variant(
+            "the same, refreshed every 2 steps", ours(transfer=accept, cache="dual", refresh_every=2), len(prompts)
+        ),
     ]
     outputs = take_turns(variants, rounds)
     table = rows_of(variants, outputs)

@@ -113,7 +113,7 @@ def quota_steps(
     return n_steps // n_blocks
 
 
-@torch.no_grad()
+@torch.inference_mode()  # the canvas was made outside of it and stays an ordinary tensor
 def fill_window(
     asker: Asker,
     canvas: Canvas,
