@@ -46,7 +46,7 @@ def checkpoint(tmp_path_factory):
 
 def measure(folder, way) -> tuple[int, int]:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), way], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", PROGRAM, str(folder), way], capture_output=True, text=True, timeout=900, check=True
     )
     return tuple(json.loads(done.stdout))
 
