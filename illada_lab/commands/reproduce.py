@@ -9,7 +9,9 @@ def run(config: DictConfig) -> int:
     """Run it and print where the report is."""
     from illada_lab.experiments.reproduce import reproduce
     from illada_lab.report.tables import print_rows
+    from illada_lab.training.allocator import keep_freed_memory
 
+    keep_freed_memory()
     results, report = reproduce(config)
     for table in results["tables"]:
         print(f"\n{table['title']}")

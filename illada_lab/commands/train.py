@@ -5,8 +5,10 @@ from omegaconf import DictConfig
 
 def run(config: DictConfig) -> int:
     """Train and say where the checkpoint is and how good it is."""
+    from illada_lab.training.allocator import keep_freed_memory
     from illada_lab.training.run import train
 
+    keep_freed_memory()  # here and not in `train`: a notebook or a test goes on to other things and wants its memory back
     done = train(config)
     kinds = done.history["validation"][-1]["kinds"] if done.history["validation"] else {}
     for kind, row in kinds.items():

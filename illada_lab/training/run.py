@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 
 from illada_lab.config import build, to_plain
 from illada_lab.manifest import manifest
-from illada_lab.training.allocator import keep_freed_memory
 from illada_lab.training.checkpoint import LAST, find_checkpoint, find_resumable, read_about
 from illada_lab.training.settings import Resolved, TrainerSettings, resolve
 from illada_lab.training.start import start_tokenizer
@@ -75,8 +74,6 @@ def train(config: DictConfig) -> TrainedRun:
     data = _prepare(config, checkpoint)
     settings: TrainerSettings = build(config.trainer)
     here = resolve(settings, batch_size=data.batch_size, micro_batch_size=data.micro_batch_size)
-    if here.device.type == "cpu":
-        keep_freed_memory()
     module = assemble.build_module(config, data, settings, here, checkpoint)
     about = {
         **manifest(seed=config.seed, scale=config.scale.name),
