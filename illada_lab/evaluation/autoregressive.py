@@ -9,6 +9,7 @@ from torch import Tensor
 
 from illada_lab.evaluation.masked import Pair, looks_back, token_budget
 from illada_lab.models.cache import Cache, LayerCache
+from illada_lab.models.kernels import Dense
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.models.rope import rotary_table
 from illada_lab.samplers.canvas import Canvas
@@ -167,7 +168,7 @@ class _Reader:
         visible = (columns <= positions[:, None]) & known[:, None] | (columns == positions[:, None])
         h = predictor.embed_tokens(x)
         for layer, kept in zip(predictor.layers, self.cache.layers, strict=True):
-            h = layer(h, table, visible[:, None], kept, start)
+            h = layer(h, table, Dense(visible[:, None]), kept, start)
         self.n_read = stop
         return predictor.head(predictor.norm(h[:, -1]))
 
