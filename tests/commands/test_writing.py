@@ -105,7 +105,7 @@ def test_chat_answers_line_by_line(models, capsys, monkeypatch):
     assert main(["chat", models["instruct"], "--json", "sampler=variable_length", "sampler.max_length=16"]) == 0
     lines = [json.loads(line) for line in said(capsys)[0].splitlines()]
     assert [line["question"] for line in lines] == ["where does ada live ?", "who is zzz ?"]
-    assert lines[0]["nfe"] >= 16 and "answer" in lines[0] and "not a word" in lines[1]["error"]
+    assert lines[0]["nfe"] in (8, 16) and "answer" in lines[0] and "not a word" in lines[1]["error"]
 
 
 def test_chat_as_a_person_sees_it(models, capsys, monkeypatch):

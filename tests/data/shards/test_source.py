@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ class Rank:
     """What the loader asks a trainer."""
 
     def __init__(self, rank: int, world_size: int) -> None:
-        self.global_rank, self.world_size = rank, world_size
+        self.strategy = SimpleNamespace(distributed_sampler_kwargs={"num_replicas": world_size, "rank": rank})
 
 
 def test_ranks_share_the_batches_of_one_and_resume_at_another_world_size(folders):
