@@ -21,7 +21,7 @@
 
 # %% tags=["parameters"]
 scale = "toy"
-seed = 1  # of the models; at toy scale seed 0 has not learnt to copy every class of words in its time
+seed = 1  # of the models
 runs_dir = "../runs"
 
 # %%

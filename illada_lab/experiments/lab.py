@@ -129,6 +129,8 @@ def _differing(one: dict[str, Any], other: dict[str, Any], path: Sequence[str] =
         if isinstance(a, dict) and isinstance(b, dict):
             if found := _differing(a, b, (*path, key)):
                 return found
+        elif key == "_target_" and str(a).rpartition(".")[2] == str(b).rpartition(".")[2]:
+            continue  # the same class, moved
         elif a != b and (key in one) == (key in other):
             return ".".join((*path, key))
     return None
