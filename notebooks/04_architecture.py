@@ -37,7 +37,7 @@ import torch
 from illada_lab.config import build, compose
 from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.recipes import multi_head_ffn
-from illada_lab.models.attention import attend
+from illada_lab.models.kernels import Dense
 from illada_lab.objectives import RandomCut
 from illada_lab.report.plots import COLOURS, lines, use_style
 from illada_lab.tokens import ILLADA
@@ -87,7 +87,7 @@ def wider(model):
 # %%
 generator = torch.Generator().manual_seed(0)
 q, k, v = (torch.randn(2, heads, 9, 8, generator=generator) for heads in (4, 2, 2))
-assert torch.allclose(grouped(q, k, v), attend(q, k, v), atol=1e-5)
+assert torch.allclose(grouped(q, k, v), Dense()(q, k, v), atol=1e-5)
 illada, llada = (compose([f"model={name}"]).model for name in ("illada_8b", "llada_8b"))
 assert wider(illada) == multi_head_ffn(illada) == llada.d_ffn == 12_288
 print(f"iLLaDA's size with 32 key/value heads: inner width {wider(illada):,}, which is LLaDA's")

@@ -24,7 +24,7 @@ PLANNED: dict[str, tuple[str, ...]] = {
     "small": TEXT,
     "100m": TEXT,
     "1b": (*TEXT, "trainer.devices=8"),
-    "8b": ("trainer.devices=512",),
+    "8b": ("trainer.devices=8", "trainer.n_nodes=64"),
 }
 HEAD = ("scale", "", "parameters", "rows x length", "tokens", "memory per device", "on", "time")
 
