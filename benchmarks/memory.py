@@ -49,9 +49,9 @@ def measure(shape: dict[str, Any]) -> dict[str, Any]:
     from illada_lab.models import MaskPredictor, ModelSpec
     from illada_lab.planner import Step, in_proportion, rehearse
     from illada_lab.planner.measure import measured_steps
-    from illada_lab.planner.recompute import recompute
     from illada_lab.tokens import ILLADA
     from illada_lab.training.optim import adamw, muon
+    from illada_lab.training.sharding import recompute
 
     optims = {ADAMW: partial(adamw, lr=1e-3), MUON: partial(muon, lr=1e-3, adamw_lr=1e-3)}
     sizes = in_proportion(shape["d_model"], vocab_size=shape["vocab_size"], length=shape["length"])

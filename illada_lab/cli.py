@@ -72,7 +72,7 @@ EXAMPLES = {
     "config": ("illada-lab config scale=8b", "illada-lab config experiment=sft scale=toy"),
     "plan": (
         "illada-lab plan scale=toy",
-        "illada-lab plan scale=8b device=h200 trainer=fsdp trainer.devices=64",
+        "illada-lab plan scale=8b device=h200 trainer.devices=64",
         "illada-lab plan scale=1b data=hub data.path=owner/name plan.mfu=0.5 plan.n_tokens=20e9 --json",
     ),
     "doctor": ("illada-lab doctor", "illada-lab doctor scale=1b --json"),

@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 from illada_lab.config import build
 from illada_lab.models import MaskPredictor, ModelSpec
 from illada_lab.planner.devices import Device
-from illada_lab.planner.recompute import Recomputed
 from illada_lab.planner.settings import PlanSettings
 from illada_lab.planner.size import model_spec
+from illada_lab.training.sharding import Recomputed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 from illada_lab.models import MaskPredictor, ModelSpec
 from illada_lab.objectives import cross_entropy_at
 from illada_lab.planner.ledger import ExpectedCount, Ledger
-from illada_lab.planner.recompute import Recomputed, recompute
 from illada_lab.tokens import ILLADA
+from illada_lab.training.sharding import Recomputed, recompute
 
 WEIGHTS, GRADIENTS, OPTIMISER = "weights", "gradients", "optimiser"
 ACTIVATIONS, HEAD, BUFFERS = "activations", "head", "buffers"

@@ -23,7 +23,7 @@ TEXT = ("data=hub", "data.path=owner/name")
 PLANNED: dict[str, tuple[str, ...]] = {
     "small": TEXT,
     "100m": TEXT,
-    "1b": (*TEXT, "trainer.devices=8"),
+    "1b": (*TEXT, "trainer=ddp", "trainer.devices=8"),
     "8b": ("trainer.devices=8", "trainer.n_nodes=64"),
 }
 HEAD = ("scale", "", "parameters", "rows x length", "tokens", "memory per device", "on", "time")

@@ -8,9 +8,9 @@ import pytest
 from illada_lab.models import MaskPredictor, ModelSpec
 from illada_lab.planner import Step, in_proportion, rehearse
 from illada_lab.planner.measure import measured_steps
-from illada_lab.planner.recompute import recompute
 from illada_lab.tokens import ILLADA
 from illada_lab.training.optim import adamw, muon
+from illada_lab.training.sharding import recompute
 
 SIZES = in_proportion(128, vocab_size=2048, length=256)
 ADAMW, MUON = partial(adamw, lr=1e-3), partial(muon, lr=1e-3, adamw_lr=1e-3)

@@ -175,7 +175,9 @@ class Soak:
         if kill.way == "SIGTERM":
             assert kinds == ["Preempted"] and len(found) == self.n_processes, traces
         else:
-            assert started[kill.rank].exitcode == -signal.SIGKILL, f"{kill} did not come: {started[kill.rank].exitcode} {traces}"
+            assert started[kill.rank].exitcode == -signal.SIGKILL, (
+                f"{kill} did not come: {started[kill.rank].exitcode} {traces}"
+            )
             # Before they know of each other a process waits for the rendezvous, and ends with torch's words instead of ours.
             assert kill.way == "kill while preparing data" or set(kinds) <= {"TrainingStopped"}, traces
         at = find_resumable(folder)
