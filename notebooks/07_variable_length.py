@@ -233,7 +233,7 @@ assert pushes[-1]["words before 'answer'"] <= pushes[0]["words before 'answer'"]
 found = []
 for name, ids in (
     ("toy/sampling", ("blocks", "variable_quality", "variable_cost")),
-    ("mini/sft_format", ("variable", "eos")),
+    ("toy/sft_format", ("variable", "eos")),
 ):
     path = Path(f"../results/{name}.json")
     if not path.is_file():

@@ -106,11 +106,11 @@ plt.show()
 # %% [markdown]
 # ## The full comparison
 #
-# Committed result of scale `mini`: 300 documents repeated or fresh documents throughout, three seeds, the same number of steps. The control is the twin with a tenth of its inputs hidden in training: if being shown masks were all there is to
+# Committed result: 300 documents repeated or fresh documents throughout, three seeds, the same number of steps. The control is the twin with a tenth of its inputs hidden in training: if being shown masks were all there is to
 # diffusion's advantage, it would close the gap.
 
 # %%
-path = Path("../results/mini/data_repetition.json")
+path = Path("../results/toy/data_repetition.json")
 if path.is_file():
     result = json.loads(path.read_text())
     table = pd.concat(
@@ -125,7 +125,7 @@ if path.is_file():
     panels[0].legend()
     plt.show()
 else:
-    print("not run yet: illada-lab replicate study=data_repetition scale=mini")
+    print("not run yet: illada-lab replicate study=data_repetition")
 
 # %% [markdown]
 # ## What the paper reports, what these runs measured
@@ -133,7 +133,7 @@ else:
 # %%
 found = [
     {"claim": claim["sentence"], "paper reports (1B)": claim["paper"], "what is measured here": claim["metric"],
-     "effect, mini scale": f"{claim['effect']:+.3f} ({claim['ci_low']:+.3f} to {claim['ci_high']:+.3f}) {claim['unit']}",
+     "effect, toy scale": f"{claim['effect']:+.3f} ({claim['ci_low']:+.3f} to {claim['ci_high']:+.3f}) {claim['unit']}",
      "verdict": claim["verdict"]}
     for claim in (json.loads(path.read_text())["claims"] if path.is_file() else ())
 ]  # fmt: skip

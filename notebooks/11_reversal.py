@@ -16,7 +16,7 @@
 #
 # **Paper:** LLaDA, reversal experiment; iLLaDA inherits the objective. **Studies:** `conf/study/reversal.yaml`, `conf/study/reversal_twin.yaml`
 #
-# > **Time:** a few seconds on two CPU cores once the pre-trained model of this scale is there; the comparison with the autoregressive twin is read from the committed result of scale `mini`. If the model
+# > **Time:** a few seconds on two CPU cores once the pre-trained model of this scale is there; the comparison with the autoregressive twin is read from the committed result. If the model
 # > is not there, this notebook trains it first: seconds at `scale = "smoke"`, about ten minutes at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
 
@@ -116,10 +116,10 @@ plt.show()
 #
 # ## Beside the twin
 #
-# The same network with causal attention, the same data and steps. Read from the committed result of scale `mini`, three seeds:
+# The same network with causal attention, the same data and steps. Read from the committed result, three seeds:
 
 # %%
-path = Path("../results/mini/reversal_twin.json")
+path = Path("../results/toy/reversal_twin.json")
 if path.is_file():
     result = json.loads(path.read_text())
     table = pd.concat(
@@ -129,7 +129,7 @@ if path.is_file():
     for claim in result["claims"]:
         print(f"{claim['sentence']} -> {claim['verdict']} ({claim['effect']:+.2f})")
 else:
-    shown = "not run yet: illada-lab replicate study=reversal_twin scale=mini"
+    shown = "not run yet: illada-lab replicate study=reversal_twin"
 shown
 
 # %% [markdown]

@@ -21,7 +21,7 @@ from typing import Any
 
 from illada_lab.config import build
 from illada_lab.experiments.lab import Lab, Trained
-from illada_lab.experiments.twin import twin_of
+from illada_lab.experiments.twin import TWIN_SFT, twin_of
 
 ILLADA, LLADA, TWIN = "iLLaDA's recipe", "LLaDA's recipe", "autoregressive twin"
 # Of the 2.3T tokens of LLaDA the last 0.3T have a linear decay to 1e-5, from a peak of 4e-4. The drop to 1e-4 in between was made
@@ -40,15 +40,7 @@ def instruct_models(lab: Lab) -> dict[str, Trained]:
     return {
         ILLADA: lab.tuned,
         LLADA: response_only(lab, base[LLADA], "llada-sft", *llada_model(lab)),
-        TWIN: lab.train_from(
-            base[TWIN],
-            "autoregressive-sft",
-            "experiment=sft",
-            "objective=autoregressive",
-            "objective.is_response_only=true",
-            "model.is_causal=true",
-            "data.max_extra_eos=0",  # greedy decoding needs one EOS
-        ),
+        TWIN: lab.train_from(base[TWIN], "autoregressive-sft", *TWIN_SFT),
     }
 
 
