@@ -145,7 +145,7 @@ def choose(
     items: Sequence[ChoiceItem],
     rule: str,
     *,
-    n_samples: int = 128,
+    n_samples: int | None = None,
     append: Sequence[int] | None = None,
     guidance_scale: float = 0.0,
     generator: torch.Generator | None = None,
@@ -156,7 +156,7 @@ def choose(
         predictor: the model.
         items: questions.
         rule: "confidence", "monte_carlo", or "chain_rule" (autoregressive models).
-        n_samples: mask sets per candidate (monte_carlo).
+        n_samples: mask sets per candidate (monte_carlo; None: 128).
         append: visible tokens behind the candidates (confidence).
         guidance_scale: classifier-free guidance; 0 is off (not with chain_rule).
         generator: randomness (monte_carlo).
@@ -166,6 +166,8 @@ def choose(
     """
     if rule not in RULES:
         raise ValueError(f"rule = {rule!r}; not a scoring rule; monte_carlo or confidence (chain_rule for twins)")
+    if n_samples is not None and rule != "monte_carlo":
+        raise ValueError(f"n_samples = {n_samples}; has no effect on rule = {rule}; rule=monte_carlo, or none")
     if append and rule != "confidence":
         raise ValueError(f"append = {list(append)}; has no effect on rule = {rule}; rule=confidence, or none")
     if guidance_scale and rule == "chain_rule":
@@ -174,7 +176,8 @@ def choose(
     if rule == "confidence":
         scores, _ = confidence_scores(predictor, pairs, append, guidance_scale=guidance_scale)
     elif rule == "monte_carlo":
-        found = monte_carlo_log_likelihoods(predictor, pairs, n_samples, guidance_scale, generator)
+        n_sets = 128 if n_samples is None else n_samples  # the papers' number
+        found = monte_carlo_log_likelihoods(predictor, pairs, n_sets, guidance_scale, generator)
         scores = [value for value, _ in found]
     else:
         assert isinstance(predictor, MaskPredictor), "the twin is a MaskPredictor"

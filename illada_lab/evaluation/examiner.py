@@ -104,7 +104,7 @@ class Examiner:
         self._answers += found
         return found
 
-    def choose(self, task: str, items: Sequence[ChoiceItem], rule: str, n_samples: int) -> Records:
+    def choose(self, task: str, items: Sequence[ChoiceItem], rule: str, n_samples: int | None = None) -> Records:
         """Let the model choose among candidates."""
         return self._all(
             f"{task}: {rule.replace('_', ' ')}", items, partial(self._chosen, rule=rule, n_samples=n_samples)
@@ -148,7 +148,7 @@ class Examiner:
         ]
 
     def _chosen(
-        self, task: str, part: Sequence[ChoiceItem], generator: torch.Generator, rule: str, n_samples: int
+        self, task: str, part: Sequence[ChoiceItem], generator: torch.Generator, rule: str, n_samples: int | None
     ) -> Records:
         chosen = choose(self.predictor, part, rule, n_samples=n_samples, generator=generator)
         return [self._choice(task, item, number) for item, number in zip(part, chosen, strict=True)]

@@ -92,7 +92,8 @@ def evaluate_base(
     rules = {"monte_carlo": f"Monte-Carlo likelihood, {n_mc_samples} samples", "confidence": "confidence score"}
     for task, items in (("facts, four candidates", facts_asked), ("story endings, four candidates", endings)):
         for rule, metric in ({"chain_rule": "likelihood, exact"} if is_twin else rules).items():
-            result.add(task, metric, shares(examiner.choose(task, items, rule, n_mc_samples)), chance=0.25)
+            n_samples = n_mc_samples if rule == "monte_carlo" else None
+            result.add(task, metric, shares(examiner.choose(task, items, rule, n_samples)), chance=0.25)
 
     one_in = 1 / len(world.lexicon.people)
     told, reverse = tasks.told_statements(world, n_questions), tasks.reversed_statements(world, n_questions)

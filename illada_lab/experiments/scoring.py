@@ -89,7 +89,7 @@ class Scoring:
         lengths = [len(candidate) for item in items for candidate in item.candidates]
         mean_length = round(sum(lengths) / len(lengths))
         rules = {
-            "confidence": ("confidence", 1, mean_length),
+            "confidence": ("confidence", None, mean_length),
             EQUAL: ("monte_carlo", mean_length, mean_length),
             **{f"likelihood, {n}": ("monte_carlo", n, n) for n in self.n_samples},
         }
