@@ -37,6 +37,7 @@ from illada_lab.config import build, compose
 from illada_lab.experiments.scaling import LARGER, Scaling, planned, spec_of, widened
 from illada_lab.interop import export_published
 from illada_lab.models import MaskPredictor
+from illada_lab.planner.ladder import ladder as iso_flops
 from illada_lab.report.plots import COLOURS, MARKERS, use_style
 from illada_lab.samplers import FixedLength
 from illada_lab.tokens import ILLADA
@@ -148,6 +149,21 @@ axes.legend()
 plt.show()
 whole = {name: table[name].map("{:,}".format) for name in ("parameters", "without embeddings", "steps", "tokens")}
 table.assign(**whole, FLOPs=table["FLOPs"].map("{:.1e}".format))
+
+# %% [markdown]
+# The same ladder at budgets a laptop never sees: LLaDA compared its sizes at $10^{20}$ to $10^{23}$ FLOPs (section 3.1). What each size may read for $10^{21}$ and $10^{23}$, and how long one H100 would take at an assumed 40 % of its peak:
+
+# %%
+h100 = build(compose(["device=h100"]).device)
+recipes = {name: compose([f"scale={name}"]) for name in LARGER}
+specs = {name: spec_of(c.model, c.model.vocab_size or c.scale.vocab_size) for name, c in recipes.items()}
+rungs = iso_flops(specs, flops=(1e21, 1e23), length=2048, device=h100, precision="bf16-mixed", mfu=0.4)
+assert {rung.kind for rung in rungs} == {"planned"}
+pd.DataFrame(
+    {"size": r.name, "FLOPs": f"{r.flops:.0e}", "tokens": f"{r.tokens:.1e}", "tokens per parameter": f"{r.tokens_per_parameter:,.0f}",
+     "days of one H100": round(r.device_hours / 24, 1), "status": r.kind}
+    for r in rungs
+)  # fmt: skip
 
 # %% [markdown]
 # ## A published checkpoint
