@@ -11,6 +11,7 @@ from torch import Tensor
 from illada_lab.evaluation.autoregressive import chain_rule_log_likelihoods
 from illada_lab.evaluation.likelihood import monte_carlo_log_likelihoods
 from illada_lab.evaluation.masked import Padded, Pair, batches_by_length, check_pairs, true_log_probs
+from illada_lab.models.linear import packed_weights
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.models.protocol import Predictor
 
@@ -74,6 +75,7 @@ def confidence_score(
     return scores[0], orders[0]
 
 
+@packed_weights()
 def confidence_scores(
     predictor: Predictor,
     pairs: Sequence[Pair],

@@ -17,6 +17,7 @@ from illada_lab.evaluation.masked import (
     device_of,
     true_log_probs,
 )
+from illada_lab.models.linear import packed_weights
 from illada_lab.models.protocol import Predictor
 
 # 2^12 mask sets; 8! = 40,320 orders. Our choice: a second or so of a laptop.
@@ -68,6 +69,7 @@ def monte_carlo_log_likelihood(
     return monte_carlo_log_likelihoods(predictor, pairs, n_samples, guidance_scale, generator)[0]
 
 
+@packed_weights()
 def monte_carlo_log_likelihoods(
     predictor: Predictor,
     pairs: Sequence[Pair],

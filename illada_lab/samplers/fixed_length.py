@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from illada_lab.models.linear import packed_weights
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
 from illada_lab.samplers.canvas import Canvas
@@ -47,6 +48,7 @@ class FixedLength(Rules):
         quota_steps(self, self.n_steps, block_length, response_length // block_length)
 
     @torch.no_grad()
+    @packed_weights()
     def sample(
         self,
         predictor: Predictor,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from illada_lab.models.linear import packed_weights
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
 from illada_lab.samplers.canvas import Canvas
@@ -40,6 +41,7 @@ class Infill(Rules):
             )
 
     @torch.no_grad()
+    @packed_weights()
     def sample(
         self,
         predictor: Predictor,

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import torch
 
+from illada_lab.models.linear import packed_weights
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
 from illada_lab.samplers.canvas import Canvas
@@ -68,6 +69,7 @@ class VariableLength(Rules):
             check_stop_strings(self.stop_strings, self.tokenizer)
 
     @torch.no_grad()
+    @packed_weights()
     def sample(
         self,
         predictor: Predictor,

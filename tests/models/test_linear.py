@@ -6,7 +6,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from illada_lab.models import linear as module
-from illada_lab.models.linear import MIN_OPERATIONS, Linear, linear, onednn_pays, torch_products
+from illada_lab.models.linear import (
+    MIN_OPERATIONS,
+    USES_BEFORE_PACKING,
+    Linear,
+    linear,
+    onednn_pays,
+    packed_weights,
+    torch_products,
+)
 
 has_op = pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN")
 
@@ -83,3 +91,63 @@ def test_the_choice_is_one_of_the_processor_and_does_not_change():
 def test_it_is_a_linear_layer_to_everyone_else():
     layer = Linear(48, 32)
     assert isinstance(layer, nn.Linear) and layer.bias is None and list(layer.state_dict()) == ["weight"]
+
+
+@pytest.fixture
+def packing(monkeypatch):
+    """Weights are packed at their second use, whatever this processor is; counts what is packed."""
+    packed, reorder = [], torch.ops.mkldnn._reorder_linear_weight
+    monkeypatch.setattr(module, "_has_wide_onednn", lambda: True)
+    monkeypatch.setattr(module, "onednn_pays", lambda: False)
+    monkeypatch.setattr(module, "MIN_OPERATIONS", 0)
+    monkeypatch.setattr(module, "USES_BEFORE_PACKING", 1)
+    monkeypatch.setattr(module, "_packed_by_onednn", lambda weight: packed.append(weight) or reorder(weight, None))
+    return packed
+
+
+@has_op
+@torch.no_grad()
+def test_packed_weights_give_the_same_products(packing):
+    x, weight = operands(2, 7)
+    with packed_weights():
+        for _ in range(3):
+            torch.testing.assert_close(linear(x, weight), F.linear(x, weight), rtol=1e-5, atol=1e-5)
+    assert len(packing) == 1
+
+
+@has_op
+@torch.no_grad()
+def test_packed_copies_go_with_the_outermost_context(packing):
+    """So that a weight that has changed since is not answered for with its former values."""
+    x, weight = operands(5)
+    with packed_weights():
+        with packed_weights():
+            linear(x, weight), linear(x, weight)
+        linear(x, weight)
+    assert len(packing) == 1
+    weight.data.mul_(2)
+    with packed_weights():
+        for _ in range(2):
+            torch.testing.assert_close(linear(x, weight), F.linear(x, weight), rtol=1e-5, atol=1e-5)
+    assert len(packing) == 2
+
+
+@has_op
+def test_only_parameters_are_packed_without_gradients_and_up_to_a_limit(packing, monkeypatch):
+    x, weight = operands(5)
+    with packed_weights():
+        for _ in range(3):
+            linear(x, weight)
+        with torch.no_grad(), torch_products():
+            linear(x, weight), linear(x, weight)
+        with torch.no_grad():
+            for _ in range(3):
+                linear(x, weight.detach())
+            monkeypatch.setattr(module, "MAX_PACKED_BYTES", weight.nbytes - 1)
+            for _ in range(3):
+                linear(x, weight)
+    assert not packing
+    with torch.no_grad():
+        for _ in range(USES_BEFORE_PACKING):
+            linear(x, weight)
+    assert not packing
