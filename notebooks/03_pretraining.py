@@ -157,7 +157,7 @@ if scale != "smoke":
     assert all(r["nelbo_per_token"] > 0.9 * r["entropy_per_token"] for r in history["validation"][-1]["kinds"].values())
 study = build(compose([f"scale={small}", "study=pretraining"]).study)
 ledger = Path("../results/mini/pretraining.json")
-verdicts = {c["id"]: c for c in json.loads(ledger.read_text())["claims"]} if ledger.is_file() else {}
+verdicts = {c["id"]: c for c in json.loads(ledger.read_text())["claims"]}
 measured = {"decay": last[CONSTANT] - last[DECAYED], "cosine": last[COSINE] - last[DECAYED]}
 pd.DataFrame(
     [

@@ -236,9 +236,6 @@ for name, ids in (
     ("toy/sft_format", ("variable", "eos")),
 ):
     path = Path(f"../results/{name}.json")
-    if not path.is_file():
-        print(f"not run yet: illada-lab replicate study={name.split('/')[1]} scale={name.split('/')[0]}")
-        continue
     for claim in json.loads(path.read_text())["claims"]:
         if claim["id"] in ids:
             found.append({"claim": claim["sentence"], "paper reports (8B)": claim["paper"], "what is measured here": claim["metric"],

@@ -111,21 +111,22 @@ plt.show()
 
 # %%
 path = Path("../results/toy/data_repetition.json")
-if path.is_file():
-    result = json.loads(path.read_text())
-    table = pd.concat(
-        pd.DataFrame(record["tables"]["curves"]).assign(seed=record["seed"]) for record in result["seeds"]
-    )
-    mean = table.groupby(["data", "model", "step"], sort=False)["loss"].mean().reset_index().to_dict("records")
-    figure, panels = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
-    for axes, kind in zip(panels, ("repeated", "fresh"), strict=True):
-        lines(axes, pick(mean, data=kind), "step", "loss", "model")
-        axes.axhline(table["entropy"].iloc[0], color=LIMIT, ls="--", marker="")
-        axes.set(title=f"{kind} data", xlabel="optimiser step", ylabel="held-out stories, nats per token", ylim=(0, 3))
-    panels[0].legend()
-    plt.show()
-else:
-    print("not run yet: illada-lab replicate study=data_repetition")
+result = json.loads(path.read_text())
+table = pd.concat(pd.DataFrame(record["tables"]["curves"]).assign(seed=record["seed"]) for record in result["seeds"])
+mean = table.groupby(["data", "model", "step"], sort=False)["loss"].mean().reset_index().to_dict("records")
+figure, panels = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
+for axes, kind in zip(panels, ("repeated", "fresh"), strict=True):
+    lines(axes, pick(mean, data=kind), "step", "loss", "model")
+    axes.axhline(table["entropy"].iloc[0], color=LIMIT, ls="--", marker="")
+    axes.set(title=f"{kind} data", xlabel="optimiser step", ylabel="held-out stories, nats per token", ylim=(0, 3))
+panels[0].legend()
+plt.show()
+
+# %% [markdown]
+# Left: the twin is at its best within the first hundred steps and then unlearns for good; hiding a tenth of its inputs slows that down. The diffusion model reaches a lower loss than the twin ever does. It does not fall for ever here:
+# 300 documents under a model of 0.8 M parameters for 120 epochs are too few even for it, and from the middle of the run on it turns up a little. The sources saw no turn within 500 epochs, with at least 25M unique tokens; this run has fewer than ten thousand.
+#
+# Right: with fresh data the twin learns sooner. Its loss is exact and the diffusion model is shown each story's length, worth 0.05 nats per token, so the last stretch of that comparison says little.
 
 # %% [markdown]
 # ## What the paper reports, what these runs measured
@@ -135,8 +136,13 @@ found = [
     {"claim": claim["sentence"], "paper reports (1B)": claim["paper"], "what is measured here": claim["metric"],
      "effect, toy scale": f"{claim['effect']:+.3f} ({claim['ci_low']:+.3f} to {claim['ci_high']:+.3f}) {claim['unit']}",
      "verdict": claim["verdict"]}
-    for claim in (json.loads(path.read_text())["claims"] if path.is_file() else ())
+    for claim in result["claims"]
 ]  # fmt: skip
+effect = {claim["id"]: claim["effect"] for claim in result["claims"]}
+assert effect["crossing_best"] > 0, "diffusion at its best is ahead of the twin at its best"
+assert -effect["diffusion_falls"] < effect["twin_turns"] / 5, (
+    "what diffusion loses again is a fraction of what the twin loses"
+)
 if small != "smoke":
     losses = [row["loss"] for row in pick(rows, model="diffusion (bound)")]
     assert losses[-1] < losses[0], "the diffusion model learns from repeated data"

@@ -120,16 +120,11 @@ plt.show()
 
 # %%
 path = Path("../results/toy/reversal_twin.json")
-if path.is_file():
-    result = json.loads(path.read_text())
-    table = pd.concat(
-        pd.DataFrame(record["tables"]["reversal"]).assign(seed=record["seed"]) for record in result["seeds"]
-    )
-    shown = table.groupby(["people", "sentence", "model"])[["written", "chosen among four"]].mean().round(3)
-    for claim in result["claims"]:
-        print(f"{claim['sentence']} -> {claim['verdict']} ({claim['effect']:+.2f})")
-else:
-    shown = "not run yet: illada-lab replicate study=reversal_twin"
+result = json.loads(path.read_text())
+table = pd.concat(pd.DataFrame(record["tables"]["reversal"]).assign(seed=record["seed"]) for record in result["seeds"])
+shown = table.groupby(["people", "sentence", "model"])[["written", "chosen among four"]].mean().round(3)
+for claim in result["claims"]:
+    print(f"{claim['sentence']} -> {claim['verdict']} ({claim['effect']:+.2f})")
 shown
 
 # %% [markdown]
