@@ -12,6 +12,8 @@ from typing import Any
 import illada_lab
 
 PACKAGES = ("torch", "lightning", "hydra-core", "datasets", "tokenizers", "numpy")
+# Everything but results, as git is told.
+CODE = (":/", ":(top,exclude)results", ":(top,exclude)benchmarks/results")
 
 
 def manifest(*, seed: int, scale: str, command: str | None = None) -> dict[str, Any]:
@@ -78,7 +80,10 @@ def processor_name() -> str:
 
 
 def commit() -> str | None:
-    """Commit of the checkout this package runs from, with "+changes" where files differ; None outside of one."""
+    """Commit of the checkout this package runs from, with "+changes" where files differ; None outside of one.
+
+    Files of results do not count: whoever measures one after the other has changed some.
+    """
     folder = Path(__file__).resolve().parent
 
     def run(*arguments: str) -> str:
@@ -95,7 +100,7 @@ def commit() -> str | None:
         if "illada_lab/__init__.py" not in run("ls-files", "--full-name", "__init__.py"):
             return None
         return run("rev-parse", "--short=12", "HEAD").strip() + (
-            "+changes" if run("status", "--porcelain", "-uno").strip() else ""
+            "+changes" if run("status", "--porcelain", "-uno", "--", *CODE).strip() else ""
         )
     except (OSError, subprocess.SubprocessError):
         return None
