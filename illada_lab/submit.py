@@ -5,7 +5,9 @@
 The other commands compose their configuration themselves; Hydra's launchers need Hydra's own way in. Same settings, same checks.
 """
 
-from collections.abc import Sequence
+import os
+import zlib
+from collections.abc import MutableMapping, Sequence
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,10 +30,27 @@ def main(config: DictConfig) -> float:
     from illada_lab.training.run import train
 
     check(config)
+    tell_local_ranks(os.environ)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         config.run_dir = f"{config.run_dir}/{HydraConfig.get().job.num}"
     config.resume = config.resume or "auto"
     return last_validation(train(config).history["validation"])
+
+
+def tell_local_ranks(environment: MutableMapping[str, str]) -> None:
+    """What submitit's local executor calls its processes, in the words Lightning reads; without it each would be the first of its own run.
+
+    Args:
+        environment: of this process; changed where `hydra/launcher=here` has started several for one run. SLURM's words are
+            Lightning's already.
+    """
+    if int(environment.get("SUBMITIT_LOCAL_NTASKS", "1")) < 2 or "LOCAL_RANK" in environment:
+        return
+    environment["LOCAL_RANK"] = environment["SUBMITIT_LOCAL_LOCALID"]
+    environment["NODE_RANK"] = "0"
+    environment["MASTER_ADDR"] = "127.0.0.1"
+    # The same in all processes of a job, another one in the next job: its id is a number of a process.
+    environment["MASTER_PORT"] = str(20_000 + zlib.crc32(environment["SUBMITIT_LOCAL_JOB_ID"].encode()) % 10_000)
 
 
 def last_validation(records: Sequence[dict]) -> float:
