@@ -37,7 +37,7 @@ from illada_lab.evaluation.intervals import wilson
 from illada_lab.evaluation.world_suite import evaluate_base, evaluate_instruct
 from illada_lab.experiments import base_table, instruct_table
 from illada_lab.experiments.lab import Lab
-from illada_lab.report.plots import COLOURS, LIMIT, use_style
+from illada_lab.report.plots import COLOURS, LIMIT, looks, use_style
 
 use_style()
 pd.set_option("display.max_colwidth", None)
@@ -119,7 +119,8 @@ def committed(name, at):
 def bars(axes, result, title):
     table = pd.concat(pd.DataFrame(record["tables"]["tasks"]).assign(seed=record["seed"]) for record in result["seeds"])
     tasks, recipes = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["recipe"]))
-    for number, (recipe, colour) in enumerate(zip(recipes, COLOURS, strict=False)):
+    for number, (recipe, look) in enumerate(looks(recipes).items()):
+        colour = look["color"]
         own = table[table["recipe"] == recipe]
         places = [tasks.index(task) + 0.27 * (number - 1) for task in own["task"]]
         means = own.groupby("task", sort=False)["right"].mean()

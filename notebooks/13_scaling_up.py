@@ -31,6 +31,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from matplotlib.ticker import NullLocator
 
 from illada_lab import load_predictor
 from illada_lab.config import build, compose
@@ -83,7 +84,7 @@ print(
 # Each budget is spent on each size: change `factors` or `budgets` in one line and see how many steps each model gets. (Running the ladder is `illada-lab replicate study=scaling scale=mini`.)
 
 # %%
-study = Scaling(factors=[0.7, 1.0, 1.4, 2.0], budgets=[0.2, 0.8])
+study = Scaling(factors=[0.3, 0.5, 0.7, 1.0, 1.4, 2.0], budgets=[0.2, 0.8])
 small = compose(["scale=smoke" if scale == "smoke" else "scale=mini"])
 rows = []
 for budget in study.budgets:
@@ -120,11 +121,21 @@ for (flops, group), colour, marker in zip(ladder.groupby("FLOPs"), COLOURS, MARK
         mec="black",
         mew=0.5,
     )
-left.set(xscale="log", xlabel="parameters without embeddings", ylabel="bound, nats per token")
+left.set(xscale="log", xlabel="parameters without embeddings, thousands", ylabel="bound, nats per token")
+sizes = sorted(set(ladder["without embeddings"]))
+left.set_xticks(sizes, [f"{size / 1000:.0f}" for size in sizes])
 left.legend()
-for number, (_, own_fits) in enumerate(fits.groupby("seed")):
-    right.plot(own_fits["FLOPs"], own_fits["lowest gap"], color=COLOURS[number], marker=MARKERS[number])
+for number, (seed, own_fits) in enumerate(fits.groupby("seed")):
+    right.plot(
+        own_fits["FLOPs"], own_fits["lowest gap"], color=COLOURS[number], marker=MARKERS[number], label=f"seed {seed}"
+    )
 right.set(xscale="log", yscale="log", xlabel="FLOPs", ylabel="bound less entropy, nats per token")
+right.set_xticks(budgets := sorted(set(fits["FLOPs"])), [f"{flops:.1e}" for flops in budgets])
+right.yaxis.set_major_formatter("{x:.2f}")
+right.yaxis.set_minor_formatter("{x:.2f}")
+for axes in (left, right):
+    axes.xaxis.set_minor_locator(NullLocator())
+right.legend()
 plt.show()
 
 # %% [markdown]

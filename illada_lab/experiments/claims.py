@@ -120,4 +120,5 @@ def judge(claim: Claim, effects: Sequence[float], rooms: Sequence[float] = ()) -
         return Verdict(INCONCLUSIVE, mean, low, high, "no room: what it improves on is at its limit")
     if high <= claim.threshold or high < smallest:
         return Verdict(NOT_REPLICATED, mean, low, high, f"the whole interval is below {smallest:g}")
-    return Verdict(INCONCLUSIVE, mean, low, high, f"the interval holds {claim.threshold:g} or {smallest:g}")
+    within = " and ".join(f"{value:g}" for value in sorted({claim.threshold, smallest}) if low <= value <= high)
+    return Verdict(INCONCLUSIVE, mean, low, high, f"the interval holds {within}")

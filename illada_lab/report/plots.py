@@ -12,6 +12,10 @@ from illada_lab.report.ledger import effect_text
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 LIMIT = "#666666"
+# Places in COLOURS of those who appear in several notebooks: each looks the same in all.
+PLACES = {
+    "diffusion": 0, "diffusion (bound)": 0, "iLLaDA's recipe": 0, "LLaDA's recipe": 1, "autoregressive twin": 2, "twin, inputs masked": 3,
+}  # fmt: skip
 
 
 def use_style() -> None:
@@ -45,11 +49,25 @@ def pick(rows: Sequence[Mapping[str, Any]], **wanted: Any) -> list[Mapping[str, 
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
+def looks(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Colour and marker of each series of one figure, as keywords of `plot`: those of `PLACES` have their own, others what is free.
+
+    Raises:
+        ValueError: more series than colours.
+    """
+    names = list(dict.fromkeys(names))
+    if len(names) > len(COLOURS):
+        raise ValueError(f"{len(names)} series; one figure tells {len(COLOURS)} apart; draw several figures")
+    free = [place for place in range(len(COLOURS)) if place not in {PLACES.get(name) for name in names}]
+    places = {name: PLACES[name] if name in PLACES else free.pop(0) for name in names}
+    return {name: {"color": COLOURS[place], "marker": MARKERS[place]} for name, place in places.items()}
+
+
 def lines(axes: Any, rows: Sequence[Mapping[str, Any]], x: str, y: str, by: str) -> None:
     """One line per value of `by`, in order of first appearance, each with its colour and marker."""
-    for name in dict.fromkeys(row[by] for row in rows):
+    for name, look in looks([row[by] for row in rows]).items():
         chosen = pick(rows, **{by: name})
-        axes.plot([row[x] for row in chosen], [row[y] for row in chosen], label=name)
+        axes.plot([row[x] for row in chosen], [row[y] for row in chosen], label=name, **look)
     axes.set(xlabel=x, ylabel=y)
 
 

@@ -4,7 +4,9 @@ import json
 
 from illada_lab.experiments.claims import Claim
 from illada_lab.report.ledger import effect_text, ledger, read_all, write_ledger
-from illada_lab.report.plots import lines, paper_and_run, pick
+import pytest
+
+from illada_lab.report.plots import COLOURS, lines, looks, paper_and_run, pick
 
 CLAIM = Claim(
     id="order",
@@ -85,3 +87,12 @@ def test_lines_draws_one_line_per_name():
     assert [line.get_label() for line in axes.get_lines()] == ["b", "a"]
     assert axes.get_lines()[1].get_ydata().tolist() == [2, 4] and axes.get_xlabel() == "x"
     assert pick(rows, who="a", x=2) == [rows[3]]
+
+
+def test_a_model_looks_the_same_in_every_figure():
+    twin = "autoregressive twin"
+    assert looks([twin, "diffusion"])[twin] == looks(["quota", twin])[twin]
+    drawn = looks(["quota", twin, "diffusion", "quota", "threshold"])
+    assert len({look["color"] for look in drawn.values()}) == len({look["marker"] for look in drawn.values()}) == 4
+    with pytest.raises(ValueError, match="8 series"):
+        looks([str(number) for number in range(len(COLOURS) + 1)])
