@@ -2,10 +2,10 @@
 
 import json
 
-from illada_lab.experiments.claims import Claim
-from illada_lab.report.ledger import effect_text, ledger, read_all, write_ledger
 import pytest
 
+from illada_lab.experiments.claims import Claim
+from illada_lab.report.ledger import effect_text, ledger, read_all, write_ledger
 from illada_lab.report.plots import COLOURS, lines, looks, paper_and_run, pick
 
 CLAIM = Claim(
