@@ -1,7 +1,7 @@
 """The LightningModule: predictor + objective + optimiser, nothing else."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
@@ -71,6 +71,11 @@ class DiffusionModule(pl.LightningModule):
         if self._placement is not None and not self._is_placed:
             self.about |= self._placement(self.predictor, self.trainer)
             self._is_placed = True
+
+    def cpu(self) -> Self:
+        """Onto the CPU, where Lightning brings a model at its end, whatever that is; weights that have none yet stay on the meta device."""
+        # An error before they are there would be hidden behind "cannot copy out of meta tensor".
+        return self if any(weight.is_meta for weight in self.parameters()) else super().cpu()
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Loss of one micro-batch, weighed so that a step's gradient is that of the step's rows taken at once."""

@@ -175,6 +175,18 @@ def test_a_killed_process_does_not_leave_the_other_waiting(tmp_path):
     assert read_checkpoint(tmp_path / "a")["global_step"] >= 3
 
 
+def come_alone(folder: Path) -> None:
+    """Only the first of two processes comes to where they meet."""
+    if os.environ["RANK"] == "0":
+        run(folder, "trainer=ddp", "trainer.timeout_minutes=0.05")
+
+
+def test_a_process_that_never_comes_is_said_in_one_line(tmp_path):
+    found = finish(*start(2, come_alone, tmp_path / "a"), seconds=60)
+    assert found[0].kind == "TrainingStopped", found[0].trace
+    assert "process 0 of 2 waited for another that is gone" in found[0].text and "meta" not in found[0].text
+
+
 def run_into_a_full_disk(folder: Path, *overrides: str) -> None:
     """The second process finds no space from the second checkpoint on."""
     from torch.distributed.checkpoint import FileSystemWriter
