@@ -150,8 +150,9 @@ if scale != "smoke":  # at smoke scale nothing is sure
 pd.DataFrame(paper_and_run(study.claims, outcome.effects, scale, f"../results/{scale}/acceleration.json"))
 
 # %% [markdown]
-# What is *inconclusive* over the seeds, and why: in stories the threshold loses 1 to 3.5 points, about the 2 that the claim allows, because two mentions of a free choice can be sure at once. In answers the prefix cache loses nothing with two of the seeds and 5 points with the
-# third: attention goes both ways, so the question's keys and values change while its answer is written, and how much a model leans on that is its own. Refreshed at every second step it loses 1 point at most.
+# The ledger's verdicts are over five seeds: three had left five claims open, so two were added, and two of the five were settled by them. What stays *inconclusive*, and why: in stories the threshold loses up to 3.5 points and gains up to 1.5, about the 2 that the claim
+# allows, because two mentions of a free choice can be sure at once. In answers the prefix cache loses nothing with three of the seeds, 2 points with one and 5 with
+# another: attention goes both ways, so the question's keys and values change while its answer is written, and how much a model leans on that is its own. Refreshed at every second step it loses 1 point at most.
 
 # %% [markdown]
 # ## Exercises
