@@ -144,7 +144,7 @@ last
 # %% [markdown]
 # ## What the paper reports, what these runs measured
 #
-# The verdicts of the ledger are of longer runs (700 steps) over three seeds (`results/mini/pretraining.json`), read here from that file.
+# The verdicts of the ledger are of longer runs (700 steps at `mini`, 2,600 at `toy`) over three seeds, read here from their files.
 
 # %%
 together = {
@@ -156,15 +156,18 @@ if scale != "smoke":
     assert last[DECAYED] < last[CONSTANT], "the decay takes the loss down"
     assert all(r["nelbo_per_token"] > 0.9 * r["entropy_per_token"] for r in history["validation"][-1]["kinds"].values())
 study = build(compose([f"scale={small}", "study=pretraining"]).study)
-ledger = Path("../results/mini/pretraining.json")
-verdicts = {c["id"]: c for c in json.loads(ledger.read_text())["claims"]}
+verdicts = {
+    size: {c["id"]: c for c in json.loads(Path(f"../results/{size}/pretraining.json").read_text())["claims"]}
+    for size in ("mini", "toy")
+}
+assert all(found["decay"]["effect"] > 0 for found in verdicts.values()), "the decay takes the loss down at both sizes"
 measured = {"decay": last[CONSTANT] - last[DECAYED], "cosine": last[COSINE] - last[DECAYED]}
 pd.DataFrame(
     [
         {"claim": claim.sentence, "paper reports (8B)": claim.paper, "what is measured here": claim.metric,
-         f"these runs (scale {small}, {n_steps} steps, one seed)": f"{measured[claim.id]:+.3f} {claim.unit}",
-         "ledger (scale mini)": verdicts.get(claim.id, {}).get("verdict", "not run")}
-        for claim in study.claims if claim.id in measured
+         f"these runs (scale {small}, {n_steps} steps, one seed)": f"{measured[claim.id]:+.3f} {claim.unit}" if claim.id in measured else "",
+         **{f"ledger ({size})": f"{found[claim.id]['verdict']}: {found[claim.id]['effect']:+.3f}" for size, found in verdicts.items()}}
+        for claim in study.claims
     ]
 )  # fmt: skip
 

@@ -133,7 +133,7 @@ plt.show()
 # Right: with fresh data the twin learns sooner, and at `mini`, half trained, it ends well ahead, as the sources say. At `toy` both are near the entropy; the twin's loss is exact and the diffusion model is shown each story's length, worth
 # 0.05 nats per token, so the last stretch of that comparison says little.
 #
-# Compare the two upper panels: at `mini` the diffusion model ends lower with 300 documents than with fresh ones (0.65 against 0.9), with every seed. Seeing the same stories again it begins to copy a name from where it was mentioned before, which
+# Compare the two upper panels: at `mini` the diffusion model ends lower with 300 documents than with fresh ones (0.65 against 0.9), with every seed. Presumably it begins sooner, seeing the same stories again, to copy a name from where it was mentioned before, which
 # with fresh stories takes this model longer than the run lasts. The sources do not report such a thing; we noticed it, and have not looked further.
 
 # %% [markdown]
