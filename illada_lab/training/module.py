@@ -1,7 +1,7 @@
 """The LightningModule: predictor + objective + optimiser, nothing else."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -72,7 +72,7 @@ class DiffusionModule(pl.LightningModule):
             self.about |= self._placement(self.predictor, self.trainer)
             self._is_placed = True
 
-    def cpu(self) -> Self:
+    def cpu(self) -> "DiffusionModule":
         """Onto the CPU, where Lightning brings a model at its end, whatever that is; weights that have none yet stay on the meta device."""
         # An error before they are there would be hidden behind "cannot copy out of meta tensor".
         return self if any(weight.is_meta for weight in self.parameters()) else super().cpu()
