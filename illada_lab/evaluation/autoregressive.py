@@ -14,6 +14,7 @@ from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.models.rope import rotary_table
 from illada_lab.samplers.canvas import Canvas
 from illada_lab.samplers.result import Sampled
+from illada_lab.samplers.room import write_by_room
 from illada_lab.samplers.stopping import Decoder, check_stop_strings, find_end
 from illada_lab.shapes import Positions, Tokens
 
@@ -107,10 +108,17 @@ class Greedy:
         Raises:
             ValueError: a model that is not causal, or a context that the prompt fills.
         """
+
+        def write(rows: Tensor, prompt: Tensor, is_valid: Tensor | None, budget: int) -> Sampled:
+            return self._write(predictor, prompt, is_valid, budget)
+
+        return write_by_room(write, predictor, prompt, is_valid, wanted=self.max_length, unit=1)
+
+    def _write(self, predictor: MaskPredictor, prompt: Tensor, is_valid: Tensor | None, budget: int) -> Sampled:
+        """Answer prompts that have the same budget."""
         bos, stop_ids = _start_token(predictor), predictor.tokens.stop_ids
         n_rows, n_prompt = prompt.shape
-        budget = min(self.max_length, predictor.spec.max_length - n_prompt)
-        if budget < 1:
+        if n_prompt + budget > predictor.spec.max_length:
             raise ValueError(
                 f"prompt = {n_prompt} tokens; leaves no room for an answer; at most {predictor.spec.max_length - 1}"
             )

@@ -131,7 +131,8 @@ def _reveal(
             wanted = table if rule == "most_confident" else -table
         wanted = wanted.masked_fill(~masked, -torch.inf)
         # The first of equals, on every device.
-        best = torch.where(wanted == wanted.amax(1, keepdim=True), column, len(column)).amin(1)
+        is_best = masked & (wanted == wanted.amax(1, keepdim=True))
+        best = torch.where(is_best, column, len(column)).amin(1)
         total[active] += table.gather(1, best[:, None])[:, 0]
         is_masked[active, best] = False
         steps.append((active, best - padded.n_prompt[active]))

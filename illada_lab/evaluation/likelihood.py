@@ -58,7 +58,8 @@ def monte_carlo_log_likelihood(
         generator: randomness (CPU); None: torch's global one.
 
     Returns:
-        (value, standard error), nats. Stratification makes the true error smaller than the standard error says.
+        (value, standard error), nats. Stratification makes the true error smaller than the standard error says; that of a single sample
+        is not known: inf.
 
     Raises:
         ValueError: an empty response, fewer than one sample, a sequence longer than the context.
@@ -107,7 +108,9 @@ def monte_carlo_log_likelihoods(
     found = []
     for (_, response), of_set, (number, counts) in zip(pairs, sums, drawn, strict=True):
         values = of_set[number] * len(response) / counts
-        stderr = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
+        # One token: its only mask set is the exact value. One sample of more: it says nothing about its own error.
+        alone = 0.0 if len(response) == 1 else math.inf
+        stderr = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else alone
         found.append((float(values.mean()), stderr))
     return found
 
@@ -133,7 +136,7 @@ def exact_log_likelihood(
     counts = sets.sum(1)
     # All sets of a size are equally likely, and sizes are uniform: weight (L / l) / (L * C(L, l)).
     weights = torch.tensor([1 / (int(k) * math.comb(length, int(k))) for k in counts], dtype=torch.float64)
-    return float((weights * log_p.nansum(1)).sum())
+    return float((weights * log_p.masked_fill(~sets, 0.0).sum(1)).sum())
 
 
 def any_order_log_likelihood(

@@ -59,11 +59,16 @@ def check_pairs(predictor: Predictor, pairs: Sequence[Pair], append: Sequence[in
         raise ValueError(
             "model.is_causal = true; an autoregressive model fills in no masks; rule chain_rule, or a mask predictor"
         )
-    limit = getattr(getattr(predictor, "spec", None), "max_length", None)
+    spec = getattr(predictor, "spec", None)
+    limit, n_tokens = getattr(spec, "max_length", None), getattr(spec, "vocab_size", None)
     for number, (prompt, response) in enumerate(pairs):
         if len(response) == 0:
             raise ValueError(f"response = []; nothing to score in pair {number}; at least one token")
-        n = len(prompt) + len(response) + len(append)
+        n, ids = len(prompt) + len(response) + len(append), (*prompt, *response, *append)
+        if min(ids) < 0 or n_tokens is not None and max(ids) >= n_tokens:
+            odd = next(i for i in ids if i < 0 or n_tokens is not None and i >= n_tokens)
+            legal = "0 or more" if n_tokens is None else f"0 to {n_tokens - 1}"
+            raise ValueError(f"token = {odd} in pair {number}; not in the vocabulary; {legal}")
         if limit is not None and n > limit:
             raise ValueError(
                 f"prompt + response = {n} tokens; pair {number} is longer than the model's context; at most {limit}"
@@ -140,7 +145,12 @@ def true_log_probs(
     place = torch.zeros(masks.shape, dtype=torch.long, device=x.device)
     place[masks] = torch.arange(len(logits), device=x.device)
     asked = place[copy_of][is_masked]
-    return logits[asked, clean[is_masked]].double() - normaliser[asked]
+    log_p = logits[asked, clean[is_masked]].double() - normaliser[asked]
+    if bool(log_p.isnan().any()):
+        raise ValueError(
+            "logits = NaN; what the predictor says at a mask is no distribution; weights and guidance that are finite"
+        )
+    return log_p
 
 
 def _log_sum_exp(logits: Float[Tensor, "M V"]) -> Float[Tensor, " M"]:

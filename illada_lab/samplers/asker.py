@@ -1,5 +1,6 @@
 """Asking the predictor at masked positions: with classifier-free guidance and with a cache where wanted."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -33,7 +34,7 @@ class Asker:
         token_forwards: positions computed for each row so far.
 
     Raises:
-        ValueError: a cache asked of a predictor that has none.
+        ValueError: a guidance scale out of range, a cache asked of a predictor that has none.
 
     Source: LLaDA, Appendix on classifier-free guidance (its published code has the same convention); Fast-dLLM, Algorithm 1.
     """
@@ -49,6 +50,8 @@ class Asker:
 
     def __post_init__(self) -> None:
         self.token_forwards = torch.zeros_like(self.nfe)
+        if not 0 <= self.guidance_scale < math.inf:
+            raise ValueError(f"guidance_scale = {self.guidance_scale}; must be finite; 0 (off) or more")
         if self.cache is not None and not isinstance(self.predictor, CachingPredictor):
             raise ValueError(
                 f"cache = {self.cache}; {type(self.predictor).__name__} keeps no keys and values; cache=null"
@@ -89,7 +92,9 @@ class Asker:
         if self.guidance_scale:
             blind = torch.where(is_prompt, self.predictor.tokens.mask, x)
             without = self._ask(blind, is_wanted, is_valid, rows, computed, window, is_blind=True)
-            logits = without + (1 + self.guidance_scale) * (logits - without)
+            guided = without + (1 + self.guidance_scale) * (logits - without)
+            # What one of the two rules out altogether has no difference: what the question says about it stands.
+            logits = torch.where(torch.isfinite(logits) & torch.isfinite(without), guided, logits)
             passes = 2
         self.nfe[rows] += passes
         self.token_forwards[rows] += passes * (stop - start)

@@ -57,8 +57,14 @@ class Canvas:
             raise ValueError(
                 f"prompt = shape {list(prompt.shape)}; needs at least one token per row; [B, P], for example BOS alone"
             )
-        if bool((prompt == mask).any()):
-            where = (prompt == mask).nonzero()[0].tolist()
+        if is_valid is not None and is_valid.shape != prompt.shape:
+            raise ValueError(
+                f"is_valid = shape {list(is_valid.shape)}; one flag per token of the prompt; {list(prompt.shape)}"
+            )
+        check_predictor(predictor, prompt)
+        is_mask = prompt == mask if is_valid is None else (prompt == mask) & is_valid
+        if bool(is_mask.any()):
+            where = is_mask.nonzero()[0].tolist()
             raise ValueError(
                 f"prompt[{where[0]}, {where[1]}] = {mask}; the id of [MASK] in a prompt would be filled in; "
                 "remove it, or use Infill"
@@ -90,6 +96,7 @@ class Canvas:
                 f"text = shape {list(x.shape)}; a row without [MASK] has nothing to fill in; "
                 f"the id {predictor.tokens.mask} where a token is wanted"
             )
+        check_predictor(predictor, x)
         check_context(predictor, x.shape[1], 0)
         return cls(x.clone(), is_valid, ~is_masked, 0)
 
@@ -109,6 +116,20 @@ class Canvas:
             end = next((i for i, token in enumerate(row) if token in tokens.stop_ids), None)
             found.append(row if end is None else row[:end])
         return found
+
+
+def check_predictor(predictor: Predictor, x: Tensor) -> None:
+    """Raise ValueError for a model that fills in no masks, and for tokens that it does not know."""
+    spec = getattr(predictor, "spec", None)
+    if getattr(spec, "is_causal", False):
+        raise ValueError(
+            "model.is_causal = true; an autoregressive model fills in no masks; a mask predictor, or Greedy for the twin"
+        )
+    n_tokens = getattr(spec, "vocab_size", None)
+    is_odd = (x < 0) if n_tokens is None else (x < 0) | (x >= n_tokens)
+    if bool(is_odd.any()):
+        legal = "0 or more" if n_tokens is None else f"0 to {n_tokens - 1}"
+        raise ValueError(f"token = {int(x[is_odd][0])}; not in the vocabulary; {legal}")
 
 
 def check_context(predictor: Predictor, n_prompt: int, n_response: int) -> None:

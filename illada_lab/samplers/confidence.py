@@ -36,7 +36,8 @@ def low_confidence(logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noi
 
     Source: LLaDA, low-confidence remasking; iLLaDA uses it throughout.
     """
-    return torch.exp(logits.gather(1, tokens[:, None])[:, 0].float() - logits.float().logsumexp(1))
+    # The softmax itself, as published: exp(logit - logsumexp) differs from it in the last digits, and near 1 those decide the order.
+    return logits.float().softmax(1).gather(1, tokens[:, None])[:, 0]
 
 
 def margin(logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noise) -> Tensor:
@@ -44,8 +45,7 @@ def margin(logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noise) -> T
 
     Source: Dream's `topk_margin`; Kim et al. 2025 (arXiv 2502.06768).
     """
-    best = logits.float().topk(2, dim=1).values
-    p = torch.exp(best - logits.float().logsumexp(1, keepdim=True))
+    p = logits.float().softmax(1).topk(2, dim=1).values
     return p[:, 0] - p[:, 1]
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -65,10 +66,12 @@ class Rules:
                 f"transfer = {type(self.transfer).__name__}; cannot read the numbers of remasking = {self.remasking}; "
                 f"remasking = {' or '.join(self.transfer.needs)}"
             )
-        if self.temperature < 0:
-            raise ValueError(f"temperature = {self.temperature}; cannot be negative; 0 (argmax) or more")
-        if self.guidance_scale < 0:
-            raise ValueError(f"guidance_scale = {self.guidance_scale}; cannot be negative; 0 (off) or more")
+        for name, value, zero in (
+            ("temperature", self.temperature, "argmax"),
+            ("guidance_scale", self.guidance_scale, "off"),
+        ):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} = {value}; must be finite and cannot be negative; 0 ({zero}) or more")
         for name, value, is_legal, legal in (
             ("top_k", self.top_k, self.top_k is None or self.top_k >= 1, "1 or more"),
             ("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "above 0, at most 1"),
@@ -165,6 +168,8 @@ def fill_window(
         own = due[where[:, 0]]
         here = noise.at(own, asker.nfe[own], where[:, 1] - canvas.n_prompt)
         drawn, sureness = _propose(asker, rules, logits, x, is_masked, where[:, 1], canvas.n_prompt, budget, here)
+        # Where everything is ruled out there is no confidence; it is revealed all the same, last.
+        sureness = torch.nan_to_num(sureness, nan=LAST, posinf=torch.inf, neginf=LAST)
         confidence = torch.full(x.shape, -torch.inf, device=x.device).masked_scatter(is_masked, sureness)
         if counts is None:
             assert rules.transfer is not None
@@ -223,7 +228,7 @@ def _revisit(canvas: Canvas, is_ours: Tensor, rows: Tensor, n: int, mask: int) -
     x = canvas.x[rows]
     is_revealed = is_ours[rows] & (x != mask)
     unsure = torch.where(is_revealed, -canvas.confidence[rows], -torch.inf)
-    is_taken = most_confident(unsure, torch.full((len(rows),), n, device=x.device))
+    is_taken = most_confident(unsure, is_revealed.sum(1).clamp(max=n))
     canvas.x[rows] = torch.where(is_taken, mask, x)
 
 

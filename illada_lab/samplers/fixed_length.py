@@ -38,8 +38,11 @@ class FixedLength(Rules):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        response_length, block_length = self.response_length, self.block_length or self.response_length
-        if response_length < 1 or block_length < 1 or response_length % block_length:
+        response_length = self.response_length
+        if response_length < 1:
+            raise ValueError(f"response_length = {response_length}; tokens; 1 or more")
+        block_length = response_length if self.block_length is None else self.block_length
+        if block_length < 1 or response_length % block_length:
             legal = [n for n in range(1, response_length + 1) if response_length % n == 0]
             nearest = sorted(legal, key=lambda n: abs(n - block_length))[:3]
             raise ValueError(

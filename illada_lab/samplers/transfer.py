@@ -94,7 +94,7 @@ class EntropyBound:
     needs: ClassVar[tuple[str, ...]] = ("entropy",)
 
     def __post_init__(self) -> None:
-        if self.bound < 0:
+        if not self.bound >= 0:
             raise ValueError(f"bound = {self.bound}; nats; 0 or more")
 
     def __call__(self, confidence: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from illada_lab.models.linear import packed_weights
 from illada_lab.models.protocol import Predictor
@@ -13,6 +14,7 @@ from illada_lab.samplers.canvas import Canvas
 from illada_lab.samplers.decode import Rules, fill_window
 from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
+from illada_lab.samplers.room import write_by_room
 from illada_lab.samplers.stopping import Decoder, check_stop_strings, find_end
 from illada_lab.shapes import Positions, Tokens
 
@@ -88,20 +90,33 @@ class VariableLength(Rules):
             on_step: called with the canvas after each step.
 
         Raises:
-            ValueError: see `Canvas.start`; the context must hold the prompt and one block, and cuts the budget.
+            ValueError: see `Canvas.start`; the context must hold the prompt and one block, and cuts the budget of a row by the row's own
+                prompt (`write_by_room`).
         """
         check_stop_strings(self.stop_strings, self.tokenizer)
+        noise = RowNoise.start(generator, len(prompt), prompt.device)
+
+        def write(rows: Tensor, prompt: Tensor, is_valid: Tensor | None, budget: int) -> Sampled:
+            return self._write(predictor, prompt, is_valid, budget, RowNoise(noise.keys[rows]), on_step)
+
+        return write_by_room(write, predictor, prompt, is_valid, wanted=self.max_length, unit=self.block_length)
+
+    def _write(
+        self,
+        predictor: Predictor,
+        prompt: Tensor,
+        is_valid: Tensor | None,
+        budget: int,
+        noise: RowNoise,
+        on_step: Callable[[Canvas], None] | None,
+    ) -> Sampled:
+        """Write rows that have the same budget."""
         tokens = predictor.tokens
         stop_ids = tokens.stop_ids if self.stop_ids is None else tuple(self.stop_ids)
-        budget = self.max_length
-        limit = getattr(getattr(predictor, "spec", None), "max_length", None)
-        if limit is not None:
-            budget = max(self.block_length, min(budget, limit - prompt.shape[1]))
         canvas = Canvas.start(predictor, prompt, is_valid, self.block_length)
         canvas.on_step = on_step
         rows = torch.arange(len(prompt), device=prompt.device)
         asker = Asker(predictor, self.guidance_scale, torch.zeros_like(rows), self.cache, self.refresh_every)
-        noise = RowNoise.start(generator, len(rows), rows.device)
         steps = None if self.transfer is not None else self.steps_per_block or self.block_length
         ends: dict[int, tuple[int, str]] = {}
         active = rows

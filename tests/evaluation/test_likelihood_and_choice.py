@@ -16,6 +16,7 @@ from illada_lab.evaluation import (
 from illada_lab.evaluation.generation import is_right
 from illada_lab.evaluation.intervals import wilson
 from illada_lab.evaluation.likelihood import stratified_counts
+from illada_lab.tokens import ILLADA
 from tests.diffusion.test_nelbo import any_order_nelbo, enumerated_nelbo
 from tests.small import UniformPredictor, small_predictor
 
@@ -258,10 +259,47 @@ def test_bad_input_is_named():
         choose(predictor, [], "monte_carlo", append=[2])
     with pytest.raises(ValueError, match="n_samples = 8; has no effect on rule = confidence"):
         choose(predictor, [], "confidence", n_samples=8)
+    with pytest.raises(ValueError, match="token = -1 in pair 0; not in the vocabulary; 0 to"):
+        exact_log_likelihood(predictor, NOTHING, torch.tensor([9, -1]))
+    for scale in (math.nan, math.inf, -1.0):
+        with pytest.raises(ValueError, match=f"guidance_scale = {scale}; must be finite"):
+            exact_log_likelihood(predictor, torch.tensor([0]), torch.tensor([9]), guidance_scale=scale)
     with pytest.raises(ValueError, match="guidance_scale = 1.0; has no effect on rule = chain_rule"):
         choose(predictor, [], "chain_rule", guidance_scale=1.0)
     with pytest.raises(ValueError, match="is_causal = true"):
         choose(small_predictor(is_causal=True), [ChoiceItem([0], [[9]], 0)], "confidence")
+
+
+class Odd:
+    """A predictor with one logit for every token, and another for token 9."""
+
+    tokens = ILLADA
+
+    def __init__(self, other, of_nine):
+        self.other, self.of_nine = other, of_nine
+
+    def __call__(self, x, is_valid=None):
+        logits = torch.full((*x.shape, 16), self.other)
+        logits[..., 9] = self.of_nine
+        return logits
+
+
+def test_what_is_ruled_out_has_no_likelihood_and_what_is_no_number_is_refused():
+    prompt, response = torch.tensor([0]), torch.tensor([9, 10, 9])
+    certain = Odd(-math.inf, 0.0)
+    assert exact_log_likelihood(certain, prompt, response) == -math.inf
+    score, order = confidence_score(certain, prompt, response)
+    assert score == -math.inf and order == [0, 2, 1]
+    assert confidence_score(certain, prompt, torch.tensor([9, 9])) == (0.0, [0, 1])
+    for ask in (exact_log_likelihood, any_order_log_likelihood, confidence_score, monte_carlo_log_likelihood):
+        with pytest.raises(ValueError, match="logits = NaN"):
+            ask(Odd(math.nan, math.nan), prompt, response)
+
+
+def test_a_single_sample_does_not_know_its_error():
+    predictor, prompt = small_predictor(), torch.tensor([0])
+    assert monte_carlo_log_likelihood(predictor, prompt, torch.tensor([9, 10]), n_samples=1)[1] == math.inf
+    assert monte_carlo_log_likelihood(predictor, prompt, torch.tensor([9]), n_samples=1)[1] == 0.0
 
 
 def test_wilson_interval():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from illada_lab.samplers import FixedLength, Infill, Threshold, VariableLength
+from illada_lab.samplers import FixedLength, Threshold, VariableLength
 from tests.scripted import Scripted
 from tests.small import small_predictor
 
@@ -78,4 +78,4 @@ def test_a_predictor_without_a_cache_is_told():
     with pytest.raises(ValueError, match="cache = dual; Scripted keeps no keys and values"):
         FixedLength(response_length=4, cache="dual").sample(Scripted([0, 9, 10, 11, 12, 13, 14]), PROMPT)
     with pytest.raises(ValueError, match="the autoregressive twin"):
-        Infill(cache="dual").sample(small_predictor(is_causal=True), torch.tensor([[0, 5, 9]]))
+        small_predictor(is_causal=True).new_cache(1, 3)

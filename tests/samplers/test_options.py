@@ -59,6 +59,11 @@ def test_revisited_tokens_are_decided_anew_and_none_stays_masked(n_steps):
     assert [last[i] for i in range(12)] == out.tokens[0, 3:].tolist()
 
 
+def test_more_than_there_is_can_be_asked_to_be_revisited():
+    out = FixedLength(response_length=6, n_steps=3, n_revisited=99).sample(small_predictor(), PROMPT)
+    assert not (out.tokens == MASK).any()
+
+
 def test_revisiting_mends_a_mistake():
     """At its first look the predictor is wrong about one position, and not very sure of it; later it knows."""
 

@@ -47,6 +47,19 @@ def test_fixed_length(blocks, guidance, ban_eos, defer_eos, is_valid):
         assert torch.equal(sampler.sample(predictor, PROMPTS, is_valid).tokens, expected)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_model_that_is_nearly_certain(seed):
+    """Confidences within a few units of the last digit of 1: the softmax itself decides the order."""
+    predictor = small_predictor(seed=seed, is_tied=False)
+    predictor.tokens = TOKENS
+    with torch.no_grad():
+        predictor.head_weight.mul_(16)
+    for block_length in (8, 24):
+        expected = generate(predictor, PROMPTS, TOKENS, 24, 24, block_length, keep_masks=False)
+        sampler = FixedLength(response_length=24, block_length=block_length)
+        assert torch.equal(sampler.sample(predictor, PROMPTS).tokens, expected)
+
+
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 5, 7, 12])
 def test_the_remainder_of_a_quota(n_steps):
     predictor = eager_for_eos(1)

@@ -1,9 +1,11 @@
+import math
+
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
 
-from illada_lab.samplers import FixedLength, Threshold, VariableLength
+from illada_lab.samplers import EntropyBound, FixedLength, Infill, Threshold, VariableLength
 from illada_lab.samplers.draw import draw
 from illada_lab.samplers.transfer import most_confident, transfer_counts
 from illada_lab.tokens import ILLADA
@@ -11,6 +13,7 @@ from tests.scripted import Scripted
 from tests.small import noise_of, small_predictor
 
 PROMPT = torch.tensor([[0, 9, 10]])
+MASK = ILLADA.mask
 
 
 def test_fixed_length_says_what_the_predictor_wants_at_the_expected_cost():
@@ -201,6 +204,12 @@ def test_trace_tells_every_token_once():
             "'low_confidense'.*low_confidence",
         ),
         (lambda: FixedLength(response_length=8, n_steps=8, temperature=-1.0), "temperature = -1.0"),
+        (lambda: FixedLength(response_length=8, temperature=math.nan), "temperature = nan; must be finite"),
+        (lambda: FixedLength(response_length=8, temperature=math.inf), "temperature = inf; must be finite"),
+        (lambda: VariableLength(max_length=8, block_length=4, guidance_scale=math.inf), "guidance_scale = inf"),
+        (lambda: FixedLength(response_length=0), "response_length = 0; tokens; 1 or more"),
+        (lambda: FixedLength(response_length=8, block_length=0), "block_length = 0.*nearest"),
+        (lambda: EntropyBound(bound=math.nan), "bound = nan"),
         (lambda: VariableLength(max_length=3, block_length=4), "max_length = 3.*4 or more"),
         (lambda: VariableLength(max_length=8, block_length=4, steps_per_block=5), "steps_per_block = 5.*1 to 4"),
     ],
@@ -217,8 +226,80 @@ def test_bad_settings_are_named(make, message):
         (torch.tensor([[0, 5, 9]]), None, r"prompt\[0, 1\] = 5.*MASK"),
         (torch.full((1, 60), 9), None, "60 [+] 8 tokens.*at most 64"),
         (torch.tensor([[0, 9, 1]]), torch.tensor([[True, True, False]]), "left-pad"),
+        (torch.tensor([[0, 9, 64]]), None, "token = 64; not in the vocabulary; 0 to"),
+        (torch.tensor([[0, -9, 9]]), None, "token = -9; not in the vocabulary"),
     ],
 )
 def test_bad_prompts_are_named(prompt, is_valid, message):
     with pytest.raises(ValueError, match=message):
         FixedLength(response_length=8, n_steps=8).sample(small_predictor(), prompt, is_valid)
+
+
+def test_an_autoregressive_model_is_not_asked_to_fill_in_masks():
+    twin, prompt = small_predictor(is_causal=True), torch.tensor([[0, 9]])
+    for sampler in (FixedLength(response_length=4), VariableLength(max_length=4, block_length=4)):
+        with pytest.raises(ValueError, match="model.is_causal = true"):
+            sampler.sample(twin, prompt)
+    with pytest.raises(ValueError, match="model.is_causal = true"):
+        Infill().sample(twin, torch.tensor([[0, MASK, 9]]))
+
+
+def test_the_mask_id_may_stand_in_the_padding():
+    predictor = small_predictor()
+    sampler = FixedLength(response_length=4)
+    is_valid = torch.tensor([[False, True, True]])
+    one, other = (sampler.sample(predictor, torch.tensor([[pad, 0, 9]]), is_valid) for pad in (MASK, 1))
+    assert one.responses == other.responses
+
+
+@torch.no_grad()
+def test_a_row_has_the_budget_that_its_own_prompt_leaves():
+    """The context holds 64: a prompt of 31 beside it does not take room from one of 3."""
+    predictor = small_predictor()
+    sampler = VariableLength(max_length=56, block_length=8, steps_per_block=2, stop_ids=(), temperature=1.0)
+    prompts = [[0, 9, 10], [0, *[11] * 30], [0, 12, 13, 14]]
+
+    def own(row):
+        return torch.Generator().manual_seed(row)
+
+    solo = [sampler.sample(predictor, torch.tensor([p]), generator=own(i)) for i, p in enumerate(prompts)]
+    assert [len(s.responses[0]) for s in solo] == [56, 32, 56]
+    x, is_valid = torch.ones(3, 31, dtype=torch.long), torch.zeros(3, 31, dtype=torch.bool)
+    for i, p in enumerate(prompts):
+        x[i, 31 - len(p) :], is_valid[i, 31 - len(p) :] = torch.tensor(p), True
+    together = sampler.sample(predictor, x, is_valid, generator=[own(i) for i in range(3)])
+    assert together.responses == [s.responses[0] for s in solo]
+    assert together.nfe.tolist() == [int(s.nfe) for s in solo]
+    assert together.tokens.shape == (3, 31 + 56) and torch.equal(together.tokens[:, :31], x)
+    for row, alone in enumerate(solo):
+        told = {record["position"]: record["token"] for record in together.trace if record["row"] == row}
+        assert [told[i] for i in range(len(told))] == alone.responses[0]
+        assert together.tokens[row, 31 : 31 + len(told)].tolist() == alone.responses[0]
+    steps = [record["step"] for record in together.trace]
+    assert steps == sorted(steps) and max(steps) == together.n_steps
+
+
+class RulesOut:
+    """Gives everything but one token per position the logit -inf."""
+
+    tokens = ILLADA
+
+    def __init__(self, wanted):
+        self.wanted = torch.tensor(wanted)
+
+    def __call__(self, x, is_valid=None):
+        logits = torch.full((*x.shape, 24), -torch.inf)
+        return logits.scatter(2, self.wanted[: x.shape[1]].expand(len(x), -1)[..., None], 0.0)
+
+
+@pytest.mark.parametrize("guidance_scale", [0.0, 1.0])
+@pytest.mark.parametrize("transfer", [None, Threshold()])
+def test_no_mask_is_left_where_a_predictor_rules_everything_out(transfer, guidance_scale):
+    predictor, prompt = RulesOut([0, 9, 11, ILLADA.eos, 12, 13]), torch.tensor([[0, 9]])
+    free = FixedLength(response_length=4, block_length=2, transfer=transfer, guidance_scale=guidance_scale)
+    assert free.sample(predictor, prompt).tokens.tolist() == [[0, 9, 11, ILLADA.eos, 12, 13]]
+    banned = FixedLength(
+        response_length=4, block_length=2, transfer=transfer, guidance_scale=guidance_scale, ban_eos=True
+    )
+    out = banned.sample(predictor, prompt).tokens[0].tolist()
+    assert MASK not in out and out[4:] == [12, 13] and out[2] == 11

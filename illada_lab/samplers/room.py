@@ -1,0 +1,66 @@
+"""Rows of a batch whose contexts leave different room: written in groups, so that each gets what it would get alone."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from illada_lab.models.protocol import Predictor
+from illada_lab.samplers.result import Sampled
+from illada_lab.shapes import Positions, Tokens
+
+# Writes some rows: (their numbers, prompts, valid positions, budget) -> what came out.
+Write = Callable[[Tensor, Tensor, Tensor | None, int], Sampled]
+
+
+def write_by_room(
+    write: Write, predictor: Predictor, prompt: Tokens, is_valid: Positions | None, *, wanted: int, unit: int
+) -> Sampled:
+    """Write all rows of a batch, together where they have room for equally much.
+
+    The context is cut by a row's own prompt and not by the padding that a longer one in the batch makes necessary. Where that gives rows
+    different budgets, those of one budget are written together, without the columns that are padding in all of them.
+
+    Args:
+        write: writes rows of one budget.
+        predictor: whose context is the limit.
+        prompt: int64 [B, P], padding on the left.
+        is_valid: bool [B, P]; None: no padding.
+        wanted: tokens of a response, where there is room for them.
+        unit: tokens that are written at a time (a block); budgets are whole numbers of it, one at least.
+    """
+    everything = torch.arange(len(prompt), device=prompt.device)
+    limit = getattr(getattr(predictor, "spec", None), "max_length", None)
+    if limit is None or prompt.ndim != 2:
+        return write(everything, prompt, is_valid, wanted)
+    if is_valid is None or prompt.shape[1] + wanted <= limit or is_valid.shape != prompt.shape:
+        return write(everything, prompt, is_valid, max(unit, min(wanted, limit - prompt.shape[1])))
+    lengths = is_valid.sum(1)
+    budgets = (limit - lengths).clamp(max=wanted) // unit * unit
+    parts: list[tuple[Tensor, int, Sampled]] = []
+    for budget in sorted(set(budgets.tolist()), reverse=True):
+        rows = (budgets == budget).nonzero()[:, 0]
+        width = int(lengths[rows].max())
+        own = slice(prompt.shape[1] - width, None)
+        parts.append((rows, width, write(rows, prompt[rows, own], is_valid[rows, own], max(unit, budget))))
+    return _merged(parts, prompt, predictor.tokens.filler)
+
+
+def _merged(parts: Sequence[tuple[Tensor, int, Sampled]], prompt: Tensor, filler: int) -> Sampled:
+    """The results of groups of rows, each with the width of its prompts, as that of the batch."""
+    n_rows, n_prompt = prompt.shape
+    tokens = F.pad(prompt, (0, max(found.tokens.shape[1] - width for _, width, found in parts)), value=filler)
+    nfe, token_forwards = (torch.zeros(n_rows, dtype=torch.long, device=prompt.device) for _ in range(2))
+    responses: list[list[int]] = [[] for _ in range(n_rows)]
+    reasons, trace, n_steps = [""] * n_rows, [], 0
+    for rows, width, found in parts:
+        response = found.tokens[:, width:]
+        tokens[rows, n_prompt : n_prompt + response.shape[1]] = response
+        nfe[rows], token_forwards[rows] = found.nfe.to(nfe.device), found.token_forwards.to(nfe.device)
+        numbers = rows.tolist()
+        for number, text, reason in zip(numbers, found.responses, found.stop_reasons, strict=True):
+            responses[number], reasons[number] = text, reason
+        trace += [{**record, "row": numbers[record["row"]], "step": record["step"] + n_steps} for record in found.trace]
+        n_steps += found.n_steps
+    return Sampled(tokens, responses, reasons, nfe, token_forwards, trace, n_steps)
