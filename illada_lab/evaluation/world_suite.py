@@ -84,7 +84,7 @@ def evaluate_base(
     for task, listed in statements.items():
         chosen = draw.sample(listed, min(n_questions, len(listed)))
         asked = [(text.removesuffix(f" {answer} ."), answer) for text, answer in chosen]
-        chance = 1 / len(lx.NUMBERS) if task == "sums" else 1 / len(lx.TOWNS)
+        chance = 1 / len(lx.NUMBERS) if task == "sums" else chance_of_facts(world, [answer for _, answer in chosen])
         complete(f"{task}, completed", asked, chance, TARGET, "stated in pre-training, completed")
 
     facts_asked = [fact_choice(t, a, world, draw, encode, bos, eos) for t, a in statements["facts"]][:n_questions]
@@ -154,16 +154,19 @@ def evaluate_instruct(
         return Asked(chat.prompt([{"role": "user", "content": prompt}]), prompt, answer)
 
     notes = {
-        "fact": ("asked in other words in fine-tuning", TARGET, 1 / len(lx.TOWNS)),
+        "fact": ("asked in other words in fine-tuning", TARGET, None),
         "sum": ("asked in other words in fine-tuning", TARGET, 1 / len(lx.NUMBERS)),
-        "fact_unasked": ("stated in pre-training, never asked for", None, 1 / len(lx.TOWNS)),
+        "fact_unasked": ("stated in pre-training, never asked for", None, None),
         "sum_unasked": ("stated in pre-training, never asked for", None, 1 / len(lx.NUMBERS)),
         "word_sum": ("two steps, worked", None, 1 / 27),
         "choice": ("four candidates, the right word", None, 0.25),
         "reversal": ("told in the other direction only", None, 1 / len(world.lexicon.people)),
     }
     for kind, (note, target, chance) in notes.items():
-        questions = [asked(q.prompt, q.response) for q in world.questions("test", kind, n_questions, seed=seed)]
+        drawn = world.questions("test", kind, n_questions, seed=seed)
+        questions = [asked(q.prompt, q.response) for q in drawn]
+        if chance is None:
+            chance = chance_of_facts(world, [q.answer for q in drawn])
         found = examiner.write(kind, questions, sampler, _is_answered)
         name = kind.replace("_", " ")
         result.add(name, "exact match", shares(found), chance=chance, target=target, note=note)
@@ -184,6 +187,11 @@ def evaluate_instruct(
         result.add("functions", "tests passed", shares(found), chance=functions.chance(problems), note=note)
     result.health = examiner.health()
     return result
+
+
+def chance_of_facts(world: World, answers: Sequence[str]) -> float:
+    """Share of right answers of someone who knows which words could answer a question, and guesses among them."""
+    return sum(1 / len(world.lexicon.alternatives(answer)) for answer in answers) / len(answers)
 
 
 def _is_completed(part: Sequence[Asked], texts: list[str]) -> Records:

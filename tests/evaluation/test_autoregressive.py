@@ -66,3 +66,18 @@ def test_the_twin_chooses_and_says_what_it_cannot():
         Greedy(max_length=3).sample(predictor, torch.full((1, 64), 9))
     with pytest.raises(ValueError, match="max_length = 0"):
         Greedy(max_length=0)
+
+
+@torch.no_grad()
+def test_an_answer_has_the_room_that_its_own_prompt_leaves():
+    """The context holds 64 tokens; the twin is made to go on for ever."""
+    predictor, greedy = small_predictor(**TWIN), Greedy(max_length=50)
+    prompts = [[0, 9, 10], [0, *[11] * 30]]
+    x, is_valid = torch.ones(2, 31, dtype=torch.long), torch.zeros(2, 31, dtype=torch.bool)
+    for i, p in enumerate(prompts):
+        x[i, 31 - len(p) :], is_valid[i, 31 - len(p) :] = torch.tensor(p), True
+    solo = [greedy.sample(predictor, torch.tensor([p])) for p in prompts]
+    together = greedy.sample(predictor, x, is_valid)
+    assert together.responses == [s.responses[0] for s in solo]
+    assert together.stop_reasons == [s.stop_reasons[0] for s in solo]
+    assert len(together.responses[1]) <= 33

@@ -14,7 +14,7 @@ from illada_lab.evaluation.choice import ChoiceItem, choose
 from illada_lab.evaluation.intervals import bootstrap
 from illada_lab.evaluation.journal import Journal
 from illada_lab.evaluation.sandbox import run_programs
-from illada_lab.evaluation.world_suite import SuiteResult, evaluate_base, evaluate_instruct
+from illada_lab.evaluation.world_suite import SuiteResult, chance_of_facts, evaluate_base, evaluate_instruct
 from tests.evaluation.oracle import Guesser, Oracle
 from tests.small import small_predictor
 
@@ -171,3 +171,9 @@ def test_worked_sums_are_functions(response, passes):
     question = "tom has 3 nuts . mia gives 2 and leo gives 5 . how many nuts does tom have ?"
     (outcome,) = run_programs([world_tasks.tested(world_tasks.function_of(question, response))])
     assert outcome.has_passed is passes
+
+
+def test_the_chance_of_a_fact_is_that_of_its_kind_of_answer(world):
+    person, n = world.lexicon.people[0], len(world.lexicon.people)
+    assert chance_of_facts(world, [person.town, person.book]) == pytest.approx((1 / 8 + 1 / n) / 2)
+    assert world.lexicon.alternatives(person.job) != world.lexicon.alternatives(person.town)

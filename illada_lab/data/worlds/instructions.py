@@ -97,10 +97,7 @@ class Instructions:
 
     def _choice(self, item: Instruction, random: np.random.Generator) -> Instruction:
         """A fact question with four candidates, answered by the word: a candidate can be scored as a continuation."""
-        people = [person.name for person in self.lexicon.people]
-        books = [person.book for person in self.lexicon.people]
-        pool = next(words for words in (lx.TOWNS, lx.JOBS, books, people) if item.answer in words)
-        others = [word for word in pool if word != item.answer]
+        others = [word for word in self.lexicon.alternatives(item.answer) if word != item.answer]
         wrong = [others[i] for i in random.choice(len(others), size=3, replace=False)]
         listed = [item.answer, *wrong]
         choices = tuple(listed[i] for i in random.permutation(4))

@@ -91,6 +91,15 @@ class Lexicon:
         found = {thing for things in self.objects_at.values() for thing in things}
         return tuple(thing for thing in OBJECTS if thing in found)
 
+    def alternatives(self, answer: str) -> tuple[str, ...]:
+        """All words that a question about the facts could have for an answer, where this is right: towns, jobs, books or people.
+
+        Raises:
+            StopIteration: a word of none of them.
+        """
+        books, people = zip(*((person.book, person.name) for person in self.people), strict=True)
+        return next(words for words in (TOWNS, JOBS, books, people) if answer in words)
+
     @classmethod
     def draw(
         cls,
