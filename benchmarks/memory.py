@@ -1,12 +1,14 @@
-"""Memory that training takes against what the planner said it would: measured on a CPU, one process per shape.
+"""Memory that training takes against what the planner said it would, one process per shape.
 
-    python -m benchmarks.memory [--shapes 6] [--out benchmarks/results]
+    python -m benchmarks.memory [--device cpu] [--shapes 6] [--out benchmarks/results]
 
 Each shape is trained for three steps by Lightning, with this package's module, objective and optimiser, in a process of its own. Measured
-are the allocator's peak (torch's profiler) and the process's peak of resident memory above what it held before the model was there; the
-plan is made with the largest share of masked positions of those steps. Writes a table and `benchmarks/results/memory_cpu.json`.
+are the allocator's peak (on a CPU by torch's profiler) and the process's peak of resident memory above what it held before the model was
+there (on CUDA what the allocator reserved); the plan is made with the largest share of masked positions of those steps. Writes a table
+and `benchmarks/results/memory_<device>.json`.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -14,7 +16,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.common import parser, started, write
 
@@ -34,12 +36,23 @@ SHAPES: list[dict[str, Any]] = [
     dict(d_model=512, vocab_size=16_384, n_rows=16, length=256, optim=ADAMW, precision=FLOAT32, is_compiled=True),
 ]
 
+# On a GPU: up to 1.2 billion parameters, iLLaDA's vocabulary, every way to compute activations again.
+CUDA_SHAPES: list[dict[str, Any]] = [
+    dict(d_model=768, vocab_size=32_768, n_rows=16, length=1024, optim=ADAMW, precision=BF16),
+    dict(d_model=768, vocab_size=32_768, n_rows=16, length=1024, optim=MUON, precision=BF16, accumulate=2),
+    dict(d_model=1024, vocab_size=155_136, n_rows=4, length=4096, optim=ADAMW, precision=FLOAT32),
+    dict(d_model=2048, vocab_size=65_536, n_rows=4, length=4096, optim=ADAMW, precision=BF16, recomputed=1),
+    dict(d_model=2048, vocab_size=65_536, n_rows=4, length=4096, optim=ADAMW, precision=BF16, recomputed="ops"),
+    dict(d_model=768, vocab_size=32_768, n_rows=16, length=1024, optim=ADAMW, precision=BF16, is_compiled=True),
+]
 
-def measure(shape: dict[str, Any]) -> dict[str, Any]:
+
+def measure(shape: dict[str, Any], device: Literal["cpu", "cuda"]) -> dict[str, Any]:
     """Plan and train one shape in this process.
 
     Args:
-        shape: an entry of `SHAPES`.
+        shape: an entry of `SHAPES` or `CUDA_SHAPES`.
+        device: where.
 
     Returns:
         The shape, the number of parameters, the planned parts and both measured peaks, in bytes.
@@ -71,6 +84,7 @@ def measure(shape: dict[str, Any]) -> dict[str, Any]:
         accumulate=shape.get("accumulate", 1),
         is_compiled=shape.get("is_compiled", False),
         n_steps=N_STEPS,
+        accelerator=device,
     )
     step = Step(
         spec=ModelSpec(**sizes),
@@ -81,7 +95,7 @@ def measure(shape: dict[str, Any]) -> dict[str, Any]:
         share_predicted=seen.largest_share,
         recomputed=shape.get("recomputed"),
         keeps_gradients=shape.get("accumulate", 1) > 1,
-        is_on_cpu=True,
+        is_on_cpu=device == "cpu",
     )
     planned = rehearse(step).peak
     return {
@@ -97,17 +111,20 @@ def measure(shape: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Measure each shape in a process of its own, print, write."""
     made = parser("Planned memory of training against measured", rounds=1)
-    made.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of the shapes, from the first")
+    made.add_argument("--shapes", type=int, help="how many of the shapes, from the first; default: all")
     made.add_argument("--one", type=json.loads, default=None, help="measure this shape here and print JSON")
     arguments = started(made)
     if arguments.one is not None:
-        print(json.dumps(measure(arguments.one)))
+        print(json.dumps(measure(arguments.one, arguments.device)))
         return
-    rows = [_in_child(shape, arguments.threads) for shape in SHAPES[: arguments.shapes]]
+    shapes = CUDA_SHAPES if arguments.device == "cuda" else SHAPES
+    rows = [_in_child(shape, arguments) for shape in shapes[: arguments.shapes]]
     print(f"{'parameters':>12}{'rows x length':>15}  {'':26}{'planned':>9}{'allocated':>11}{'':8}{'resident':>10}  MiB")
     for row in rows:
         planned, allocated, resident = (row[key] / MIB for key in ("planned_total", "allocated", "resident"))
-        how = f"{row['optim']}, {row['precision']}" + (", recomputed" if row.get("recomputed") else "")
+        how = f"{row['optim']}, {row['precision']}" + (
+            f", recomputed {row['recomputed']}" if row.get("recomputed") else ""
+        )
         how += ", compiled" if row.get("is_compiled") else ""
         print(
             f"{row['parameters']:12,}{row['n_rows']:6} x {row['length']:<6}  {how:26}{planned:9.0f}{allocated:11.0f}"
@@ -116,8 +133,9 @@ def main() -> None:
     write(arguments, "memory", {"shapes": rows})
 
 
-def _in_child(shape: dict[str, Any], threads: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.memory", "--threads", str(threads), "--one", json.dumps(shape)]
+def _in_child(shape: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.memory", "--device", arguments.device]
+    command += ["--threads", str(arguments.threads), "--one", json.dumps(shape)]
     root = Path(__file__).resolve().parent.parent
     # What torch frees goes back to the system at once: otherwise the resident peak also counts what the C library keeps in store.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(MIB // 4), "MALLOC_TRIM_THRESHOLD_": "0"}

@@ -6,6 +6,8 @@ The baseline is the published loop as one writes it first: logits at every posit
 into probabilities, with PyTorch's own matrix products. Variants take turns round by round; a ratio is the median over rounds of (plain
 loop / variant). On a CPU a random model of 44M parameters, on a GPU the 8B shape with random weights in bf16. A fine-tuned toy
 model (`make reproduce` leaves one) shows what a threshold costs in exact match.
+On a GPU some variants are repeated with compiled layers and recorded passes, and each is held against the device: the least time its passes
+could take, weights read once a pass at the measured bandwidth or products at the measured rate, over the time it took.
 Writes a table and `benchmarks/results/sampling_<device>.json`.
 """
 
@@ -23,8 +25,10 @@ from torch import Tensor
 from benchmarks.common import parser, started, write
 from illada_lab.models import MaskPredictor
 from illada_lab.models.linear import torch_products
+from illada_lab.models.recorded import RecordedPredictor
 from illada_lab.samplers import FixedLength, Threshold, VariableLength
 from illada_lab.tokens import ILLADA
+from illada_lab.training.machine import matmul_rate
 
 CPU_SIZES: dict[str, Any] = dict(
     vocab_size=16_384, d_model=512, n_layers=8, n_heads=8, n_kv_heads=8, d_ffn=1536, max_length=1024, is_tied=False
@@ -53,7 +57,7 @@ class Variant:
 class Timed:
     """A predictor that counts the seconds spent inside of it; what is left of a generation is the sampler's own."""
 
-    def __init__(self, predictor: MaskPredictor) -> None:
+    def __init__(self, predictor: MaskPredictor | RecordedPredictor) -> None:
         self.inner, self.tokens, self.spec, self.seconds = predictor, predictor.tokens, predictor.spec, 0.0
         self.new_cache = predictor.new_cache
 
@@ -126,7 +130,9 @@ def random_prompt(n_rows: int, length: int, vocab_size: int, device: str, seed: 
     return torch.randint(7, vocab_size, (n_rows, length), generator=generator).to(device)
 
 
-def sampler_variant(name: str, predictor: MaskPredictor, prompt: Tensor, n_response: int, **rules: Any) -> Variant:
+def sampler_variant(
+    name: str, predictor: MaskPredictor | RecordedPredictor, prompt: Tensor, n_response: int, **rules: Any
+) -> Variant:
     """One of ours: blocks of 32, one token per step unless a transfer rule decides."""
     sampler = FixedLength(response_length=n_response, block_length=BLOCK, has_trace=False, **rules)
     timed = Timed(predictor)
@@ -183,9 +189,45 @@ def rows_of(variants: list[Variant], outputs: dict[str, Tensor]) -> list[dict[st
     return table
 
 
+def add_limits(table: list[dict[str, Any]], predictor: MaskPredictor, n_response: int) -> None:
+    """The device's share: the least time the passes could take over the time they took, and what bounds it."""
+    bandwidth, rate = copy_rate("cuda"), matmul_rate("cuda", "bf16")
+    in_layers = sum(p.numel() for p in predictor.layers.parameters())
+    n_head = predictor.head_weight.numel()
+    for row in table:
+        if "nfe" not in row:
+            continue
+        of_bytes = row["nfe"] * 2 * (in_layers + n_head) / bandwidth
+        # The head's positions, one block at most a pass, are few beside the layers'.
+        of_products = 2 * in_layers * row["token_forwards"] / rate
+        least = max(of_bytes, of_products)
+        row["bound_by"] = "bandwidth" if of_bytes > of_products else "products"
+        row["share_of_limit"] = least * row["tokens_per_second"] / n_response
+
+
+def copy_rate(device: str, n_bytes: int = 2**31, rounds: int = 10) -> float:
+    """Bytes read and written per second by a copy from the device to itself."""
+    source = torch.empty(n_bytes, dtype=torch.uint8, device=device)
+    target, best = torch.empty_like(source), float("inf")
+    for _ in range(rounds):
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        target.copy_(source)
+        torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - begin)
+    return 2 * n_bytes / best
+
+
 def random_tables(device: str, rounds: int, responses: list[int]) -> dict[str, list[dict[str, Any]]]:
     """The random model: response lengths, then a ragged batch against a row alone."""
     predictor = random_model(device)
+    recordings = {}
+    if device == "cuda":
+        compiled = random_model(device)
+        compiled.load_state_dict(predictor.state_dict(), assign=True)  # the same memory
+        for layer in compiled.layers:
+            layer.compile(dynamic=False)
+        recordings = {"recorded": RecordedPredictor(predictor), "compiled, recorded": RecordedPredictor(compiled)}
     tables = {}
     for n_response in responses:
         prompt = random_prompt(1, PROMPT, predictor.spec.vocab_size, device)
@@ -193,18 +235,25 @@ def random_tables(device: str, rounds: int, responses: list[int]) -> dict[str, l
         def plain(prompt: Tensor = prompt, n: int = n_response) -> Tensor:
             return plain_loop(predictor, prompt, n, n, BLOCK)
 
+        fast = dict(cache="dual", transfer=Threshold(threshold=THRESHOLD))
         variants = [
             Variant("plain loop", plain, n_response),
             sampler_variant("ours, no cache", predictor, prompt, n_response),
             sampler_variant("prefix cache", predictor, prompt, n_response, cache="prefix"),
             sampler_variant("dual cache", predictor, prompt, n_response, cache="dual"),
-            sampler_variant(
-                f"dual cache, threshold {THRESHOLD}", predictor, prompt, n_response,
-                cache="dual", transfer=Threshold(threshold=THRESHOLD),
-            ),
-        ]  # fmt: skip
+            sampler_variant(f"dual cache, threshold {THRESHOLD}", predictor, prompt, n_response, **fast),
+        ]
+        for how, recorded in recordings.items():
+            variants += [
+                sampler_variant(f"no cache, {how}", recorded, prompt, n_response),
+                sampler_variant(f"dual cache, {how}", recorded, prompt, n_response, cache="dual"),
+                sampler_variant(f"dual cache, threshold {THRESHOLD}, {how}", recorded, prompt, n_response, **fast),
+            ]
         outputs = take_turns(variants, rounds)
-        tables[f"random model, prompt {PROMPT}, response {n_response}, block {BLOCK}"] = rows_of(variants, outputs)
+        table = rows_of(variants, outputs)
+        if device == "cuda":
+            add_limits(table, predictor, n_response)
+        tables[f"random model, prompt {PROMPT}, response {n_response}, block {BLOCK}"] = table
     return tables
 
 
@@ -300,11 +349,12 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
     print(f"\n{title}")
     rate = "answers_per_second" if "answers_per_second" in rows[0] else "tokens_per_second"
     print(
-        f"{'variant':44}{rate.replace('_per_second', '/s'):>10}{'ratio':>8}  {'(min-max)':15}", "equal  outside  right"
+        f"{'variant':44}{rate.replace('_per_second', '/s'):>10}{'ratio':>8}  {'(min-max)':15}",
+        "equal  outside  right   limit",
     )
     for row in rows:
         spread = f"({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
-        shares = [row.get(k) for k in ("equal_tokens", "share_outside_network", "exact_match")]
+        shares = [row.get(k) for k in ("equal_tokens", "share_outside_network", "exact_match", "share_of_limit")]
         told = "  ".join("   -   " if share is None else f"{share:6.1%} " for share in shares)
         print(f"{row['variant']:44}{row[rate]:10.1f}{row['ratio']:8.2f}  {spread:15}{told}")
 

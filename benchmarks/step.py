@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.checkpoint import checkpoint
 
 from illada_lab.data.batch import Batch
 from illada_lab.diffusion import RowRandom
@@ -22,6 +20,7 @@ from illada_lab.tokens import ILLADA
 from illada_lab.training.allocator import keep_freed_memory
 from illada_lab.training.machine import matmul_rate
 from illada_lab.training.optim import adamw
+from illada_lab.training.sharding import Recomputed, recompute
 
 MAX_NORM, LR, CUT_PROBABILITY = 1.0, 3e-4, 0.3
 # The issue's shape for CPUs; every other shape is a scale of conf/.
@@ -40,7 +39,7 @@ class Setting:
         n_rows, length: of a batch.
         precision: "32-true", "bf16-mixed" (float32 weights) or "bf16-true" (bf16 weights and moments).
         is_compiled: layers and loss.
-        recomputes: layers are computed again in the backward pass.
+        recomputed: what is computed again in the backward pass, see `training.sharding.recompute`.
         attention: see `MaskPredictor.use_attention`.
         device: where.
     """
@@ -51,7 +50,7 @@ class Setting:
     length: int
     precision: str
     is_compiled: bool
-    recomputes: bool
+    recomputed: Recomputed
     attention: str
     device: str
 
@@ -110,9 +109,7 @@ def build(setting: Setting) -> MaskPredictor:
     if setting.precision == "bf16-true":
         model.to(torch.bfloat16)
     model.use_attention(setting.attention)
-    if setting.recomputes:
-        for layer in model.layers:
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    recompute(model, setting.recomputed)
     if setting.is_compiled:
         model.compile_parts()
     return model
@@ -197,7 +194,7 @@ def measure_step(setting: Setting, rounds: int, n_warm_up: int = 4) -> dict[str,
         "length": setting.length,
         "precision": setting.precision,
         "is_compiled": setting.is_compiled,
-        "recomputes": setting.recomputes,
+        "recomputed": setting.recomputed,
         "attention": choose(setting.attention, Need(torch.device(setting.device), dtype, model.spec.head_size)).name,
         "matmul_peak_flops": peak,
         "flops_per_token": flops,

@@ -1,7 +1,7 @@
 """A training step: taken apart at a scale, or side by side with a plain loop.
 
     python -m benchmarks.training [--device cpu] [--threads 2] [--rounds 6]
-    python -m benchmarks.training --scale 30m [--device cuda] [--rows 8] [--length 512] [--recompute] [--attention auto]
+    python -m benchmarks.training --scale 30m [--device cuda] [--rows 8] [--length 512] [--recompute 1] [--attention auto]
 
 Without `--scale`: throughput against a baseline, in one run. The baseline is what a first implementation does: the same network, logits at
 every position, float32, eager, an unfused AdamW. Variants take turns round by round, so that a machine that slows down slows them all; the
@@ -242,11 +242,12 @@ def at_scale(arguments: argparse.Namespace) -> None:
         length=length,
         precision=arguments.precision or best_precision(arguments.device),
         is_compiled=can_compile(arguments.device) and not arguments.eager,
-        recomputes=arguments.recompute,
+        recomputed=arguments.recompute,
         attention=arguments.attention,
         device=arguments.device,
     )
-    result = write(arguments, "training", measure_step(setting, arguments.rounds), f"training_{arguments.scale}")
+    file = "_".join(part for part in ("training", arguments.scale, arguments.label) if part)
+    result = write(arguments, "training", measure_step(setting, arguments.rounds), file)
     remember(arguments, result)
     where = result["machine"]["gpu"] or result["machine"]["processor"]
     print(
@@ -271,8 +272,13 @@ def main() -> None:
     made.add_argument("--length", type=int, help="tokens per row; default: the scale's")
     made.add_argument("--precision", choices=("32-true", "bf16-mixed", "bf16-true"), help="default: what pays here")
     made.add_argument("--attention", default="auto", choices=ATTENTION)
+    made.add_argument("--label", help="more of the result's name: training_<scale>_<label>_<device>.json")
     made.add_argument("--eager", action="store_true", help="do not compile")
-    made.add_argument("--recompute", action="store_true", help="compute layers again in the backward pass")
+    made.add_argument(
+        "--recompute",
+        type=lambda text: text if text == "ops" else int(text),
+        help="compute layers again in the backward pass: every k-th (1: all), or ops: selectively",
+    )
     arguments = started(made)
     (at_scale if arguments.scale else side_by_side)(arguments)
 

@@ -41,7 +41,7 @@ class Attention(nn.Module):
         table: Table,
         view: View,
         cache: LayerCache | None = None,
-        start: int = 0,
+        start: int | Tensor = 0,
         columns: slice | None = None,
     ) -> Tensor:
         """Mix positions.

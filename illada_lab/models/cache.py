@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -17,10 +18,15 @@ class LayerCache:
     keys: Float[Tensor, "B K L E"]
     values: Float[Tensor, "B K L E"]
 
-    def write(self, start: int, keys: Float[Tensor, "B K W E"], values: Float[Tensor, "B K W E"]) -> None:
-        """Replace what is kept of the positions from `start` on."""
-        window = slice(start, start + keys.shape[2])
-        self.keys[:, :, window], self.values[:, :, window] = keys, values
+    def write(self, start: int | Tensor, keys: Float[Tensor, "B K W E"], values: Float[Tensor, "B K W E"]) -> None:
+        """Replace what is kept of the positions from `start` on; a tensor on the device is read there, when a recorded pass is replayed."""
+        if isinstance(start, Tensor):
+            place = start + torch.arange(keys.shape[2], device=keys.device)
+            self.keys.index_copy_(2, place, keys.to(self.keys.dtype))
+            self.values.index_copy_(2, place, values.to(self.values.dtype))
+        else:
+            window = slice(start, start + keys.shape[2])
+            self.keys[:, :, window], self.values[:, :, window] = keys, values
 
 
 @dataclass

@@ -41,7 +41,7 @@ class Layer(nn.Module):
         table: Table,
         view: View,
         cache: LayerCache | None = None,
-        start: int = 0,
+        start: int | Tensor = 0,
         columns: slice | None = None,
     ) -> Tensor:
         """[B, L, D] (packed: [1, N, D]; with a cache a window [B, W, D]) -> the same shape, or that of the columns asked for."""

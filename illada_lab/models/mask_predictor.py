@@ -173,7 +173,7 @@ class MaskPredictor(nn.Module):
     def hidden_window(
         self,
         x: Int[Tensor, "B W"],
-        start: int,
+        start: int | Tensor,
         cache: Cache,
         is_valid: Bool[Tensor, "B L"] | None = None,
         columns: slice | None = None,
@@ -182,12 +182,12 @@ class MaskPredictor(nn.Module):
 
         Args:
             x: tokens of the window; positions `start` to `start + W` of the canvas.
-            start: first position.
+            start: first position; int64 [] on the model's device where the pass is recorded.
             cache: of the whole canvas; the window's part is replaced. With a window over the whole canvas this is a full pass.
             is_valid: positions of the canvas that may be attended to; None: all.
             columns: of the window, C of them, that are wanted; None: all. The last layer computes these only.
         """
-        positions = torch.arange(start, start + x.shape[1], device=x.device)
+        positions = start + torch.arange(x.shape[1], device=x.device)
         view = Dense(None if is_valid is None else is_valid[:, None, None, :])
         table = rotary_table(positions, self.spec.head_size, self.spec.rope_theta)
         h = self.embed_tokens(x)

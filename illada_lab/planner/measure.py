@@ -1,4 +1,4 @@
-"""Memory of real training steps on a CPU: what plans are checked against."""
+"""Memory of real training steps, on a CPU or a CUDA device: what plans are checked against."""
 
 import gc
 import os
@@ -30,7 +30,8 @@ class Measured:
 
     Attributes:
         allocated: bytes that torch's allocator had given out at the fullest moment, model included.
-        resident: growth of the process's resident memory from before the model to its peak, bytes; 0 where the system does not tell.
+        resident: bytes the system had given: growth of the process's resident memory from before the model to its peak, 0 where the
+            system does not tell; on a CUDA device what the allocator had reserved.
         largest_share: largest share of positions that were masked in a forward pass.
     """
 
@@ -49,10 +50,11 @@ def measured_steps(
     accumulate: int = 1,
     is_compiled: bool = False,
     n_steps: int = 3,
+    accelerator: Literal["cpu", "cuda"] = "cpu",
 ) -> Measured:
     """Train a new model for a few steps with Lightning, this package's module and objective, on random tokens.
 
-    Twice: once watched by the system, once by the profiler, whose own memory is resident too. Resident memory means something in a
+    On a CPU twice: once watched by the system, once by the profiler, whose own memory is resident too. Resident memory means something in a
     process that has not trained before: later it takes what it has already got.
 
     Args:
@@ -64,13 +66,22 @@ def measured_steps(
         accumulate: forward passes per step.
         is_compiled: compile the layers.
         n_steps: optimiser steps.
+        accelerator: where.
     """
     train = partial(
-        _train, optim=optim, precision=precision, accumulate=accumulate, is_compiled=is_compiled, n_steps=n_steps
+        _train,
+        optim=optim,
+        precision=precision,
+        accumulate=accumulate,
+        is_compiled=is_compiled,
+        n_steps=n_steps,
+        accelerator=accelerator,
     )
     # Libraries are loaded, and threads started, by the first step there is.
     train(MaskPredictor(tokens=ILLADA, **in_proportion(32, vocab_size=64, length=16)), n_rows=2, length=16)
     gc.collect()
+    if accelerator == "cuda":
+        return _on_cuda(make, train, n_rows, length)
     before = _forget_peak()
     train(make(), n_rows=n_rows, length=length)
     resident = max(0, _status("VmHWM") - before)
@@ -80,6 +91,20 @@ def measured_steps(
         shares = _count_predicted(predictor)
         train(predictor, n_rows=n_rows, length=length)
     return Measured(allocated=_allocated(watched), resident=resident, largest_share=max(shares))
+
+
+def _on_cuda(make: Callable[[], MaskPredictor], train: Callable[..., None], n_rows: int, length: int) -> Measured:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    predictor = make()
+    shares = _count_predicted(predictor)
+    train(predictor, n_rows=n_rows, length=length)
+    return Measured(
+        allocated=torch.cuda.max_memory_allocated() - allocated,
+        resident=torch.cuda.max_memory_reserved() - reserved,
+        largest_share=max(shares),
+    )
 
 
 def _train(
@@ -92,6 +117,7 @@ def _train(
     accumulate: int,
     is_compiled: bool,
     n_steps: int,
+    accelerator: Literal["cpu", "cuda"],
 ) -> None:
     module = DiffusionModule(
         predictor=predictor,
@@ -105,7 +131,7 @@ def _train(
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|max_epochs).*")
         pl.Trainer(
             max_steps=n_steps,
-            accelerator="cpu",
+            accelerator=accelerator,
             precision=precision,
             accumulate_grad_batches=accumulate,
             logger=False,

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import signature
 from typing import Any
 
 import torch
@@ -127,9 +129,14 @@ class TorchVarlen(OnCuda):
         """See `Varlen`."""
         function: Any = import_module(self.module).varlen_attn
         window = (-1, 0) if is_causal else (-1, -1)
-        return function(
-            q, k, v, offsets, offsets, longest, longest, window_size=window, enable_gqa=q.shape[1] != k.shape[1]
-        )
+        grouped = {"enable_gqa": q.shape[1] != k.shape[1]} if "enable_gqa" in _parameters(function) else {}
+        return function(q, k, v, offsets, offsets, longest, longest, window_size=window, **grouped)
+
+
+@cache
+def _parameters(function: Callable[..., Tensor]) -> frozenset[str]:
+    """torch 2.12 asks for grouped queries to be announced; before it takes them as they come."""
+    return frozenset(signature(function).parameters)
 
 
 def _is_there(module: str) -> bool:

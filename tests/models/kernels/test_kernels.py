@@ -164,6 +164,24 @@ def test_kernels_of_cuda(kernel, causal_block):
         assert (gradient.abs().amax((1, 3))[~is_own] == 0).all()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bf16"])
+@pytest.mark.parametrize("sight", SIGHTS)
+@pytest.mark.parametrize("name", ["sdpa", "flex", "plain"])
+def test_other_kernels_on_cuda(name, sight, dtype):
+    """Flex compiled, with its backward pass."""
+    ids, causal_block = SIGHTS[sight]
+    ids = None if ids is None else ids.cuda()
+    qkv, weight = inputs(*IDS.shape, dtype=dtype, device="cuda", head_size=32)
+    found = view_of(name, Sight(ids, causal_block))(*qkv)
+    exact = [x.detach().float().requires_grad_() for x in qkv]
+    expected = reference(*exact, torch.ones_like(IDS) if ids is None else ids, causal_block)
+    tolerance = TOLERANCE[dtype]
+    torch.testing.assert_close(found.float(), expected, rtol=tolerance, atol=tolerance)
+    for a, b in zip(gradients(found, weight, qkv), gradients(expected, weight, exact), strict=True):
+        torch.testing.assert_close(a.float(), b, rtol=4 * tolerance, atol=4 * tolerance)
+
+
 def loop(q, k, v, offsets, longest, is_causal):
     """What a variable-length kernel computes, by torch's dense attention."""
     bounds = offsets.tolist()
