@@ -4,6 +4,7 @@
 
 Each way runs in a process of its own, so that its peak memory is its own: what the process held at most during forward and backward pass,
 above what it held before (weights, hidden states), the gradients of weights and hidden states included. Half of the positions are masked.
+Float32 on a CPU, bf16 on a GPU.
 Writes a table and `benchmarks/results/head_loss_<device>.json`.
 """
 
@@ -56,6 +57,11 @@ WAYS: dict[str, tuple[Callable[[Tensor, Tensor, Tensor], Tensor], bool]] = {
 }
 
 
+def dtype_on(device: str) -> torch.dtype:
+    """Precision of weights and hidden states: what products run in."""
+    return torch.bfloat16 if device == "cuda" else torch.float32
+
+
 def held_bytes(device: str) -> int:
     """What is held now: of the device, or of this process (Linux)."""
     if device == "cuda":
@@ -68,11 +74,12 @@ def run(name: str, device: str, n_positions: int, width: int, rounds: int) -> di
     """Measure one way in this process."""
     function, is_everywhere = WAYS[name]
     n = n_positions if is_everywhere else n_positions // 2
-    generator = torch.Generator().manual_seed(0)
-    h = torch.randn(n_positions, width, generator=generator)[:n].to(device).requires_grad_()
+    generator = torch.Generator(device).manual_seed(0)
+    options: Any = {"generator": generator, "device": device, "dtype": dtype_on(device)}
+    h = torch.randn(n_positions, width, **options)[:n].requires_grad_()
     # In place: a passing copy of the weights would hide in the peak what comes after it.
-    weight = torch.randn(VOCABULARY, width, generator=generator).mul_(0.05).to(device).requires_grad_()
-    targets = torch.randint(VOCABULARY, (n_positions,), generator=generator)[:n].to(device)
+    weight = torch.randn(VOCABULARY, width, **options).mul_(0.05).requires_grad_()
+    targets = torch.randint(VOCABULARY, (n_positions,), generator=generator, device=device)[:n]
     before, clock = held_bytes(device), Clock(device)
     for _ in range(rounds):
         h.grad = weight.grad = None
@@ -105,7 +112,7 @@ def main() -> None:
             continue
         command = [sys.executable, "-m", "benchmarks.head_loss", *sys.argv[1:], "--way", way]
         table.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    gradients = 4 * VOCABULARY * arguments.width
+    gradients = dtype_on(arguments.device).itemsize * VOCABULARY * arguments.width
     write(
         arguments,
         "head_loss",
@@ -113,6 +120,7 @@ def main() -> None:
             "vocabulary": VOCABULARY,
             "positions": arguments.positions,
             "width": arguments.width,
+            "dtype": str(dtype_on(arguments.device)),
             "bytes_of_all_logits": 4 * VOCABULARY * arguments.positions,
             "bytes_of_weight_gradient": gradients,
             "ways": table,
