@@ -245,12 +245,17 @@ def random_tables(device: str, rounds: int, responses: list[int]) -> dict[str, l
         ]
         for how, recorded in recordings.items():
             variants += [
-                sampler_variant(f"no cache, {how}", recorded, prompt, n_response),
+                sampler_variant(f"ours, no cache, {how}", recorded, prompt, n_response),
                 sampler_variant(f"dual cache, {how}", recorded, prompt, n_response, cache="dual"),
                 sampler_variant(f"dual cache, threshold {THRESHOLD}, {how}", recorded, prompt, n_response, **fast),
             ]
         outputs = take_turns(variants, rounds)
         table = rows_of(variants, outputs)
+        for row in table:
+            # The same kernels launched otherwise; what is compiled rounds otherwise.
+            twin = outputs.get(row["variant"].removesuffix(", recorded"))
+            if row["variant"].endswith(", recorded") and twin is not None:
+                row["equal_tokens_unrecorded"] = float((outputs[row["variant"]] == twin).float().mean())
         if device == "cuda":
             add_limits(table, predictor, n_response)
         tables[f"random model, prompt {PROMPT}, response {n_response}, block {BLOCK}"] = table
@@ -354,7 +359,16 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
     )
     for row in rows:
         spread = f"({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
-        shares = [row.get(k) for k in ("equal_tokens", "share_outside_network", "exact_match", "share_of_limit")]
+        shares = [
+            row.get(k)
+            for k in (
+                "equal_tokens",
+                "share_outside_network",
+                "exact_match",
+                "share_of_limit",
+                "equal_tokens_unrecorded",
+            )
+        ]
         told = "  ".join("   -   " if share is None else f"{share:6.1%} " for share in shares)
         print(f"{row['variant']:44}{row[rate]:10.1f}{row['ratio']:8.2f}  {spread:15}{told}")
 

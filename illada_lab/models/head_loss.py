@@ -1,5 +1,7 @@
 """Cross-entropy behind a large vocabulary, without the logits of all positions in memory."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,7 +17,11 @@ MAX_LOGITS = 2**25
 
 
 def sliced_losses(
-    h: Float[Tensor, "M D"], head_weight: Float[Tensor, "V D"], targets: Int[Tensor, " M"], max_logits: int = MAX_LOGITS
+    h: Float[Tensor, "M D"],
+    head_weight: Float[Tensor, "V D"],
+    targets: Int[Tensor, " M"],
+    max_logits: int = MAX_LOGITS,
+    is_compiled: bool = False,
 ) -> Float[Tensor, " M"]:
     """-log p(target) = log sum_v exp(h w_v) - h w_target in nats, the sum running over slices of the vocabulary.
 
@@ -28,6 +34,8 @@ def sliced_losses(
         head_weight: of the head.
         targets: tokens to predict.
         max_logits: entries alive at once; decides the slices, not the result.
+        is_compiled: what happens to the logits of a slice is one kernel instead of ten. On an H200 launching the ten took longer than
+            running them.
 
     Returns:
         Losses, float32. They can be differentiated once.
@@ -38,44 +46,66 @@ def sliced_losses(
     device = h.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else h.dtype
     size = max(1, max_logits // max(1, len(targets)))
-    return _SlicedLosses.apply(h, head_weight, targets, size, dtype)  # type: ignore[return-value]
+    return _SlicedLosses.apply(h, head_weight, targets, size, dtype, is_compiled)  # type: ignore[return-value]
 
 
 class _SlicedLosses(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, h: Tensor, weight: Tensor, targets: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-        cast = h.to(dtype)
+    def forward(
+        ctx: Any, h: Tensor, weight: Tensor, targets: Tensor, size: int, dtype: torch.dtype, is_compiled: bool
+    ) -> Tensor:
+        cast, sum_up = h.to(dtype), _compiled(_sum_up) if is_compiled else _sum_up
         log_sum = torch.full(targets.shape, -torch.inf, device=h.device)
         picked = torch.zeros(targets.shape, device=h.device)
         for start, part in _slices(weight, size, dtype):
-            logits = linear(cast, part).float()
             place, is_inside = _places(targets, start, len(part))
-            picked = torch.where(is_inside, logits.gather(1, place[:, None])[:, 0], picked)
-            highest = logits.amax(1)
-            summed = logits.sub_(highest[:, None]).exp_().sum(1)
-            log_sum = torch.logaddexp(log_sum, summed.log_().add_(highest))
+            of_slice, at_place = sum_up(cast, part, place)
+            log_sum = torch.logaddexp(log_sum, of_slice)
+            picked = torch.where(is_inside, at_place, picked)
         ctx.save_for_backward(h, weight, targets, log_sum)
-        ctx.size, ctx.dtype = size, dtype
+        ctx.size, ctx.dtype, ctx.is_compiled = size, dtype, is_compiled
         return log_sum - picked
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         h, weight, targets, log_sum = ctx.saved_tensors
-        cast = h.to(ctx.dtype)
+        cast, shares = h.to(ctx.dtype), _compiled(_shares) if ctx.is_compiled else _shares
         of_h = torch.zeros_like(h, dtype=torch.float32) if ctx.needs_input_grad[0] else None
         of_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         for start, part in _slices(weight, ctx.size, ctx.dtype):
-            # d loss / d logit = p - 1[target], times the gradient of the loss
-            share = linear(cast, part).float().sub_(log_sum[:, None]).exp_()
             place, is_inside = _places(targets, start, len(part))
-            share.scatter_add_(1, place[:, None], -is_inside[:, None].float())
-            share = share.mul_(gradient[:, None]).to(ctx.dtype)
+            share = shares(cast, part, log_sum, place, is_inside, gradient)
             if of_h is not None:
                 of_h += linear(share, part.t())
             if of_weight is not None:
                 of_weight[start : start + len(part)] = linear(share.t(), cast.t())
-        return None if of_h is None else of_h.to(h.dtype), of_weight, None, None, None
+        return None if of_h is None else of_h.to(h.dtype), of_weight, None, None, None, None
+
+
+def _sum_up(cast: Tensor, part: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """log sum exp of the logits of a slice, and the logits at the places."""
+    logits = linear(cast, part).float()
+    at_place = logits.gather(1, place[:, None])[:, 0]
+    highest = logits.amax(1)
+    return logits.sub_(highest[:, None]).exp_().sum(1).log_().add_(highest), at_place
+
+
+def _shares(cast: Tensor, part: Tensor, log_sum: Tensor, place: Tensor, is_inside: Tensor, gradient: Tensor) -> Tensor:
+    """d loss / d logit = p - 1[target], times the gradient of the loss; in the precision of the products."""
+    share = linear(cast, part).float().sub_(log_sum[:, None]).exp_()
+    if torch.compiler.is_compiling():  # a scatter would be a kernel of its own, and keep the others apart
+        is_target = (torch.arange(len(part), device=place.device) == place[:, None]) & is_inside[:, None]
+        share = share - is_target.float()
+    else:
+        share.scatter_add_(1, place[:, None], -is_inside[:, None].float())
+    return share.mul_(gradient[:, None]).to(cast.dtype)
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    # For any number of positions, which differs from step to step, and slices as wide as these leave room for.
+    return torch.compile(function, dynamic=True)
 
 
 def _slices(weight: Tensor, size: int, dtype: torch.dtype) -> Any:

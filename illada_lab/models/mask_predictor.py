@@ -89,7 +89,7 @@ class MaskPredictor(nn.Module):
         self.embed_tokens = nn.Embedding(vocab_size, d_model)
         self.layers = nn.ModuleList(Layer(spec) for _ in range(n_layers))
         self.norm = RMSNorm(d_model, eps=norm_eps)
-        self._token_losses = _token_losses
+        self._token_losses, self._compiles_slices = _token_losses, False
         self._attention = "auto"
         self.lm_head = None if is_tied else Linear(d_model, vocab_size)
         if not self.embed_tokens.weight.is_meta:
@@ -227,7 +227,9 @@ class MaskPredictor(nn.Module):
         """
         if len(targets) * self.spec.vocab_size <= MAX_LOGITS:
             return self._token_losses(h, self.head_weight, targets)
-        return sliced_losses(h, self.head_weight, targets)
+        # On a CPU the products take so long that nothing is gained.
+        is_compiled = self._compiles_slices and h.is_cuda
+        return sliced_losses(h, self.head_weight, targets, is_compiled=is_compiled)
 
     def compile_parts(self) -> None:
         """Let `torch.compile` work on the layers, for the shapes they see, and on the loss behind a large head, for any shape."""
@@ -236,6 +238,7 @@ class MaskPredictor(nn.Module):
             layer.compile(dynamic=False)
         if self.spec.vocab_size >= MIN_COMPILED_VOCABULARY:
             self._token_losses = torch.compile(_token_losses, dynamic=True)
+            self._compiles_slices = True
 
     def use_attention(self, name: str) -> None:
         """Choose the attention kernel of full passes; it changes speed and memory, not what is computed, so no checkpoint holds it.

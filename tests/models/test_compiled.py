@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from illada_lab.diffusion import RowRandom
+from illada_lab.models.head_loss import sliced_losses
 from illada_lab.models.kernels import KERNELS, Sight
 from illada_lab.models.kernels.varlen import OnCuda
 from illada_lab.objectives import Pretrain
@@ -72,3 +73,21 @@ def test_other_segments_do_not_compile_layers_again(monkeypatch):
         with torch.compiler.set_stance("fail_on_recompile" if found else "default"):
             found.append(compiled.hidden(x, segment_ids=segment_ids))
         torch.testing.assert_close(found[-1], eager.hidden(x, segment_ids=segment_ids), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bf16"])
+def test_compiled_slices_of_the_vocabulary_are_the_eager_ones(dtype):
+    """For several numbers of positions, one of them compiled for none in particular; gradients of h and of the weight."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator(device).manual_seed(0)
+    options = {"generator": generator, "device": device}
+    weight = torch.randn(50, 16, **options).to(dtype).requires_grad_()
+    for n in (9, 12, 20):
+        h = torch.randn(n, 16, **options).to(dtype).requires_grad_()
+        targets, share = torch.randint(50, (n,), **options), torch.rand(n, **options)
+        outs = []
+        for is_compiled in (False, True):
+            losses = sliced_losses(h, weight, targets, max_logits=n * 14, is_compiled=is_compiled)
+            outs.append([losses.detach(), *torch.autograd.grad((losses * share).sum(), (h, weight))])
+        tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+        torch.testing.assert_close(outs[1], outs[0], rtol=tolerance, atol=tolerance)

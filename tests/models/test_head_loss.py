@@ -63,9 +63,9 @@ def test_no_position_is_no_loss():
 def test_a_predictor_slices_what_is_too_large(is_tied, monkeypatch):
     calls, results = [], []
 
-    def spy(*args):
+    def spy(*args, is_compiled):
         calls.append(len(args[2]))
-        return sliced_losses(*args, max_logits=40)
+        return sliced_losses(*args, max_logits=40, is_compiled=is_compiled)
 
     monkeypatch.setattr(mask_predictor, "sliced_losses", spy)
     x = torch.randint(7, 24, (2, 10), generator=torch.Generator().manual_seed(0))

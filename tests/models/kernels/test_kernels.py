@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from illada_lab.models.kernels import KERNELS, Need, Sight
 from illada_lab.models.kernels.choice import TOLERANCE
-from illada_lab.models.kernels.varlen import Offsets
+from illada_lab.models.kernels.varlen import Offsets, OnCuda, TorchVarlen, WholeRowsDense
 from illada_lab.models.segments import PackedSegments
 
 # A row of two segments and padding, a row of one, a row of three.
@@ -17,7 +17,7 @@ IDS = torch.tensor([[1] * 5 + [2] * 9 + [0] * 6, [1] * 20, [1] * 2 + [2] * 11 + 
 PACKED = PackedSegments(torch.tensor([0, 5, 14, 34, 36, 47, 54]))
 HERE = ["sdpa", "plain"]
 IN_INFERENCE = ["sdpa", "flex", "plain"]
-ON_CUDA = [kernel for name in ("flash", "varlen") for kernel in KERNELS[name]]
+ON_CUDA = [kernel for name in ("flash", "varlen") for kernel in KERNELS[name]] + [WholeRowsDense(TorchVarlen())]
 
 
 def inputs(n_rows, length, dtype=torch.float32, device="cpu", head_size=8, needs_gradient=True):
@@ -210,6 +210,37 @@ def test_what_variable_length_kernels_are_given_of_packed_segments():
     qkv, _ = inputs(1, 54)
     expected = reference(*qkv, sight.segment_ids, None)
     torch.testing.assert_close(Offsets(loop, sight)(*qkv), expected, rtol=1e-5, atol=1e-5)
+
+
+class Loop(OnCuda):
+    """Stands for a variable-length kernel on a machine without one; counts the rows it is given."""
+
+    name, module = "loop", "torch"
+
+    def __init__(self):
+        self.n_positions = []
+
+    def run(self, q, k, v, offsets, longest, is_causal):
+        self.n_positions.append(len(q))
+        return loop(q, k, v, offsets, longest, is_causal)
+
+
+@pytest.mark.parametrize("causal_block", [None, 1])
+@pytest.mark.parametrize(
+    ("ids", "n_given"),
+    [(IDS, 40), (IDS[1:2].repeat(3, 1), 0), (IDS[[0, 2, 2]], 60), (None, 0)],
+    ids=["some whole", "all whole", "none whole", "no numbers"],
+)
+def test_whole_rows_are_dense_and_the_others_are_not(ids, n_given, causal_block):
+    kernel = Loop()
+    qkv, weight = inputs(*IDS.shape)
+    found = WholeRowsDense(kernel).view(Sight(ids, causal_block))(*qkv)
+    expected = reference(*qkv, torch.ones_like(IDS) if ids is None else ids, causal_block)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for a, b in zip(gradients(found, weight, qkv), gradients(expected, weight, qkv), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    # What looks backwards keeps to one kernel: which rows are whole does not matter there.
+    assert kernel.n_positions == ([n_given if causal_block is None else 60] if n_given else [])
 
 
 @pytest.mark.parametrize("name", ["sdpa", "flex"])
