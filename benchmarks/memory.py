@@ -118,9 +118,10 @@ def main() -> None:
         print(json.dumps(measure(arguments.one, arguments.device)))
         return
     shapes = CUDA_SHAPES if arguments.device == "cuda" else SHAPES
-    rows = [_in_child(shape, arguments) for shape in shapes[: arguments.shapes]]
     print(f"{'parameters':>12}{'rows x length':>15}  {'':26}{'planned':>9}{'allocated':>11}{'':8}{'resident':>10}  MiB")
-    for row in rows:
+    rows = []
+    for shape in shapes[: arguments.shapes]:
+        rows.append(row := _in_child(shape, arguments))
         planned, allocated, resident = (row[key] / MIB for key in ("planned_total", "allocated", "resident"))
         how = f"{row['optim']}, {row['precision']}" + (
             f", recomputed {row['recomputed']}" if row.get("recomputed") else ""
@@ -130,7 +131,7 @@ def main() -> None:
             f"{row['parameters']:12,}{row['n_rows']:6} x {row['length']:<6}  {how:26}{planned:9.0f}{allocated:11.0f}"
             f" ({planned / allocated - 1:+.1%}){resident:9.0f} ({planned / resident - 1:+.1%})"
         )
-    write(arguments, "memory", {"shapes": rows})
+        write(arguments, "memory", {"shapes": rows})  # at each shape: a session on a lent GPU can end before the last
 
 
 def _in_child(shape: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:

@@ -172,7 +172,8 @@ def measure_step(setting: Setting, rounds: int, n_warm_up: int = 4) -> dict[str,
     """
     if setting.device == "cpu":
         keep_freed_memory()  # as `training.run.train` does on a CPU
-    peak = matmul_rate(setting.device, "float32" if setting.precision == "32-true" else "bf16")
+    precision = "float32" if setting.precision == "32-true" else "bf16"
+    peak = matmul_rate(setting.device, precision)
     model, clock = build(setting), Clock(setting.device)
     step = stepper(setting, model, clock)
     for i in range(n_warm_up):
@@ -183,6 +184,9 @@ def measure_step(setting: Setting, rounds: int, n_warm_up: int = 4) -> dict[str,
     seconds, n_tokens = statistics.median(per_step), setting.n_rows * setting.length
     memory = peak_bytes(setting.device)
     head = head_seconds(setting, model, round(statistics.mean(n_predicted)), min(rounds, 5))
+    # A device that had been idle is slow at first: its rate is the higher of before and after.
+    matmul_rate.cache_clear()
+    peak = max(peak, matmul_rate(setting.device, precision))
     share_predicted = statistics.mean(n_predicted) / n_tokens
     flops = model.spec.flops_per_token(setting.length, share_predicted)
     dtype = torch.float32 if setting.precision == "32-true" else torch.bfloat16

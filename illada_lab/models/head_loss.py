@@ -14,6 +14,9 @@ from illada_lab.models.linear import linear
 # Logits alive at once, in entries: 2^25 float32 entries are 128 MiB. Our choice: a slice of the vocabulary that keeps a GPU busy, and
 # small beside the activations of any model whose vocabulary makes slices necessary.
 MAX_LOGITS = 2**25
+# Slices are as wide as a multiple of this: products whose rows do not start at multiples of 16 bytes go to slow kernels of a GPU.
+# H200, bf16, vocabulary 155,136, 3,472 to 3,671 positions of width 4096: slices of 9,664 tokens 31 ms, of 9,578 or 9,140 74 to 84 ms.
+WIDTH_OF_SLICES = 64
 
 
 def sliced_losses(
@@ -46,6 +49,7 @@ def sliced_losses(
     device = h.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else h.dtype
     size = max(1, max_logits // max(1, len(targets)))
+    size -= size % WIDTH_OF_SLICES if size > WIDTH_OF_SLICES else 0
     return _SlicedLosses.apply(h, head_weight, targets, size, dtype, is_compiled)  # type: ignore[return-value]
 
 
