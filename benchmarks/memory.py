@@ -32,7 +32,6 @@ SHAPES: list[dict[str, Any]] = [
     dict(d_model=512, vocab_size=16_384, n_rows=16, length=256, optim=ADAMW, precision=BF16),
     dict(d_model=768, vocab_size=32_768, n_rows=2, length=1024, optim=MUON, precision=FLOAT32),
     dict(d_model=768, vocab_size=32_768, n_rows=4, length=512, optim=ADAMW, precision=BF16, accumulate=2),
-    # For comparison: a plan is of layers that are not compiled.
     dict(d_model=512, vocab_size=16_384, n_rows=16, length=256, optim=ADAMW, precision=FLOAT32, is_compiled=True),
 ]
 
@@ -96,6 +95,7 @@ def measure(shape: dict[str, Any], device: Literal["cpu", "cuda"]) -> dict[str, 
         recomputed=shape.get("recomputed"),
         keeps_gradients=shape.get("accumulate", 1) > 1,
         is_on_cpu=device == "cpu",
+        is_compiled=shape.get("is_compiled", False),
     )
     planned = rehearse(step).peak
     return {

@@ -62,11 +62,15 @@ def _sections(made: Plan, largest: int | None) -> list[tuple[str, Rows]]:
 
 def _model(made: Plan) -> Rows:
     spec, job_ = made.job.spec, made.job
+    compiled = "compiled" if job_.is_compiled else "not compiled"
     return [
         ("parameters", f"{spec.n_parameters:,}"),
         ("non-embedding", f"{spec.n_non_embedding_parameters:,}"),
         ("batch", f"{job_.batch_size:,} rows of {job_.length:,} tokens, {job_.micro_batch_size} per pass and device"),
-        ("trained as", f"{job_.strategy}, {job_.precision}, activation checkpointing {_word(job_.recomputed)}"),
+        (
+            "trained as",
+            f"{job_.strategy}, {job_.precision}, {compiled}, activation checkpointing {_word(job_.recomputed)}",
+        ),
     ]
 
 

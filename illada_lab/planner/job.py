@@ -12,6 +12,7 @@ from illada_lab.models import MaskPredictor, ModelSpec
 from illada_lab.planner.devices import Device
 from illada_lab.planner.settings import PlanSettings
 from illada_lab.planner.size import model_spec
+from illada_lab.training.settings import MIN_STEPS_TO_COMPILE
 from illada_lab.training.sharding import Recomputed
 
 
@@ -34,6 +35,7 @@ class Job:
         tensor_parallel: devices that share each layer.
         recomputed: activations computed again in the backward pass.
         attention: kernel.
+        is_compiled: layers and loss are compiled.
         has_ema: a second copy of the weights is averaged.
     """
 
@@ -51,6 +53,7 @@ class Job:
     tensor_parallel: int = 1
     recomputed: Recomputed = None
     attention: str = "auto"
+    is_compiled: bool = False
     has_ema: bool = False
 
     @property
@@ -110,6 +113,7 @@ def job(config: DictConfig, settings: PlanSettings, device: Device) -> Job:
         tensor_parallel=trainer.get("tensor_parallel", 1),
         recomputed=trainer.get("activation_checkpointing"),
         attention=trainer.attention,
+        is_compiled=_is_compiled(trainer),
         has_ema=trainer.get("ema_decay") is not None,
     )
     if not found.micro_batch_sizes:
@@ -123,3 +127,9 @@ def _whole(batch_size: int, trainer: Any) -> int:
     """Rows per device when nothing else is said: all of the batch."""
     n_replicas = trainer.devices * trainer.get("n_nodes", 1) // trainer.get("tensor_parallel", 1)
     return max(1, batch_size // n_replicas)
+
+
+def _is_compiled(trainer: Any) -> bool:
+    """As the run decides it where there is a compiler."""
+    said = trainer.get("is_compiled")
+    return trainer.max_steps >= MIN_STEPS_TO_COMPILE if said is None else bool(said)

@@ -24,7 +24,7 @@ class Ledger(TorchDispatchMode):
         lasting: labels of what outlives a step; `passing_peak` is the peak of everything else.
 
     Attributes:
-        label: what new storages are booked under.
+        label: what new storages are booked under; None: new ones are not booked.
         alive: live bytes by label.
         peak: live bytes by label when their sum was largest since `reset_peak`.
         passing_peak: the same for the sum without the lasting ones.
@@ -35,7 +35,7 @@ class Ledger(TorchDispatchMode):
 
     def __init__(self, lasting: Iterable[str] = ()) -> None:
         super().__init__()
-        self.label = "other"
+        self.label: str | None = "other"
         self.lasting = frozenset(lasting)
         self.alive: Counter[str] = Counter()
         self.peak: Counter[str] = Counter()
@@ -74,7 +74,7 @@ class Ledger(TorchDispatchMode):
 
     def _book(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        if storage._cdata in self._entries:
+        if storage._cdata in self._entries or self.label is None:
             return
         self._entries[storage._cdata] = (self.label, storage.nbytes())
         self.alive[self.label] += storage.nbytes()

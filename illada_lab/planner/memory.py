@@ -54,6 +54,7 @@ def memory_per_device(job: Job, device: Device) -> Memory:
         keeps_gradients=job.keeps_gradients,
         attention=job.attention,
         is_on_cpu=device.is_cpu,
+        is_compiled=job.is_compiled,
         is_sharded=job.is_sharded,
     )
     whole = rehearse(step)
@@ -61,7 +62,7 @@ def memory_per_device(job: Job, device: Device) -> Memory:
     if not job.is_sharded:
         return _memory(whole.peak + Counter({WEIGHTS: average}))
     # Of float32 parameters, which the optimiser sees; it does not matter for how many tokens.
-    update = rehearse(replace(step, is_sharded=False, n_rows=1, length=8)).update
+    update = rehearse(replace(step, is_sharded=False, is_compiled=False, n_rows=1, length=8)).update
     lasting = _sharded_state(job, update)
     passes = Counter({part: whole.passing[part] for part in (ACTIVATIONS, HEAD, BUFFERS)})
     passes[BUFFERS] += _gathered(job.spec, is_bf16=step.precision == "bf16-mixed")

@@ -75,6 +75,7 @@ class Plan:
                 "strategy": job.strategy,
                 "precision": job.precision,
                 "activation_checkpointing": job.recomputed,
+                "is_compiled": job.is_compiled,
                 "micro_batch_size": job.micro_batch_size,
                 "batch_size": job.batch_size,
                 "length": job.length,

@@ -8,12 +8,13 @@ from functools import cache
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 
 from illada_lab.models import MaskPredictor, ModelSpec
 from illada_lab.objectives import cross_entropy_at
+from illada_lab.planner.compiled import as_compiled
 from illada_lab.planner.ledger import ExpectedCount, Ledger
 from illada_lab.tokens import ILLADA
 from illada_lab.training.sharding import Recomputed, recompute
@@ -39,6 +40,7 @@ class Step:
         keeps_gradients: gradients stay between the passes: several are accumulated, or DDP's buckets hold them.
         attention: kernel, as `trainer.attention` names it.
         is_on_cpu: kernels and masks of a CPU; otherwise those of a GPU.
+        is_compiled: layers and loss are compiled, and keep less.
         is_sharded: FSDP2's view of a layer: its weights arrive in the precision of the products, and are not autocast's copies.
     """
 
@@ -52,6 +54,7 @@ class Step:
     keeps_gradients: bool = False
     attention: str = "auto"
     is_on_cpu: bool = False
+    is_compiled: bool = False
     is_sharded: bool = False
 
     @property
@@ -88,9 +91,7 @@ def largest_share(n_rows: int) -> float:
 
 @cache
 def rehearse(step: Step) -> Rehearsal:
-    """Run forward pass, backward pass and update twice on fake tensors (the second time with the optimiser's state) and keep books.
-
-    The layers are not compiled: compiled ones keep less.
+    """Run forward pass, backward pass and update on fake tensors, as they come after many others, and keep books.
 
     Source: our choice: running the code that trains, because formulas of activation memory drift away from it.
     """
@@ -104,9 +105,9 @@ def rehearse(step: Step) -> Rehearsal:
             # A gradient is one as soon as it is there, not only when the pass is over.
             parameter.register_post_accumulate_grad_hook(lambda p: ledger.relabel([p.grad], GRADIENTS))
         # Behind the last norm comes the head.
-        predictor.norm.register_forward_hook(lambda *_: setattr(ledger, "label", HEAD))
+        predictor.norm.register_forward_hook(lambda *_: setattr(ledger, "label", ledger.label and HEAD))
         optimizer = step.optim(predictor)
-        _run(step, predictor, optimizer, ledger)
+        _prepare(step, predictor, optimizer, ledger)
         return _run(step, predictor, optimizer, ledger)
 
 
@@ -117,7 +118,8 @@ def _predictor(step: Step) -> MaskPredictor:
     else:
         # Fused kernels keep the same: their outcome, and one float32 number per query and head.
         predictor.use_attention("plain" if step.attention == "plain" else "sdpa")
-    recompute(predictor, step.recomputed)
+    if step.is_compiled:
+        as_compiled(predictor)
     if step.is_sharded and step.precision == "bf16-mixed":
         for module in predictor.layers.modules():
             # `module.to` swaps tensors in place, which fake ones do not let it do.
@@ -126,10 +128,25 @@ def _predictor(step: Step) -> MaskPredictor:
     return predictor
 
 
-def _run(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger: Ledger) -> Rehearsal:
-    """One step in Lightning's order: forward, drop the old gradients, backward, clip, update."""
-    ledger.reset_peak()
-    ledger.label = ACTIVATIONS
+def _prepare(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger: Ledger) -> None:
+    """What is there before any step but the first: traced layers, the last step's gradients, the optimiser's state."""
+    if step.is_compiled:
+        ledger.label = None  # a trace keeps some of what it was made with
+        layers, predictor.layers = predictor.layers, predictor.layers[:1]  # they share what is traced
+        _loss(step, predictor).backward()
+        predictor.layers = layers
+    # Not before: tracing does not go into a checkpoint.
+    recompute(predictor, step.recomputed)
+    ledger.label = GRADIENTS
+    for parameter in predictor.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    ledger.label = BUFFERS
+    optimizer.step()
+    ledger.relabel_all(BUFFERS, OPTIMISER)
+
+
+def _loss(step: Step, predictor: MaskPredictor) -> Tensor:
+    """Of a batch of the step's size."""
     shape = (step.n_rows, step.length)
     tokens = torch.empty(shape, dtype=torch.long)
     # Kernels of GPUs are told where segments end; on a CPU a mask keeps them apart.
@@ -137,7 +154,14 @@ def _run(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger: Led
     is_masked = torch.empty(shape, dtype=torch.bool)
     is_bf16 = step.precision == "bf16-mixed"
     with torch.autocast("cpu", dtype=torch.bfloat16) if is_bf16 else nullcontext():
-        loss = cross_entropy_at(predictor, tokens, tokens, is_masked, segment_ids).sum()
+        return cross_entropy_at(predictor, tokens, tokens, is_masked, segment_ids).sum()
+
+
+def _run(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger: Ledger) -> Rehearsal:
+    """One step in Lightning's order: forward, drop the old gradients, backward, clip, update."""
+    ledger.reset_peak()
+    ledger.label = ACTIVATIONS
+    loss = _loss(step, predictor)
     if not step.keeps_gradients:
         optimizer.zero_grad()
     ledger.label = BUFFERS
