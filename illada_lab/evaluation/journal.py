@@ -54,10 +54,12 @@ def _line(record: dict[str, Any]) -> str:
 def _whole_lines(file: Path) -> Records:
     """Records of a file up to the first line that is none: the rest was cut short."""
     found: Records = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+    # Not splitlines: a text may hold other characters that end lines. Behind the last newline is nothing, or what was cut short.
+    *lines, _ = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    for line in lines:
         try:
-            record = json.loads(line) if line.endswith("\n") else None
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
             break

@@ -137,21 +137,63 @@ def read_trace(path: str | Path) -> Trace:
     if not path.is_file():
         raise FileNotFoundError(f"trace = {path}; no such file; one that illada-lab sample trace=<file> has written")
     found: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1):
+    # Not splitlines: the text of a token may be another character that ends lines.
+    lines = path.read_text("utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
             value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"trace = {path}; line {number} is not JSON ({error.msg}); write it again") from error
+        except (ValueError, RecursionError) as error:
+            why = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+            raise ValueError(f"trace = {path}; line {number} is not JSON ({why}); write it again") from error
         wanted = ("format", "rows") if number == 1 else RECORD
         if not isinstance(value, dict) or any(name not in value for name in wanted):
             raise ValueError(f"trace = {path}; line {number} lacks one of {', '.join(wanted)}; a file of {FORMAT}")
+        if (
+            problem := _problem_of_head(value) if number == 1 else _problem_of_record(value, found[0]["rows"])
+        ) is not None:
+            raise ValueError(f"trace = {path}; line {number}: {problem}; a file of {FORMAT}, version {VERSION}")
         found.append(value)
-    if not found or found[0]["format"] != FORMAT or found[0].get("version", 0) > VERSION:
-        raise ValueError(f"trace = {path}; not a trace this version reads; {FORMAT}, version {VERSION}")
+    if not found:
+        raise ValueError(
+            f"trace = {path}; is empty, not a trace this version reads; a file of {FORMAT}, version {VERSION}"
+        )
     head, *records = found
     text = {int(i): shown for i, shown in head.pop("text", {}).items()}
     about = {k: v for k, v in head.items() if k not in ("format", "version", "mask", "rows")}
     return Trace(head["rows"], records, text, about)
+
+
+def _problem_of_head(head: dict[str, Any]) -> str | None:
+    """What is wrong with the first line."""
+    version, rows, text = head.get("version", 0), head["rows"], head.get("text", {})
+    if head["format"] != FORMAT or not _is_count(version) or version > VERSION:
+        return f"format = {head['format']!r}, version = {version!r}: not a trace this version reads"
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return "rows; not a list of objects"
+    for n, row in enumerate(rows):
+        if lacking := [name for name in ("prompt", "start", "stop_reason", "nfe") if name not in row]:
+            return f"rows[{n}] lacks {lacking[0]}"
+        if not isinstance(row["prompt"], list) or not all(_is_count(i) for i in row["prompt"]):
+            return f"rows[{n}].prompt; not a list of token ids"
+        if not isinstance(row["start"], list) or not all(i is None or _is_count(i) for i in row["start"]):
+            return f"rows[{n}].start; not a list of token ids and nulls"
+    if not isinstance(text, dict) or not all(i.isdecimal() and isinstance(shown, str) for i, shown in text.items()):
+        return "text; not an object of token ids and what they look like"
+    return None
+
+
+def _problem_of_record(record: dict[str, Any], rows: list[Any]) -> str | None:
+    """What is wrong with another line."""
+    for name in RECORD:
+        is_share = name.endswith("confidence")
+        value = record[name]
+        if not (isinstance(value, int | float) and not isinstance(value, bool) if is_share else _is_count(value)):
+            return f"{name} = {value!r}; not a {'number' if is_share else 'whole number from 0'}"
+    return None if record["row"] < len(rows) else f"row = {record['row']}; the file has {len(rows)} rows"
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def partings(one: Trace, other: Trace) -> list[Parting]:

@@ -50,3 +50,12 @@ def test_foreign_lines_are_asked_again(tmp_path):
 def test_without_a_file_nothing_is_kept():
     asked: list[str] = []
     assert run(Journal(), asked) == run(Journal(), []) and asked == list("abcdef")
+
+
+def test_texts_may_hold_any_character(tmp_path):
+    """Not every character that ends a line elsewhere ends one here."""
+    file, texts = tmp_path / "items.jsonl", ["a\u2028b", "\u2029", "\u0085\x0c\x1e", "\r\n"]
+    records = Journal(file).batch(["a", "b", "c", "d"], lambda: [{"text": text} for text in texts])
+    journal = Journal(file)
+    assert journal.batch(["a", "b", "c", "d"], lambda: pytest.fail("asked again")) == records
+    assert [r["text"] for r in records] == texts

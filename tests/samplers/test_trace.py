@@ -1,5 +1,7 @@
 """Trace files: written and read back, and where two of them part."""
 
+import json
+
 import pytest
 import torch
 
@@ -75,7 +77,7 @@ def test_traces_of_other_prompts_are_not_compared():
     [
         ([], "not a trace this version reads"),
         (["{"], "line 1 is not JSON"),
-        (['{"format": "other", "rows": []}'], "not a trace this version reads; illada_lab trace, version 1"),
+        (['{"format": "other", "rows": []}'], "not a trace this version reads; a file of illada_lab trace, version 1"),
         (['{"format": "illada_lab trace", "version": 2, "rows": []}'], "not a trace this version reads"),
         (['{"format": "illada_lab trace", "version": 1, "rows": []}', '{"step": 1}'], "line 2 lacks one of step, row"),
         (["[]"], "line 1 lacks one of format, rows"),
@@ -88,3 +90,43 @@ def test_what_is_no_trace_is_refused_with_its_line(tmp_path, lines, message):
         read_trace(path)
     with pytest.raises(FileNotFoundError, match="nowhere.jsonl; no such file"):
         read_trace(tmp_path / "nowhere.jsonl")
+
+
+HEAD = {
+    "format": "illada_lab trace",
+    "version": 1,
+    "rows": [{"prompt": [7], "start": [None], "stop_reason": "length", "nfe": 1}],
+}
+LINE = dict(step=1, row=0, position=0, token=9, confidence=0.5, runner_up=8, runner_up_confidence=0.25, nfe=1)
+
+
+@pytest.mark.parametrize(
+    ("head", "record", "message"),
+    [
+        ({"rows": 5}, {}, "line 1: rows; not a list of objects"),
+        ({"rows": [{"prompt": [7]}]}, {}, r"line 1: rows\[0\] lacks start"),
+        ({"rows": [{**HEAD["rows"][0], "prompt": "7"}]}, {}, r"line 1: rows\[0\].prompt; not a list of token ids"),
+        ({"rows": [{**HEAD["rows"][0], "start": [1.5]}]}, {}, r"line 1: rows\[0\].start; not a list"),
+        ({"version": "2"}, {}, "line 1: format = 'illada_lab trace', version = '2': not a trace"),
+        ({"text": ["a"]}, {}, "line 1: text; not an object"),
+        ({"text": {"x": "a"}}, {}, "line 1: text; not an object"),
+        ({}, {"position": "3"}, "line 2: position = '3'; not a whole number from 0"),
+        ({}, {"position": -1}, "line 2: position = -1; not a whole number from 0"),
+        ({}, {"step": True}, "line 2: step = True; not a whole number"),
+        ({}, {"confidence": None}, "line 2: confidence = None; not a number"),
+        ({}, {"row": 1}, "line 2: row = 1; the file has 1 rows"),
+    ],
+)
+def test_json_that_is_no_trace_is_refused_with_its_line(tmp_path, head, record, message):
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(HEAD) + "\n" + json.dumps(LINE) + "\n")
+    assert len(read_trace(path).records) == 1
+    path.write_text(json.dumps({**HEAD, **head}) + "\n" + json.dumps({**LINE, **record}) + "\n")
+    with pytest.raises(ValueError, match=message):
+        read_trace(path)
+
+
+def test_texts_may_hold_any_character(tmp_path):
+    text = {9: "\u2028", 8: "a\u2029b\u0085\x0b", 7: "\n"}
+    path = write_trace(tmp_path / "t.jsonl", Trace(HEAD["rows"], [LINE], text))
+    assert read_trace(path).text == dict(sorted(text.items()))

@@ -266,7 +266,11 @@ def test_files_that_are_not_there_or_not_text(tmp_path):
     packed.write_bytes(b"no gzip")
     with pytest.raises(ValueError, match="not a text file"):
         Gsm8k(path=str(packed), sampler=SAMPLER).items()
-    packed.write_bytes(gzip.compress(json.dumps(GOOD).encode()))
+    whole = gzip.compress(json.dumps(GOOD).encode())
+    packed.write_bytes(whole[:20] + bytes([whole[20] ^ 255]) + whole[21:])
+    with pytest.raises(ValueError, match="not a text file"):
+        Gsm8k(path=str(packed), sampler=SAMPLER).items()
+    packed.write_bytes(whole)
     assert len(Gsm8k(path=str(packed), sampler=SAMPLER).items()) == 1
     shots = Gsm8k(path=str(packed), n_shots=1, sampler=SAMPLER)
     with pytest.raises(FileNotFoundError, match="train.jsonl"):
