@@ -4,6 +4,7 @@ import difflib
 import importlib
 import itertools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
@@ -84,6 +85,7 @@ FLAGS = {
 }
 # What a command uses where nothing is chosen: answers end where they end, holes are filled where they are.
 USUAL = {"infill": "sampler=infill", "chat": "sampler=variable_length"}
+FREE_TEXT = ("prompt", "text")
 PRINT_JSON = ("doctor", "plan", "sample", "infill", "chat")
 SHORT = {"-m": "--multirun", "-h": "--help"}
 
@@ -137,6 +139,8 @@ def _main(words: list[str], flags: set[str]) -> int:
         return _fail(f"--json; {command} prints no JSON; {', '.join(PRINT_JSON)}")
     if "--multirun" in flags and command in ("doctor", "plan", "chat", "config", "trace", "export", "prepare"):
         return _fail(f"--multirun; not with {command}; train, reproduce, evaluate or sample")
+    if "--multirun" not in flags:  # there a comma is one between values
+        overrides = [_free_text(word) for word in overrides]
     module = importlib.import_module(f"illada_lab.commands.{command}")
     run = module.run
     if hasattr(module, "translate"):
@@ -151,6 +155,17 @@ def _main(words: list[str], flags: set[str]) -> int:
 
     config = compose_and_check(overrides)
     return run(config, is_json=True) if "--json" in flags else run(config)
+
+
+def _free_text(word: str) -> str:
+    """An override whose value is text for a model, in Hydra's quotes: what people write is not Hydra's grammar."""
+    key, _, value = word.partition("=")
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if key not in FREE_TEXT or value in ("", "null") or is_quoted:
+        return word
+    # In Hydra's quotes backslashes count before a quote only; "${" would be a reference.
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'").replace("${", "\\${")
+    return f"{key}='{escaped}'"
 
 
 def _run_all(run: Callable, overrides: Sequence[str]) -> int:

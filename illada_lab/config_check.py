@@ -25,7 +25,10 @@ ROOT_TYPES: dict[str, Any] = {
     "resume": str | None,
     "checkpoint": str | None,
     "prompt": str | None,
+    "text": str | None,
+    "trace": str | None,
     "n_samples": int,
+    "n_turns": int | None,
     "seeds": int,
     "n_processes": int,
     "tokens_per_shard": int,
@@ -36,6 +39,8 @@ ROOT_TYPES: dict[str, Any] = {
     "evaluation.n_mc_samples": int,
     "evaluation.run_code": bool,
 }
+# Whole numbers and their limits; torch takes no seed above the second.
+ROOT_LIMITS: dict[str, tuple[int, int | None]] = {"seed": (0, 2**63 - 1), "n_samples": (1, None), "n_turns": (0, None)}
 # Constructors in here only keep and compare numbers, so they are called: their own messages are the most exact ones.
 PURE = (
     "illada_lab.diffusion",
@@ -79,6 +84,10 @@ def check(tree: DictConfig) -> None:
         value = value_at(tree, key)
         if not _is_touched(key, broken) and _has(tree, key) and not fits(value, hint):
             problems.append(f"{key} = {shown(value)}; {name_of(type(value))} is not what it takes; {name_of(hint)}")
+    for key, (least, most) in ROOT_LIMITS.items():
+        value = value_at(tree, key)
+        if isinstance(value, int) and (value < least or (most is not None and value > most)):
+            problems.append(f"{key} = {value}; out of range; {least} {'or more' if most is None else f'to {most}'}")
     for path, node in [("", tree), *walk(tree)]:
         if isinstance(node, DictConfig) and "_target_" in node:
             problems += _check_node(path, node, broken)

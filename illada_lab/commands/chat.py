@@ -2,12 +2,26 @@
 
 import json
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig
+
+USED = ("checkpoint", "n_turns", "sampler", "seed", "trainer.accelerator")
+
+
+def translate(overrides: Sequence[str]) -> list[str]:
+    """The overrides; raises ValueError for those without effect."""
+    from illada_lab.commands.writing import refuse_without_effect
+
+    return refuse_without_effect("chat", overrides, USED)
 
 
 def run(config: DictConfig, is_json: bool = False) -> int:
     """Read questions line by line until an empty one or the end of the input; the last `n_turns` turns stay in the conversation.
+
+    `n_turns=null`: as many as fit into the model's context with an answer, of a model that was trained on conversations or comes in a
+    published layout; none of one that was trained on single questions, as the world's are.
 
     Ctrl-C stops an answer and keeps what is written of it; at the prompt it ends the conversation.
     """
@@ -15,6 +29,7 @@ def run(config: DictConfig, is_json: bool = False) -> int:
 
     from illada_lab.commands.writing import build_sampler, is_chat, load, write
     from illada_lab.data.chat import ChatTemplate
+    from illada_lab.samplers import Infill
 
     loaded = load(config)
     if not is_chat(loaded.config):
@@ -22,6 +37,9 @@ def run(config: DictConfig, is_json: bool = False) -> int:
             f"checkpoint = {config.checkpoint}; a base model, which does not answer; one of experiment=sft"
         )
     chat, sampler = ChatTemplate(loaded.tokenizer), build_sampler(config, loaded)
+    if isinstance(sampler, Infill):
+        raise ValueError("sampler = infill; fills a given text, writes no answers; sampler=variable_length")
+    n_turns = _all_that_fit(loaded) if config.n_turns is None else config.n_turns
     generator = torch.Generator().manual_seed(config.seed)
     turns: list[dict[str, str]] = []
     if not is_json:
@@ -31,13 +49,15 @@ def run(config: DictConfig, is_json: bool = False) -> int:
             said = (sys.stdin.readline() if is_json else input("> ") + "\n").strip()
         except (EOFError, KeyboardInterrupt):
             break
+        except UnicodeDecodeError as error:
+            raise ValueError(f"question = {error.object[:40]!r}; is not text in {error.encoding}; UTF-8") from error
         if not said:
             break
         if said == "/new":
             turns = []
             continue
         try:
-            prompt = chat.prompt([*turns, {"role": "user", "content": said}])
+            prompt, turns = _fitting(chat, turns, said, _room(loaded, sampler))
             written = write(loaded, sampler, prompt, 1, generator, is_quiet=is_json)
         except ValueError as error:
             print(json.dumps({"question": said, "error": str(error)}) if is_json else f"({error})", flush=True)
@@ -50,5 +70,26 @@ def run(config: DictConfig, is_json: bool = False) -> int:
             print(answer if reason in ("eos", "stop") else f"{answer} ({reason})")
         if answer:
             turns += [{"role": "user", "content": said}, {"role": "assistant", "content": answer}]
-            turns = turns[max(0, len(turns) - 2 * config.n_turns) :]
+            turns = turns[max(0, len(turns) - 2 * n_turns) :]
     return 0
+
+
+def _all_that_fit(loaded: Any) -> int:
+    """Turns that are kept where nothing is said: `_fitting` drops those for which there is no room."""
+    from illada_lab.training.checkpoint import is_published
+
+    is_of_conversations = bool(loaded.config["data"]["source"].get("messages_field"))
+    return sys.maxsize if is_of_conversations or is_published(loaded.path) else 0
+
+
+def _room(loaded: Any, sampler: Any) -> int:
+    """Positions of the context that are left of an answer's."""
+    longest = getattr(sampler, "max_length", None) or sampler.response_length
+    return loaded.predictor.spec.max_length - longest
+
+
+def _fitting(chat: Any, turns: list[dict[str, str]], said: str, room: int) -> tuple[list[int], list[dict[str, str]]]:
+    """The question behind as many of the turns as leave room for its answer, and those turns."""
+    while len(prompt := chat.prompt([*turns, {"role": "user", "content": said}])) > room and turns:
+        turns = turns[2:]
+    return prompt, turns

@@ -39,6 +39,8 @@ def translate(overrides: Sequence[str]) -> list[str]:
         key, _, value = word.lstrip("+~").partition("=")
         top = re.split(r"[.@\[]", key, maxsplit=1)[0]
         is_benchmark = any(task in known and task != WORLD for task in tasks)
+        if key == "trainer.accelerator":
+            continue
         if top not in EFFECTIVE or (top == "scale" and is_benchmark):
             problems.append(f"{key} = {value}; has no effect on {', '.join(tasks)}; {_instead(key, is_benchmark)}")
     if problems:
@@ -92,8 +94,17 @@ def _tell(results: dict[str, Any], folder: Path) -> int:
     from illada_lab.report.tables import print_rows
 
     print_rows(results["rows"])
+    _warn(results.get("health") or [])
     print(f"written: {folder}/{RESULTS}")
     return 0
+
+
+def _warn(health: list[dict[str, Any]]) -> None:
+    """What to look at before believing the scores."""
+    from illada_lab.evaluation.health import warnings_of
+
+    for line in warnings_of(health):
+        print(line)
 
 
 def _refuse_for_twins(config: DictConfig) -> None:
@@ -140,6 +151,7 @@ def _world(config: DictConfig) -> int:
     claim_folder(folder, settings)
     result = ask(journal=Journal(folder / ITEMS))
     print_rows(result.rows)
+    _warn(result.health)
     path = _home(loaded.path) / "evaluation.json"
     about = manifest(seed=config.seed, scale=loaded.config["scale"]["name"])
     told = {**about, **_about(config, loaded), **settings, "n_items": len(result.items), **result.settings}

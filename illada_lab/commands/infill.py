@@ -1,13 +1,23 @@
 """`illada-lab infill`: fill the holes of a text."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig
 
+USED = ("checkpoint", "text", "n_samples", "sampler", "seed", "trace", "trainer.accelerator")
+
 # A hole of one token, or of as many as the number says.
 HOLES = re.compile(r"___+(?:\*(\d+))?")
 MAX_HOLE = 10_000
+
+
+def translate(overrides: Sequence[str]) -> list[str]:
+    """The overrides; raises ValueError for those without effect."""
+    from illada_lab.commands.writing import refuse_without_effect
+
+    return refuse_without_effect("infill", overrides, USED)
 
 
 def run(config: DictConfig, is_json: bool = False) -> int:

@@ -1,14 +1,25 @@
 """`illada-lab sample`: let a model write."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig
+
+USED = ("checkpoint", "prompt", "n_samples", "sampler", "seed", "trace", "trainer.accelerator")
+
+
+def translate(overrides: Sequence[str]) -> list[str]:
+    """The overrides; raises ValueError for those without effect."""
+    from illada_lab.commands.writing import refuse_without_effect
+
+    return refuse_without_effect("sample", overrides, USED)
 
 
 def run(config: DictConfig, is_json: bool = False) -> int:
     """Print responses to a prompt; a fine-tuned model is asked through its chat format."""
     from illada_lab.commands.writing import INTERRUPTED, as_json, build_sampler, load, save_trace, write
+    from illada_lab.evaluation.health import warnings_of
     from illada_lab.samplers import Infill
 
     loaded = load(config)
@@ -24,8 +35,29 @@ def run(config: DictConfig, is_json: bool = False) -> int:
             print(f"{config.prompt} |" if config.prompt else "|", text)
         passes = INTERRUPTED if written.passes is None else f"{written.passes} passes"
         print(f"({passes}, {written.seconds:.1f} s)")
+    for line in warnings_of(health_of(written, loaded)):
+        print(line, file=sys.stderr)
     save_trace(config, loaded, ids, written)
     return 130 if written.sampled is None else 0
+
+
+def health_of(written: Any, loaded: Any) -> list[dict[str, Any]]:
+    """What the health panel says of empty texts and of loops; nothing of what was interrupted.
+
+    A sample may fill its length, so that is not looked at.
+    """
+    from illada_lab.evaluation.generation import Generated
+    from illada_lab.evaluation.health import health
+
+    out = written.sampled
+    if out is None:
+        return []
+    found = [
+        Generated(text, reason, int(nfe), len(ids), trace=[])
+        for text, reason, ids, nfe in zip(written.texts, written.stop_reasons, out.responses, out.nfe, strict=True)
+    ]
+    rows = health(found, written.seconds, loaded.predictor.tokens)
+    return [row for row in rows if row["name"] in ("empty answers", "answers with a loop")]
 
 
 def prompt_ids(config: DictConfig, loaded: Any) -> list[int]:

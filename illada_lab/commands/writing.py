@@ -1,6 +1,7 @@
 """What `sample`, `infill` and `chat` share: a model that writes while one looks on, and can be stopped."""
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,13 +41,39 @@ class Written:
         return None if self.sampled is None else int(self.sampled.nfe.sum())
 
 
+def refuse_without_effect(command: str, overrides: Sequence[str], used: Sequence[str]) -> list[str]:
+    """The overrides, all of which the command reads.
+
+    Args:
+        command: its name.
+        overrides: as on the command line.
+        used: settings it reads: first parts of keys, or whole ones.
+
+    Raises:
+        ValueError: some have no effect; all of them, one line each.
+    """
+    problems = []
+    for word in overrides:
+        key, _, value = word.lstrip("+~").partition("=")
+        if not {key, re.split(r"[.@\[]", key, maxsplit=1)[0]} & set(used):
+            problems.append(f"{key} = {value}; has no effect on {command}; {', '.join(used)}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return list(overrides)
+
+
 def load(config: DictConfig):
-    """The model a command is asked to use."""
+    """The model a command is asked to use, on a CUDA device where there is one and `trainer.accelerator` does not say otherwise."""
     from illada_lab.training.checkpoint import load_run
+    from illada_lab.training.settings import find_device
 
     if config.checkpoint is None:
         raise ValueError("checkpoint = null; which model?; checkpoint=runs/<name> of a run that has been trained")
-    return load_run(config.checkpoint)
+    loaded = load_run(config.checkpoint)
+    # Not on Apple's: what is added up in float64 does not run there.
+    if find_device(config.trainer.accelerator).type == "cuda":
+        loaded.predictor.to("cuda")
+    return loaded
 
 
 def is_chat(config: dict) -> bool:
@@ -79,17 +106,25 @@ def write(
         is_quiet: show nothing.
     """
     generator = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
-    x = torch.tensor([list(ids)] * n)
+    x = torch.tensor([list(ids)] * n, device=loaded.predictor.head_weight.device)
     begin = time.perf_counter()
     with Display(loaded.tokenizer, is_quiet=is_quiet) as display:
         try:
             out = sampler.sample(loaded.predictor, x, generator=generator, on_step=display.update)
         except KeyboardInterrupt:
-            rows = [[]] * n if display.canvas is None else display.canvas.responses(loaded.predictor.tokens)
+            rows = [[]] * n if display.canvas is None else _so_far(display.canvas, loaded.tokenizer)
             texts = [shown(loaded.tokenizer, row) for row in rows]
             return Written(texts, [INTERRUPTED] * n, time.perf_counter() - begin, None)
     texts = [loaded.tokenizer.decode(row, skip_special=False) for row in out.responses]
     return Written(texts, out.stop_reasons, time.perf_counter() - begin, out)
+
+
+def _so_far(canvas: Canvas, tokenizer: Tokenizer) -> list[list[int]]:
+    """Responses; of a text with holes all of it, but for the BOS and EOS around it, which are ours."""
+    if canvas.n_prompt:
+        return canvas.responses(tokenizer.tokens)
+    around = {tokenizer.tokens.bos, tokenizer.tokens.eos}
+    return [[token for token in row if token not in around] for row in canvas.x.tolist()]
 
 
 def shown(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
@@ -143,7 +178,7 @@ class Display:
             return
         from rich.text import Text
 
-        now, before = canvas.x, self._before
+        now, before = canvas.x.cpu(), self._before
         lines = Text()
         for n, ids in enumerate(now[:, canvas.n_prompt :].tolist()):
             for i, token in enumerate(ids):

@@ -52,6 +52,11 @@ def health(generations: Sequence[Generated], seconds: float, tokens: SpecialToke
     ]  # fmt: skip
 
 
+def warnings_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What a panel warns of, a line each for the terminal."""
+    return [f"warning: {row['name']} {row['value']}: {row['note']}" for row in rows if row["is_warning"]]
+
+
 def eos_shares(
     generations: Sequence[Generated], tokens: SpecialTokens, n_bins: int = 10
 ) -> dict[str, list[float | None]]:

@@ -66,6 +66,34 @@ class PublishedCode:
         return {"AutoConfig": config, "AutoModel": model, "AutoModelForCausalLM": model}
 
 
+# Fields of both families, by what they must be where they are given.
+COUNTS = (
+    *("d_model", "hidden_size", "n_heads", "num_attention_heads", "n_kv_heads", "num_key_value_heads", "head_dim"),
+    *("n_layers", "num_hidden_layers", "vocab_size", "embedding_size", "mlp_hidden_size", "intermediate_size"),
+    *("max_sequence_length", "max_position_embeddings"),
+    *("mask_token_id", "bos_token_id", "eos_token_id", "pad_token_id"),
+)
+NUMBERS = ("rope_theta", "rms_norm_eps", "mlp_ratio", "init_std", "initializer_range")
+FLAGS = ("weight_tying", "tie_word_embeddings")
+
+
+def check_types(config: Config) -> None:
+    """Raise ValueError for a size that is no whole number from 0, a number that is none, a flag that is neither true nor false."""
+
+    def is_of(value: Any, kinds: type | tuple[type, ...]) -> bool:
+        return isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
+
+    for names, kinds, what in (
+        (COUNTS, int, "a whole number"),
+        (NUMBERS, (int, float), "a number"),
+        (FLAGS, bool, "true or false"),
+    ):
+        for name in names:
+            value = config.get(name)
+            if value is not None and not (is_of(value, kinds) and (kinds is bool or value >= 0)):
+                raise ValueError(f"config.json: {name} = {value!r}; not what it must be; {what}")
+
+
 def required(config: Config, name: str) -> Any:
     """A field that must be there: the published classes' own defaults are those of another model.
 

@@ -1,7 +1,7 @@
 """The layouts that can be read and written, by name."""
 
 from illada_lab.interop.illada import ILLADA_LAYOUT
-from illada_lab.interop.layout import Config, Layout
+from illada_lab.interop.layout import Config, Layout, check_types
 from illada_lab.interop.llada import LLADA_LAYOUT
 from illada_lab.interop.plain import LLAMA_LAYOUT, QWEN3_LAYOUT
 
@@ -12,8 +12,9 @@ def find_layout(config: Config) -> Layout:
     """The layout a config.json is of; by `architectures`, because two families call themselves model_type "llada".
 
     Raises:
-        ValueError: another family.
+        ValueError: another family, or a field of the wrong type.
     """
+    check_types(config)
     names = config.get("architectures") or []
     for layout in LAYOUTS.values():
         if layout.architecture in names or (not names and config.get("model_type") == layout.model_type):

@@ -113,6 +113,9 @@ class VariableLength(Rules):
         """Write rows that have the same budget."""
         tokens = predictor.tokens
         stop_ids = tokens.stop_ids if self.stop_ids is None else tuple(self.stop_ids)
+        n_tokens = getattr(getattr(predictor, "spec", None), "vocab_size", None)
+        if n_tokens is not None and (odd := [i for i in stop_ids if i >= n_tokens]):
+            raise ValueError(f"stop_ids = {list(stop_ids)}; {odd[0]} is not in the vocabulary; 0 to {n_tokens - 1}")
         canvas = Canvas.start(predictor, prompt, is_valid, self.block_length)
         canvas.on_step = on_step
         rows = torch.arange(len(prompt), device=prompt.device)

@@ -4,9 +4,18 @@ import io
 import json
 
 import pytest
+import torch
 
 import illada_lab.samplers.fixed_length
-from illada_lab.cli import main
+import illada_lab.samplers.infill
+from illada_lab.cli import _free_text, main
+from illada_lab.commands.chat import _all_that_fit, _fitting
+from illada_lab.commands.sample import health_of
+from illada_lab.commands.writing import Written
+from illada_lab.config import compose_and_check
+from illada_lab.evaluation.health import warnings_of
+from illada_lab.samplers.result import Sampled
+from illada_lab.training.checkpoint import load_run
 
 SHORT = ["sampler.response_length=6", "sampler.block_length=3"]
 
@@ -66,12 +75,128 @@ def test_infill_fills_the_holes_and_leaves_the_rest(models, capsys):
         ("sample", ["prompt='ada <mask>'"], "spells the mask token <mask>"),
         ("sample", ["sampler=infill"], "sampler = infill; fills a given text"),
         ("chat", [], "a base model, which does not answer"),
+        ("sample", ["model.n_layers=2"], "model.n_layers = 2; has no effect on sample; checkpoint, prompt"),
+        ("sample", ["text=ada ___"], "text = 'ada ___'; has no effect on sample"),
+        ("sample", ["n_samples=0"], "n_samples = 0; out of range; 1 or more"),
+        (
+            "sample",
+            ["seed=18446744073709551616"],
+            "seed = 18446744073709551616; out of range; 0 to 9223372036854775807",
+        ),
+        ("sample", ["sampler=variable_length", "sampler.stop_ids=[99999]"], "99999 is not in the vocabulary; 0 to"),
+        ("infill", ["text=ada ___ .", "prompt=ada"], "prompt = 'ada'; has no effect on infill"),
+        ("chat", ["trace=t.jsonl"], "trace = t.jsonl; has no effect on chat"),
+        ("chat", ["n_turns=-1"], "n_turns = -1; out of range; 0 or more"),
     ],
 )
 def test_bad_input_of_the_commands(models, capsys, command, words, message):
     assert main([command, models["base"], *words]) == 2
     out, err = said(capsys)
     assert message in err and err.count("\n") == 1 and not out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "it's",
+        "x < y",
+        "a <b> c",
+        "a, b",
+        "${seed}",
+        "\\",
+        "a\\'b\\\\",
+        "[x",
+        "k=v",
+        "{",
+        '"a" b',
+        "5",
+        "true",
+        "  a  ",
+        "\u2028 é",
+    ],
+)
+def test_free_text_needs_no_quotes(text):
+    """What stands behind prompt= and text= reaches the model as it was written."""
+    for key in ("prompt", "text"):
+        assert compose_and_check([_free_text(f"{key}={text}")])[key] == text
+    assert compose_and_check([_free_text("prompt='a, b'")]).prompt == "a, b"
+    assert compose_and_check([_free_text("prompt=null")]).prompt is None
+
+
+def test_a_word_with_an_apostrophe_is_a_word_like_another(models, capsys):
+    assert main(["sample", models["base"], "prompt=it's"]) == 2
+    assert "\"it's\"; not a word of this model's vocabulary" in said(capsys)[1]
+
+
+def test_chat_does_not_start_with_a_sampler_of_holes(models, capsys):
+    assert main(["chat", models["instruct"], "sampler=infill"]) == 2
+    assert "sampler = infill; fills a given text, writes no answers" in said(capsys)[1]
+
+
+def test_chat_says_what_is_no_text(models, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"where \xff ?\n"), encoding="utf-8"))
+    assert main(["chat", models["instruct"], "--json"]) == 2
+    assert r"question = b'where \xff ?\n'; is not text in utf-8" in said(capsys)[1]
+
+
+class Template:
+    """A token per letter, one for the question mark."""
+
+    def prompt(self, turns):
+        return [0] * sum(len(turn["content"]) for turn in turns)
+
+
+@pytest.mark.parametrize(("room", "n_kept"), [(100, 2), (23, 2), (22, 1), (13, 1), (12, 0), (1, 0)])
+def test_the_oldest_turns_leave_a_conversation_first(room, n_kept):
+    turns = [{"role": role, "content": text} for text in ("first", "later") for role in ("user", "assistant")]
+    prompt, kept = _fitting(Template(), turns, "now", room)
+    assert kept == turns[len(turns) - 2 * n_kept :] and len(prompt) == 3 + 10 * n_kept
+
+
+def test_turns_are_kept_where_a_model_was_trained_on_them(models):
+    """A published model, or one of conversations; not one of single questions."""
+    folder = models["instruct"].partition("=")[2]
+    loaded = load_run(folder)
+    assert _all_that_fit(loaded) == 0
+    loaded.config["data"]["source"]["messages_field"] = "messages"
+    assert _all_that_fit(loaded) > 1000
+
+
+def test_texts_of_nothing_are_warned_of(models):
+    """By the health panel's own words, and only where there is something to warn of."""
+    loaded = load_run(models["base"].partition("=")[2])
+    nfe = torch.tensor([3, 3, 3])
+    for texts, warned in (
+        (["", "", "ada"], ["empty answers 66.7%"]),
+        (["ada", "in", "a b a b a b"], ["answers with a loop 33.3%"]),
+        (["ada"] * 3, []),
+    ):
+        ids = [[9] * len(text.split()) for text in texts]
+        out = Sampled(torch.zeros(3, 8, dtype=torch.long), ids, ["length"] * 3, nfe, nfe, [], 3)
+        found = warnings_of(health_of(Written(texts, ["length"] * 3, 1.0, out), loaded))
+        assert [line.partition(": ")[2].partition(":")[0] for line in found] == warned
+    assert health_of(Written([""], ["interrupted"], 1.0, None), loaded) == []
+
+
+def test_ctrl_c_keeps_a_text_with_holes(models, capsys, monkeypatch):
+    """All of it, also where it begins with what ends other texts."""
+    fill = illada_lab.samplers.infill.fill_window
+
+    def interrupted(asker, canvas, *rest):
+        shown = canvas.on_step
+
+        def on_step(canvas):
+            canvas.x[:, 0] = asker.predictor.tokens.eos
+            shown(canvas)
+            raise KeyboardInterrupt
+
+        canvas.on_step = on_step
+        fill(asker, canvas, *rest)
+
+    monkeypatch.setattr(illada_lab.samplers.infill, "fill_window", interrupted)
+    assert main(["infill", models["base"], "text=ada ___ in ___*2 .", "sampler.ban_eos=true"]) == 130
+    out = said(capsys)[0]
+    assert out.startswith("ada ") and " in " in out and out.count("▢") == 2 and "<" not in out and "(interrupted" in out
 
 
 def test_ctrl_c_keeps_what_was_written(models, capsys, monkeypatch, tmp_path):
