@@ -1,8 +1,9 @@
 """The README's table of scales: what was measured, from result files, and what is planned, from the planner; each row says which.
 
-python -m illada_lab.planner.scales README.md results/toy/reproduce/*.json
+python -m illada_lab.planner.scales README.md results/toy/reproduce/*.json benchmarks/results/training_*_cuda.json
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,11 +30,16 @@ PLANNED: dict[str, tuple[str, ...]] = {
 HEAD = ("scale", "", "parameters", "rows x length", "tokens", "memory per device", "on", "time")
 
 
-def scales(results: Sequence[dict[str, Any]] = (), planned: dict[str, tuple[str, ...]] | None = None) -> str:
-    """Markdown: one row per scale.
+def scales(
+    results: Sequence[dict[str, Any]] = (),
+    planned: dict[str, tuple[str, ...]] | None = None,
+    steps: Sequence[dict[str, Any]] = (),
+) -> str:
+    """Markdown: one row per scale, and per measurement of a training step.
 
     Args:
         results: of the main job (`results/<scale>/reproduce/`); the runs of a scale become one row.
+        steps: of `python -m benchmarks.training --scale ...`.
         planned: overrides for each scale that is planned; None: `PLANNED`.
 
     Raises:
@@ -49,6 +55,7 @@ def scales(results: Sequence[dict[str, Any]] = (), planned: dict[str, tuple[str,
         for scale, overrides in (PLANNED if planned is None else planned).items()
         if scale not in by_scale
     }
+    rows += [_steps(step) for step in steps]
     rows += [_planned(made) for made in plans.values()]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([*lines, "", _conditions(plans)])
@@ -69,6 +76,22 @@ def _measured(scale: str, runs: list[dict[str, Any]]) -> tuple[str, ...]:
         "not recorded",
         f"{machine['gpu'] or machine['processor']}, {machine['threads']} threads",
         low if low == high else f"{low} to {high}",
+    )
+
+
+def _steps(found: dict[str, Any]) -> tuple[str, ...]:
+    """A few training steps, taken apart by the benchmark."""
+    machine, again = found["machine"], found["recomputed"]
+    layers = {None: "all activations kept", 1: "layers recomputed", "ops": "layers recomputed in part"}[again]
+    return (
+        f"`{found['scale']}`",
+        f"**{found['rounds']} steps measured**",
+        f"{found['parameters']:,}",
+        f"{found['rows']:,} x {found['length']:,}",
+        "",
+        f"{found['peak_bytes'] / GIB:.1f} GiB",
+        f"{machine['gpu'] or machine['processor']}, {found['precision']}, {layers}",
+        f"{found['tokens_per_second']:,.0f} tokens/s",
     )
 
 
@@ -117,11 +140,15 @@ def _conditions(plans: dict[str, Plan]) -> str:
         return ""
     made = next(iter(plans.values()))
     return (
-        "Planned rows are `illada-lab plan`: memory from a rehearsal of the step without data, not compiled, float32 weights and "
-        f"bf16 products; time at an assumed {made.settings.mfu:.0%} of the data sheet's peak. Nobody has run them here."
+        "Planned rows are `illada-lab plan`: memory from a rehearsal of the step without data, float32 weights and bf16 products; "
+        f"time at an assumed {made.settings.mfu:.0%} of the data sheet's peak. Nobody has run them here."
     )
 
 
 if __name__ == "__main__":
-    text = scales([read_results(Path(file)) for file in sys.argv[2:]])
+    found = {file: json.loads(Path(file).read_text()) for file in sys.argv[2:]}
+    text = scales(
+        [read_results(Path(file)) for file, content in found.items() if "benchmark" not in content],
+        steps=[content for content in found.values() if "benchmark" in content],
+    )
     write_into(Path(sys.argv[1]), text, BEGIN, END)

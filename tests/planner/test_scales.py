@@ -21,6 +21,19 @@ def test_a_measured_scale_is_not_planned_and_every_row_says_which_it_is():
     assert sum("`toy`" in row for row in rows) == 1
 
 
+def test_a_measured_step_is_a_row_of_its_own():
+    step = {
+        "scale": "1b", "rounds": 12, "parameters": 1_103_464_448, "rows": 4, "length": 4096, "precision": "bf16-mixed",
+        "machine": {"gpu": "some GPU", "processor": "some CPU"}, "recomputed": "ops", "peak_bytes": 3 * 2**30,
+        "tokens_per_second": 39_862.6,
+    }  # fmt: skip
+    row = next(row for row in scales(planned={}, steps=[step]).splitlines() if "`1b`" in row)
+    assert row == (
+        "| `1b` | **12 steps measured** | 1,103,464,448 | 4 x 4,096 |  | 3.0 GiB | some GPU, bf16-mixed, layers recomputed in part "
+        "| 39,863 tokens/s |"
+    )
+
+
 def test_a_plan_that_does_not_fit_is_no_row():
     with pytest.raises(ValueError, match="scale = smoke; does not fit"):
         scales(planned={"smoke": ("device=h100", "device.memory_gib=0.0001")})
