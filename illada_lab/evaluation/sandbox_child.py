@@ -186,7 +186,8 @@ def main() -> None:
     try:
         exec(compile(program, "<program>", "exec"), scope)
     except BaseException as error:
-        reason = (f"{type(error).__name__}: {error}".splitlines() or ["failed"])[0][:300]
+        # A class may have a name that begins with a line's end.
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300] or "failed"
     with suppress(OSError, ValueError, AttributeError):  # it may have closed it
         sys.stdout.flush()
     say(nonce=nonce, reason=reason)
