@@ -9,6 +9,8 @@ What holds a program in (`sandbox_child.py` sets it up before the program's firs
 | memory bomb, deep recursion | address-space and stack limit |
 | huge output | stops at `max_output_bytes` |
 | writing outside, reading other files | Landlock: the temporary directory and Python's own files only; each file's size is limited |
+| modes, owners, times, attributes of files outside | the seccomp filter (Landlock does not look at them) |
+| another process's priority, cores, scheduler; signals by way of a file's owner | the seccomp filter |
 | reading the environment | it is empty, and /proc cannot be read |
 | sockets | the seccomp filter; a network namespace of its own where the kernel allows |
 | sys.exit | a program has passed only if it ran to its end |

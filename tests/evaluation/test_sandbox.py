@@ -1,7 +1,12 @@
 """Attacks on the sandbox: each ends in a recorded failure, the next program runs, nothing is left behind."""
 
+import ast
+import errno
 import json
 import os
+import platform
+import re
+import signal
 import sys
 import tempfile
 import textwrap
@@ -40,6 +45,12 @@ ATTACKS = {
     "shell by ctypes": ("import ctypes; assert ctypes.CDLL(None).system(b'true') == 0", "AssertionError"),
     "lift the limits": (
         "import resource as r; r.setrlimit(r.RLIMIT_CPU, (99, 99)); r.setrlimit(r.RLIMIT_AS, (-1, -1))", "PermissionError|ValueError"
+    ),
+    "lift the limits by an address whose lower half is null": (
+        "import ctypes as c, resource as r, struct\nlibc = c.CDLL(None); libc.mmap.restype = c.c_void_p\n"
+        "place = libc.mmap(c.c_void_p(2**32), c.c_size_t(4096), 3, 0x32, -1, 0); assert place == 2**32, place / 0\n"
+        "c.memmove(place, struct.pack('QQ', 9, 9), 16)\nassert libc.prlimit(0, r.RLIMIT_NOFILE, c.c_void_p(place), None) == 0",
+        "AssertionError"
     ),
     "shared memory": ("from multiprocessing import shared_memory as s; s.SharedMemory(create=True, size=9)", "Error"),
     "read a user's file": ("open('/etc/passwd').read()", "PermissionError"),
@@ -231,6 +242,197 @@ def test_a_pipe_that_a_program_has_emptied_is_read_again(monkeypatch):
 
     monkeypatch.setattr(os, "read", emptied)
     assert run_program("print('told')", LONG).output == "told\n" and not fails
+
+
+def test_system_calls_have_the_numbers_of_the_kernels_headers():
+    headers = {
+        "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+        "aarch64": Path("/usr/include/asm-generic/unistd.h"),
+    }
+    if not all(header.exists() for header in headers.values()):
+        pytest.skip("no headers of the kernel (linux-libc-dev)")
+    parts = [part for part in ast.parse(sandbox.CHILD.read_text()).body if isinstance(part, ast.Assign)]
+    (table,) = (ast.literal_eval(part.value) for part in parts if ast.unparse(part.targets[0]) == "REFUSED")
+    for machine, header in headers.items():
+        pairs = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text())
+        numbers = {name: int(number) for name, number in pairs}
+        # Calls younger than the headers have numbers above all of theirs.
+        newest = max(numbers.values())
+        assert {name: n for name, n in table[machine].items() if n <= newest or name in numbers} == {
+            name: numbers[name] for name in table[machine] if name in numbers
+        }
+
+
+# Every way to change what a file is beside what it holds; each prints its name if the kernel said yes.
+CHANGES = """
+import ctypes, os, struct
+libc, path, at = ctypes.CDLL(None, use_errno=True), {path!r}.encode(), -100
+def attempt(name, call):
+    try: done = call() == 0
+    except Exception: done = False
+    if done: print(name)
+def named(name, *rest): attempt(name, lambda: getattr(libc, name)(*rest))
+def numbered(name, number, *rest): attempt(name, lambda: libc.syscall(number, *rest))
+times, value = struct.pack("qqqq", 9, 9, 9, 9), ctypes.create_string_buffer(b"x")
+attributes = struct.pack("QII", ctypes.addressof(value), 1, 0)
+named("chmod", path, 0)
+named("fchmodat", at, path, 0, 0)
+numbered("fchmodat2", 452, at, path, 0, 0)
+named("chown", path, {uid}, {gid})
+named("lchown", path, {uid}, {gid})
+named("fchownat", at, path, {uid}, {gid}, 0)
+for number in {old_times}: numbered(number, number, path, times)
+numbered("futimesat", {futimesat}, at, path, times)
+named("utimensat", at, path, times, 0)
+numbered("file_setattr", 469, at, path, struct.pack("QIIII", 0x80, 0, 0, 0, 0), ctypes.c_size_t(24), 0)
+if {has_attributes}:
+    named("setxattr", path, b"user.a", b"x", 1, 0)
+    named("lsetxattr", path, b"user.b", b"x", 1, 0)
+    numbered("setxattrat", 463, at, path, 0, b"user.c", attributes, ctypes.c_size_t(16))
+    named("removexattr", path, b"user.kept1")
+    named("lremovexattr", path, b"user.kept2")
+    numbered("removexattrat", 466, at, path, 0, b"user.kept3")
+try: fd = os.open(path, os.O_RDONLY)
+except OSError: fd = None
+if fd is not None:
+    print("opened")
+    named("fchmod", fd, 0)
+    named("fchown", fd, {uid}, {gid})
+    named("futimens", fd, times)
+    named("ioctl", fd, ctypes.c_ulong(0x40086602), struct.pack("L", 0x40))
+    if {has_attributes}:
+        named("fsetxattr", fd, b"user.d", b"x", 1, 0)
+        named("fremovexattr", fd, b"user.kept4")
+"""
+
+
+@pytest.mark.parametrize("rules", ["with file rules", "without"])
+def test_files_outside_keep_mode_owner_times_and_attributes(rules, weaker, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    victim.chmod(0o640)
+    os.utime(victim, (10**9, 10**9))
+    try:
+        for number in range(1, 5):
+            os.setxattr(victim, f"user.kept{number}", b"x")
+        has_attributes = True
+    except OSError:
+        has_attributes = False
+
+    def state():
+        found = victim.stat()
+        attributes = sorted(os.listxattr(victim)) if has_attributes else []
+        return found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, found.st_ctime_ns, attributes
+
+    if rules == "without":
+        weaker("lock_files")
+    before = state()
+    # utime, utimes and futimesat: arm64 has none, and the C library none that calls them.
+    old_times, futimesat = {"x86_64": ((132, 235), 261), "aarch64": ((), -1)}[platform.machine()]
+    program = CHANGES.format(
+        path=str(victim), uid=os.getuid(), gid=os.getgid(), has_attributes=has_attributes,
+        old_times=old_times, futimesat=futimesat,
+    )  # fmt: skip
+    outcome = run_program(program, LONG)
+    # Where files can be opened, the calls on open ones have been tried as well.
+    assert outcome.has_passed and outcome.output == ("opened\n" if rules == "without" else "")
+    assert state() == before and victim.read_text() == "untouched"
+
+
+def test_the_parent_keeps_its_priority_its_cores_and_its_scheduler():
+    import ctypes
+
+    syscall = ctypes.CDLL(None).syscall
+    set_io, get_io, set_attributes = {"x86_64": (251, 252, 314), "aarch64": (30, 31, 274)}[platform.machine()]
+
+    def state():
+        return (
+            os.getpriority(os.PRIO_PROCESS, 0),
+            os.sched_getaffinity(0),
+            os.sched_getscheduler(0),
+            syscall(get_io, 1, 0),
+        )
+
+    nice, cores, scheduler, io = before = state()
+    attributes = "struct.pack('IIQiIQQQ', 48, 3, 0, 7, 0, 0, 0, 0)"  # SCHED_BATCH, nice 7
+    try:
+        for call in (
+            f"os.setpriority(os.PRIO_PROCESS, parent, {nice + 5})",
+            f"os.sched_setaffinity(parent, {{{min(cores)}}})",
+            "os.sched_setscheduler(parent, os.SCHED_BATCH, os.sched_param(0))",
+            f"libc.syscall({set_attributes}, parent, {attributes}, 0)",
+            f"libc.syscall({set_io}, 1, parent, 3 << 13)",
+        ):
+            run_program(f"import ctypes, os, struct; libc, parent = ctypes.CDLL(None), os.getppid(); {call}", LONG)
+            assert state() == before, call
+        # With the values of before (a machine may have one core) there is nothing to be seen on the parent.
+        for call in ("os.sched_setparam(parent, os.sched_param(0))", f"os.sched_setaffinity(parent, {cores})"):
+            outcome = run_program(f"import os; parent = os.getppid(); {call}", LONG)
+            assert outcome.reason.startswith("PermissionError")
+    finally:
+        os.sched_setscheduler(0, scheduler, os.sched_param(0))
+        os.sched_setaffinity(0, cores)
+        syscall(set_io, 1, 0, io)
+        if os.getpriority(os.PRIO_PROCESS, 0) != nice:
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
+
+
+def test_calls_without_an_effect_to_be_seen_here_are_refused_by_the_filter():
+    # Pages of other processes; a file's flags, generation, project and seal. Without the filter these end in another error, or in none.
+    pages = {"x86_64": (256, 279), "aarch64": (238, 239)}[platform.machine()]
+    program = f"""
+    import ctypes
+    libc, zero = ctypes.CDLL(None, use_errno=True), ctypes.c_size_t(0)
+    for number in {pages}:
+        print(libc.syscall(number, 0, zero, zero, zero, zero, 0), ctypes.get_errno())
+    for command in (0x40086602, 0x40087602, 0x401C5820, 0x40806685):
+        print(libc.ioctl(0, ctypes.c_ulong(command), zero), ctypes.get_errno())
+    """
+    assert run_program(textwrap.dedent(program), LONG).output.splitlines() == [f"-1 {errno.EPERM}"] * 6
+
+
+SIGNALS = """
+import fcntl, os, struct
+a, b = os.pipe()
+for command, value in (({signal}, 12), (8, os.getppid()), (15, struct.pack("ii", 1, os.getppid()))):
+    try: fcntl.fcntl(a, command, value)
+    except OSError: pass
+fcntl.fcntl(a, fcntl.F_SETFL, os.O_ASYNC)
+os.write(b, b"x")
+assert fcntl.fcntl(a, 9) == 0 and fcntl.fcntl(a, 11) == 0, "F_GETOWN, F_GETSIG"
+"""
+
+
+@pytest.mark.parametrize("rules", ["with file rules", "without"])
+def test_no_signal_reaches_the_parent_through_a_file_that_it_is_made_to_own(rules, weaker):
+    # Without Landlock's own rule for signals, as on kernels before 6.12.
+    if rules == "without":
+        weaker("lock_files")
+    received = []
+    usual = {
+        number: signal.signal(number, lambda n, _: received.append(n)) for number in (signal.SIGUSR2, signal.SIGIO)
+    }
+    try:
+        outcomes = [run_program(SIGNALS.format(signal=command), LONG) for command in (10, 9)]
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+    assert received == [] and [outcome.reason for outcome in outcomes] == ["", ""]
+
+
+def test_honest_programs_keep_the_library_that_asks_for_modes_and_times():
+    program = """
+    import fcntl, os, shutil, tempfile
+    with tempfile.TemporaryDirectory() as folder, tempfile.NamedTemporaryFile("w") as file:
+        file.write("x")
+        file.flush()
+        shutil.copyfile(file.name, os.path.join(folder, "copy"))
+        assert open(os.path.join(folder, "copy")).read() == "x"
+        fcntl.fcntl(file, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+        try: shutil.copy(file.name, folder)
+        except PermissionError: pass
+    """
+    assert run_program(textwrap.dedent(program), LONG).reason == ""
 
 
 def test_limits_are_checked():
