@@ -9,9 +9,12 @@ What holds a program in (`sandbox_child.py` sets it up before the program's firs
 | memory bomb, deep recursion | address-space and stack limit |
 | huge output | stops at `max_output_bytes` |
 | writing outside, reading other files | Landlock: the temporary directory and Python's own files only; each file's size is limited |
+| modes, owners, times, attributes of files outside | the seccomp filter (Landlock does not look at them) |
+| another process's priority, cores, scheduler; signals by way of a file's owner | the seccomp filter |
 | reading the environment | it is empty, and /proc cannot be read |
 | sockets | the seccomp filter; a network namespace of its own where the kernel allows |
 | sys.exit | a program has passed only if it ran to its end |
+| reports of its own | those of the child are its first line, written before the program runs, and a line with a secret number |
 
 It keeps accidents and simple attacks from a machine that matters. A program that is out to forge its result can: it runs in the
 interpreter that reports. Whoever evaluates models that may be hostile puts a virtual machine around it.
@@ -22,7 +25,6 @@ import os
 import platform
 import secrets
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +44,7 @@ WARNING = (
     "run_code = true: programs written by the model will run on this machine, each in a sandbox (no network, no files outside of a "
     "temporary directory, limited time and memory)"
 )
+REASON_LENGTH = 300  # characters; our choice: a line of a table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +114,7 @@ def run_program(program: str, limits: Limits | None = None) -> Outcome:
     try:
         return _run(program, limits, folder)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 def run_programs(programs: Iterable[str], limits: Limits | None = None, n_workers: int | None = None) -> list[Outcome]:
@@ -158,17 +161,17 @@ def _run(program: str, limits: Limits, folder: str) -> Outcome:
         _kill(process)
         os.close(report_in)
         process.stdout.close()  # type: ignore[union-attr]
-    report = _report(said)
-    seconds, missing = time.perf_counter() - begin, tuple(report.get("missing", ()))
+    start, end = _reports(said, nonce)
+    seconds, missing = time.perf_counter() - begin, tuple(start.get("missing", ()))
     text = output.decode(errors="replace")
-    if "refused" in report:
-        raise ValueError(f"run_code = true; the sandbox cannot lock a program in here: {report['refused']}; false")
+    if "refused" in start:
+        raise ValueError(f"run_code = true; the sandbox cannot lock a program in here: {start['refused']}; false")
     if why:
         reason = f"more than {limits.seconds:g} s" if why == "timeout" else f"more than {limits.max_output_bytes} bytes"
         return Outcome(why, reason, text, seconds, missing)
-    if report.get("nonce") == nonce and report.get("reason") == "" and process.returncode == 0:
+    if end.get("reason") == "" and process.returncode == 0:
         return Outcome("passed", "", text, seconds, missing)
-    return Outcome("failed", report.get("reason") or _how_it_died(process.returncode), text, seconds, missing)
+    return Outcome("failed", _line(end.get("reason")) or _how_it_died(process.returncode), text, seconds, missing)
 
 
 def _watch(process: subprocess.Popen, report_in: int, limits: Limits) -> tuple[bytes, bytes, str]:
@@ -187,7 +190,10 @@ def _watch(process: subprocess.Popen, report_in: int, limits: Limits) -> tuple[b
             # Closing its pipes is no end of a process: look at it as well.
             ready = selector.select(0.02) if selector.get_map() else time.sleep(0.005) or []
             for key, _ in ready:
-                part = os.read(key.fd, 65_536)
+                try:
+                    part = os.read(key.fd, 65_536)
+                except BlockingIOError:  # a program that can open /proc has emptied its own pipe
+                    continue
                 if not part:
                     selector.unregister(key.fd)
                 read[key.fd] += part
@@ -208,20 +214,81 @@ def _kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def _report(said: bytes) -> dict:
-    """What the child said of itself, line by line; what is no report is passed over."""
-    report: dict = {}
-    for line in said.splitlines():
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            report |= found
-    return report
+def _remove(folder: str) -> None:
+    """Remove a directory with all that a program left in it: nested by the thousand, or closed to its own user.
+
+    It goes down by names and up by "..", one directory open at a time, so that neither recursion nor paths nor the work of a level
+    grow with the depth. What cannot be removed stays: the outcome counts.
+    """
+    try:
+        here = os.open(folder, os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:  # without file rules a program can put something else in its place
+        return
+    with suppress(OSError):
+        names, rest = [], [_empty(here)]  # how it came here; directories to go, of each level
+        while names or rest[-1]:
+            if rest[-1]:
+                names.append(rest[-1].pop())
+                os.chmod(names[-1], 0o700, dir_fd=here)
+                there = os.open(names[-1], os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+                rest.append(_empty(there))
+            else:
+                there = os.open("..", os.O_DIRECTORY, dir_fd=here)
+                rest.pop()
+                os.rmdir(names.pop(), dir_fd=there)
+            os.close(here)
+            here = there
+        os.rmdir(folder)
+    os.close(here)
+
+
+def _empty(directory: int) -> list[str]:
+    """Remove the files of an open directory; the names of the directories in it."""
+    inner = []
+    with os.scandir(directory) as entries:
+        for entry in list(entries):
+            if entry.is_dir(follow_symlinks=False):
+                inner.append(entry.name)
+            else:
+                with suppress(OSError):
+                    os.unlink(entry.name, dir_fd=directory)
+    return inner
+
+
+def _reports(said: bytes, nonce: str) -> tuple[dict, dict]:
+    """What the child said of its start and of the program's end; all else was written by the program.
+
+    Args:
+        said: all that came through the pipe of reports, which the program can write to as well.
+        nonce: what the child's last line holds.
+
+    Returns:
+        The first line, written before the program ran, and the last one with the nonce; empty where there is none.
+    """
+    first, *others = said.split(b"\n")
+    ends = [found for line in others if nonce.encode() in line and (found := _object(line)).get("nonce") == nonce]
+    return _object(first), ends[-1] if ends else {}
+
+
+def _object(line: bytes) -> dict:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _line(reason: object) -> str:
+    """A reason as one line that every file can hold: lone surrogates are spelt out."""
+    text = reason if isinstance(reason, str) else ""
+    first = (text.splitlines() or [""])[0][:REASON_LENGTH]
+    return first.encode("utf-8", "backslashreplace").decode()
 
 
 def _how_it_died(status: int) -> str:
-    if status < 0:
+    if status >= 0:
+        return f"left with status {status} before its end"
+    try:
         return f"ended by signal {signal.Signals(-status).name}"
-    return f"left with status {status} before its end"
+    except ValueError:  # most real-time signals have no name
+        return f"ended by signal {-status}"
