@@ -19,7 +19,7 @@ def run(config: DictConfig) -> int:
     folder = Path(config.out)
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise ValueError(f"out = {folder}; there is something in it, which would be mixed with the model; a new folder")
-    loaded = load(config)
+    loaded = load(config, stays=True)
     predictor = loaded.predictor
     export_published(predictor, folder, config.layout)
     write_tokenizer(

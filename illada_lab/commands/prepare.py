@@ -57,13 +57,12 @@ def run(config: DictConfig) -> int:
 
 
 def _of_model(path: str | None) -> Any:
-    """The tokenizer of a trained model, for data it shall be trained further on; None without a path."""
+    """The tokenizer of a trained model, ours or published, for data it shall be trained further on; None without a path."""
     if path is None:
         return None
-    from illada_lab.data.tokenizer import Tokenizer
-    from illada_lab.training.checkpoint import read_checkpoint
+    from illada_lab.training.start import start_tokenizer
 
-    return Tokenizer.from_dict(read_checkpoint(path)["illada_lab"]["tokenizer"])
+    return start_tokenizer(path)
 
 
 def _files(source: Any) -> list[list[Any]]:

@@ -62,8 +62,16 @@ def refuse_without_effect(command: str, overrides: Sequence[str], used: Sequence
     return list(overrides)
 
 
-def load(config: DictConfig):
-    """The model a command is asked to use, on a CUDA device where there is one and `trainer.accelerator` does not say otherwise."""
+def load(config: DictConfig, *, stays: bool = False):
+    """The model a command is asked to use.
+
+    Args:
+        config: `checkpoint`, and `trainer.accelerator` for where it runs: a CUDA device if there is one.
+        stays: in the host's memory.
+
+    Raises:
+        ValueError, FileNotFoundError: no checkpoint, or none that can be read.
+    """
     from illada_lab.training.checkpoint import load_run
     from illada_lab.training.settings import find_device
 
@@ -71,7 +79,7 @@ def load(config: DictConfig):
         raise ValueError("checkpoint = null; which model?; checkpoint=runs/<name> of a run that has been trained")
     loaded = load_run(config.checkpoint)
     # Not on Apple's: what is added up in float64 does not run there.
-    if find_device(config.trainer.accelerator).type == "cuda":
+    if not stays and find_device(config.trainer.accelerator).type == "cuda":
         loaded.predictor.to("cuda")
     return loaded
 

@@ -101,3 +101,14 @@ def test_what_cannot_be_prepared(corpus, tmp_path, capsys):
         assert main(words) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1, error
+
+
+def test_data_for_a_published_model_is_prepared_with_its_own_tokenizer(models, tmp_path):
+    text, published = tmp_path / "notes.txt", tmp_path / "published"
+    text.write_text("ada lives in paris .\n\n" * 6)
+    assert main(["export", models["plain"], f"out={published}"]) == 0
+    for name, start in (("one", models["plain"].partition("=")[2]), ("two", published)):
+        words = [f"data.path={text}", f"init_from={start}", f"out={tmp_path / name}"]
+        assert main(["prepare", "data=text", *words]) == 0
+    one, two = (sorted((tmp_path / name).glob("*.tokens")) for name in ("one", "two"))
+    assert one and [file.read_bytes() for file in one] == [file.read_bytes() for file in two]
