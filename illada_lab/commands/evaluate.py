@@ -3,7 +3,6 @@
 import difflib
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -171,7 +170,7 @@ def _suite(config: DictConfig, loaded: Any) -> Any:
 
     from illada_lab.commands.writing import is_chat
     from illada_lab.data.worlds import World
-    from illada_lab.evaluation.sandbox import WARNING
+    from illada_lab.evaluation.sandbox import announce
     from illada_lab.evaluation.world_suite import evaluate_base, evaluate_instruct
 
     source, asked = loaded.config["data"]["source"], config.evaluation
@@ -194,7 +193,7 @@ def _suite(config: DictConfig, loaded: Any) -> Any:
     parts = (loaded.predictor, loaded.tokenizer, world)
     if is_chat(loaded.config):
         if asked.run_code:
-            print(WARNING, file=sys.stderr)
+            announce()
         return partial(
             evaluate_instruct, *parts, n_questions=asked.n_questions, run_code=asked.run_code, seed=config.seed
         )
@@ -207,8 +206,11 @@ def _suite(config: DictConfig, loaded: Any) -> Any:
 
 def _asked(config: DictConfig) -> dict[str, Any]:
     from illada_lab.config import to_plain
+    from illada_lab.evaluation.sandbox import missing_protections
 
-    return {"evaluation": to_plain(config.evaluation)}
+    asked = {"evaluation": to_plain(config.evaluation)}
+    # Programs that ran less protected are results of another kind.
+    return {**asked, "missing_protections": list(missing_protections())} if config.evaluation.run_code else asked
 
 
 def _home(path: Path) -> Path:

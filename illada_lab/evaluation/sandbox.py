@@ -16,6 +16,8 @@ What holds a program in (`sandbox_child.py` sets it up before the program's firs
 | sys.exit | a program has passed only if it ran to its end |
 | reports of its own | those of the child are its first line, written before the program runs, and a line with a secret number |
 
+What a kernel does not give is told before programs run (`announce`) and in their results (`missing_protections`).
+
 It keeps accidents and simple attacks from a machine that matters. A program that is out to forge its result can: it runs in the
 interpreter that reports. Whoever evaluates models that may be hostile puts a virtual machine around it.
 """
@@ -40,10 +42,8 @@ from pathlib import Path
 # For the start of an interpreter on a busy machine; our choice.
 START_SECONDS = 60.0
 CHILD = Path(__file__).with_name("sandbox_child.py")
-WARNING = (
-    "run_code = true: programs written by the model will run on this machine, each in a sandbox (no network, no files outside of a "
-    "temporary directory, limited time and memory)"
-)
+WARNING = "run_code = true: programs written by the model will run on this machine, each in a sandbox"
+PROMISE = "no network, no files outside of a temporary directory, limited time and memory"
 REASON_LENGTH = 300  # characters; our choice: a line of a table
 
 
@@ -134,8 +134,27 @@ def check_kernel() -> None:
 
 @lru_cache(maxsize=1)
 def missing_protections() -> tuple[str, ...]:
-    """Protections that this kernel does not give, found by running an empty program."""
-    return run_program("pass", Limits(seconds=20.0)).missing
+    """Protections that this kernel does not give, found by running an empty program.
+
+    Raises:
+        ValueError: programs cannot be run here at all.
+    """
+    outcome = run_program("pass", Limits(seconds=20.0))
+    if not outcome.has_passed:
+        # Its list may be empty for no better reason than that it never came to be written.
+        raise ValueError(f"run_code = true; an empty program does not run in the sandbox here: {outcome.reason}; false")
+    return outcome.missing
+
+
+def announce() -> None:
+    """Say on stderr that programs are about to run, and which protections they run without.
+
+    Raises:
+        ValueError: programs cannot be run here at all.
+    """
+    missing = missing_protections()
+    held = f"limited time and memory); MISSING on this kernel: {'; '.join(missing)}" if missing else f"{PROMISE})"
+    print(f"{WARNING} ({held}", file=sys.stderr)
 
 
 def _run(program: str, limits: Limits, folder: str) -> Outcome:

@@ -1,11 +1,13 @@
 """`illada-lab evaluate` on the world's questions."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from illada_lab.cli import main
+from illada_lab.evaluation import sandbox
 
 
 @pytest.mark.parametrize("model", ["base", "instruct"])
@@ -20,6 +22,16 @@ def test_results_say_how_they_came_about(models, model, capsys):
     assert ("steps" if model == "base" else "steps_per_block") in told
     assert told["dtype"] == "float32" and told["scale"] == "smoke" and told["n_items"] == len(found["items"])
     assert all(row["ci_low"] <= row["value"] <= row["ci_high"] and row["n"] for row in found["rows"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is the Linux kernel's")
+def test_missing_protections_are_told_before_programs_run_and_in_the_result(models, monkeypatch, capsys):
+    monkeypatch.setattr(sandbox, "missing_protections", lambda: ("walls", "a roof"))
+    words = ["evaluate", models["instruct"], "scale=smoke", "evaluation.n_questions=1", "evaluation.run_code=true"]
+    assert main(words) == 0
+    assert "MISSING on this kernel: walls; a roof\n" in capsys.readouterr().err
+    told = json.loads((Path(models["instruct"].partition("=")[2]) / "evaluation.json").read_text())["manifest"]
+    assert told["missing_protections"] == ["walls", "a roof"]
 
 
 def test_items_are_written_as_they_come_and_a_rerun_asks_nothing(models, monkeypatch):

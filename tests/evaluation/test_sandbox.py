@@ -13,9 +13,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from illada_lab.commands import evaluate
 from illada_lab.evaluation import sandbox
+from illada_lab.evaluation.benchmarks import HumanEval
 from illada_lab.evaluation.sandbox import Limits, Outcome, missing_protections, run_program, run_programs
+from illada_lab.samplers import VariableLength
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is the Linux kernel's")
 SHORT = Limits(seconds=1.0, memory_mib=256, file_mib=1)
@@ -166,7 +170,7 @@ NO_END = "left with status 0 before its end"
     ("reason", "told"),
     [
         ("5", NO_END), ("null", NO_END), ("[1, 2]", NO_END), ("[" * 500 + "]" * 500, NO_END), ("[" * 3_000, NO_END), ('"a\\\\nb"', "a"),
-        ('"x", "missing": 5', "x"), ('"\\\\ud800"', r"\ud800"),
+        (f'"{"x" * 400}"', "x" * 300), ('"x", "missing": 5', "x"), ('"\\\\ud800"', r"\ud800"),
     ],
 )  # fmt: skip
 def test_a_forged_report_is_a_line_or_nothing(reason, told):
@@ -433,6 +437,39 @@ def test_honest_programs_keep_the_library_that_asks_for_modes_and_times():
         except PermissionError: pass
     """
     assert run_program(textwrap.dedent(program), LONG).reason == ""
+
+
+@pytest.mark.parametrize("names", [(), ("leave_network",), ("leave_network", "lock_files")])
+def test_what_the_kernel_does_not_give_is_told_and_recorded(names, weaker, tmp_path, capsys):
+    ours = missing_protections()
+    if names:
+        weaker(*names)
+    wanted = [f"no {name}" for name in names] if names else list(ours)
+    line = {"task_id": "t/1", "prompt": "def f():\n", "entry_point": "f", "test": "def check(c): pass"}
+    path = tmp_path / "problems.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    sampler = VariableLength(max_length=16, block_length=8)
+    benchmark = HumanEval(path=str(path), run_code=True, sampler=sampler)
+    benchmark.items()
+    told = capsys.readouterr().err
+    assert told.startswith("run_code = true") and told.count("\n") == 1
+    if wanted:
+        assert f"MISSING on this kernel: {'; '.join(wanted)}\n" in told and "no network," not in told
+    else:
+        assert "no network, no files outside of a temporary directory" in told and "MISSING" not in told
+    assert benchmark.settings()["missing_protections"] == wanted
+    assert HumanEval(path=str(path), sampler=sampler).settings()["missing_protections"] is None
+    # The world's questions: settings of the folder and of the manifest.
+    for run_code, recorded in ((True, {"missing_protections": wanted}), (False, {})):
+        config = OmegaConf.create({"evaluation": {"run_code": run_code}})
+        assert evaluate._asked(config) == {"evaluation": {"run_code": run_code}, **recorded}
+
+
+def test_an_empty_list_is_no_promise_where_nothing_runs(weaker, monkeypatch):
+    weaker()
+    monkeypatch.setattr(sandbox, "CHILD", Path(sandbox.CHILD).with_name("nowhere.py"))
+    with pytest.raises(ValueError, match="an empty program does not run in the sandbox here: left with status 2"):
+        missing_protections()
 
 
 def test_limits_are_checked():

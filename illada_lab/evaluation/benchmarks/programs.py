@@ -1,14 +1,13 @@
 """What benchmarks of written programs share: answers are run against their tests, in the sandbox, and only if you say so."""
 
 import re
-import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from illada_lab.evaluation.benchmarks.benchmark import Benchmark, Item, Judged
-from illada_lab.evaluation.sandbox import WARNING, Limits, run_programs
+from illada_lab.evaluation.sandbox import Limits, announce, missing_protections, run_programs
 
 BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
@@ -54,21 +53,23 @@ class ProgramBenchmark(Benchmark):
         ]
 
     def settings(self) -> dict[str, Any]:
-        """Also the limits, which decide what passes."""
-        return {**super().settings(), "seconds": self.seconds, "memory_mib": self.memory_mib}
+        """Also the limits, which decide what passes, and the protections that this kernel did not give."""
+        missing = list(missing_protections()) if self.run_code else None
+        limits = {"seconds": self.seconds, "memory_mib": self.memory_mib}
+        return {**super().settings(), **limits, "missing_protections": missing}
 
     def _warn(self) -> None:
-        """Say that programs will run.
+        """Say that programs will run, and without which protections.
 
         Raises:
-            ValueError: they are not to.
+            ValueError: they are not to, or cannot be here.
         """
         if not self.run_code:
             raise ValueError(
                 f"evaluation.run_code = false; {type(self).__name__} is scored by running programs that the model wrote; "
                 "evaluation.run_code=true runs each in a sandbox"
             )
-        print(WARNING, file=sys.stderr)
+        announce()
 
 
 def code_of(text: str, wanted: str = "") -> str:
