@@ -93,7 +93,8 @@ def test_logits_of_all_positions_never_exist():
                     self.n = max(self.n, tensor.numel())
             return out
 
-    h, weight, targets, _ = problem(n=64, vocab_size=1000, width=4)
+    h, weight, targets, _ = problem(n=64, vocab_size=2000, width=4)
     with Largest() as mode:
-        sliced_losses(h, weight, targets, 6400).sum().backward()
-    assert 6400 <= mode.n < 64 * 1000 / 8
+        sliced_losses(h, weight, targets, 64 * 140).sum().backward()
+    # 128 tokens a slice: rows of logits begin at addresses that products of a GPU want.
+    assert mode.n == 64 * 128
