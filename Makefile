@@ -53,10 +53,10 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# Compiled code cannot carry the run-time shape checks: its tests run in a second call. Status 5: there are none.
+# Compiled code cannot carry the run-time shape checks: its tests run in a second call without them. Status 5: there are none.
 tests: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
-	JAXTYPING_DISABLE=1 $(BIN)/python -m pytest -m compiled $(PYTEST_ARGS) || test $$? -eq 5
+	$(BIN)/python -m pytest -o addopts="--strict-markers -ra -m compiled" $(PYTEST_ARGS) || test $$? -eq 5
 
 # Executes every notebook at smoke scale, with the models of one folder per worker; drift of .ipynb from .py is among the tests.
 check-notebooks: $(READY)

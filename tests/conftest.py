@@ -33,3 +33,10 @@ def no_network():
     socket.socket.connect = refuse
     yield
     socket.socket.connect = connect
+
+
+@pytest.fixture(autouse=True)
+def compiler_of_its_own(request):
+    """Every test compiles as in a new process: after eight shapes of one function `torch.compile` would go on without compiling."""
+    if request.node.get_closest_marker("compiled"):
+        torch.compiler.reset()

@@ -63,7 +63,6 @@ class ByLoop(OnCuda):
 def test_other_segments_do_not_compile_layers_again(monkeypatch):
     """Batches differ in their number of segments; the variable-length kernel stands outside of what is compiled."""
     monkeypatch.setitem(KERNELS, "varlen", (ByLoop(),))
-    torch._dynamo.reset()
     compiled, eager = small_predictor().train(), small_predictor().train()
     compiled.compile_parts()
     compiled.use_attention("varlen")
