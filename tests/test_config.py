@@ -40,6 +40,8 @@ MISTAKES = {
     "sampler.block_length=5": "sampler.block_length = 5; must divide response_length = 32; nearest",
     "objective.schedule.min_probability=2.0": "objective.schedule.min_probability = 2.0; ",
     "run_dir=${nam}": "run_dir = ${nam}; there is no key nam; did you mean name?",
+    "model.is_causal=true": "model.is_causal = true; the objective predicts from both sides; false",
+    "objective=autoregressive": "model.is_causal = false; the objective would see its own targets; true",
     "seed=x": "seed = 'x'; text is not what it takes; a whole number",
     "scale.n_steps=abc": "scale.n_steps = 'abc'; text is not what",
     "foo": "foo; not a setting; of the form key=value",

@@ -79,7 +79,7 @@ def _benchmark(config: DictConfig) -> int:
     if is_twin:
         _refuse_for_twins(config)
     if isinstance(benchmark, HarnessTask):
-        found = benchmark.run(str(config.checkpoint), folder, seed=config.seed, about=about, is_twin=is_twin)
+        found = benchmark.run(str(config.checkpoint), loaded, folder, seed=config.seed, about=about, is_twin=is_twin)
         return _tell(found, folder)
     results = run_benchmark(
         benchmark, loaded.predictor, loaded.tokenizer, folder, model=_model(loaded), about=about,

@@ -1,8 +1,20 @@
 """`illada-lab reproduce`: the main job, from nothing to a report."""
 
 import sys
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
+
+# Settings that the main job reads; the others belong to other commands, or are its own to say (name, where it starts).
+EFFECTIVE = ("scale", "seed", "run_dir", "model", "tokenizer", "data", "objective", "optim", "lr", "trainer", "logger",
+             "evaluation.n_questions", "evaluation.n_mc_samples")  # fmt: skip
+
+
+def translate(overrides: Sequence[str]) -> list[str]:
+    """The overrides as they are; raises ValueError for those without effect."""
+    from illada_lab.commands.writing import refuse_without_effect
+
+    return refuse_without_effect("reproduce", overrides, EFFECTIVE)
 
 
 def run(config: DictConfig) -> int:

@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
 from illada_lab.evaluation.answerer import Answerer
 from illada_lab.manifest import manifest
-from illada_lab.training.checkpoint import load_run
+from illada_lab.training.checkpoint import LoadedRun, load_run
 
 TASKS = Path(__file__).with_name("tasks")
 # What tasks of lm-eval call their splits, nearly always.
@@ -34,9 +34,10 @@ class IlladaLab(LM):
 
     Args:
         checkpoint: checkpoint file or folder of a run.
-        device: where it computes.
+        device: where it computes; None: where the model is, which is the host's memory for one that is read here.
         batch_size: answers generated together.
         max_batch_size: not used: scoring batches by tokens.
+        loaded: the model of that checkpoint, if it is in memory already.
         settings: see `Answerer`.
     """
 
@@ -46,15 +47,16 @@ class IlladaLab(LM):
         device: str | None = None,
         batch_size: int | str = 8,
         max_batch_size: int | None = None,
+        loaded: LoadedRun | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
-        loaded = load_run(checkpoint)
+        loaded = loaded or load_run(checkpoint)
         if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
             # lm-eval's command line names cuda:0 unless told otherwise.
             print(f"device = {device}; there is none here; cpu", file=sys.stderr)
             device = "cpu"
-        predictor = loaded.predictor.to(device or "cpu")
+        predictor = loaded.predictor if device is None else loaded.predictor.to(device)
         settings.setdefault("scoring", "chain_rule" if predictor.spec.is_causal else "confidence")
         settings.setdefault("has_bos", bool(loaded.config["data"].get("adds_bos")))
         size = 8 if batch_size == "auto" else int(batch_size)

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import UndefinedError
 
 from illada_lab.evaluation.folder import claim_folder
+from illada_lab.training.checkpoint import LoadedRun
 
 RESULTS = "results.json"
 
@@ -71,12 +72,20 @@ class HarnessTask:
                 raise ValueError(f"{key} = {value}; too few; {least} or more")
 
     def run(
-        self, checkpoint: str, folder: Path, *, seed: int, about: dict[str, Any], is_twin: bool = False
+        self,
+        checkpoint: str,
+        loaded: LoadedRun,
+        folder: Path,
+        *,
+        seed: int,
+        about: dict[str, Any],
+        is_twin: bool = False,
     ) -> dict[str, Any]:
         """Ask everything, or what an earlier call in this folder has not asked, and sum up.
 
         Args:
-            checkpoint: the model.
+            checkpoint: the model, as it was asked for.
+            loaded: the same in memory, on the device where it is to compute.
             folder: of the results; lm-eval's own record of answers (`asked_*.db`) is kept there too.
             seed: of masks and draws.
             about: manifest of the run.
@@ -92,11 +101,11 @@ class HarnessTask:
 
         begin = time.perf_counter()
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "batch_size")}
-        claim_folder(folder, {**settings, "checkpoint": str(checkpoint), "weights": about.get("weights"), "seed": seed})
+        claim_folder(folder, {**settings, "checkpoint": checkpoint, "weights": about.get("weights"), "seed": seed})
         keys = ("max_length",) if is_twin else ("scoring", "n_samples", "has_eos", "max_length", "block_length")
         asked = {key: settings[key] for key in keys}
         model = IlladaLab(
-            str(checkpoint), batch_size=self.batch_size, seed=seed,
+            checkpoint, loaded=loaded, batch_size=self.batch_size, seed=seed,
             **{key: value for key, value in asked.items() if value is not None},
         )  # fmt: skip
         try:

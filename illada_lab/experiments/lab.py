@@ -106,7 +106,7 @@ class Lab:
         config.init_from = None if start is None else str(start.model.path)
         checkpoint = find_resumable(run_dir)
         done = None if checkpoint is None else load_run(checkpoint)
-        if done is not None and (key := _differing({k: done.config[k] for k in LEARNT_FROM}, recipe(config))):
+        if done is not None and (key := differing(recipe(done.config), recipe(config))):
             raise ValueError(
                 f"run_dir = {run_dir}; holds a run with another {key}; another runs_dir=..., or delete that folder"
             )
@@ -116,18 +116,18 @@ class Lab:
         return Trained(done, json.loads((run_dir / "history.json").read_text()))
 
 
-def recipe(config: DictConfig) -> dict[str, Any]:
-    """What a run of this configuration learns from, as plain data."""
-    plain = to_plain(config)
+def recipe(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
+    """What a run of this configuration, composed or resolved, learns from, as plain data."""
+    plain = config if isinstance(config, dict) else to_plain(config)
     return {key: plain[key] for key in LEARNT_FROM}
 
 
-def _differing(one: dict[str, Any], other: dict[str, Any], path: Sequence[str] = ()) -> str | None:
+def differing(one: dict[str, Any], other: dict[str, Any], path: Sequence[str] = ()) -> str | None:
     """The first setting by which two runs differ, None where they would learn the same."""
     for key in sorted(set(one) | set(other)):
         a, b = one.get(key), other.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            if found := _differing(a, b, (*path, key)):
+            if found := differing(a, b, (*path, key)):
                 return found
         elif key == "_target_" and str(a).rpartition(".")[2] == str(b).rpartition(".")[2]:
             continue  # the same class, moved

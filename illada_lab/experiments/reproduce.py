@@ -1,5 +1,6 @@
 """The main job: pre-train on a world, fine-tune on questions about it, evaluate both models, sample, report."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from illada_lab.config import check, compose
 from illada_lab.data.worlds import World
 from illada_lab.evaluation.generation import Generated, generate
 from illada_lab.evaluation.world_suite import BLOCK_LENGTH, SuiteResult, evaluate_base, evaluate_instruct
+from illada_lab.experiments.lab import differing, recipe
 from illada_lab.manifest import manifest
 from illada_lab.report.html import write_report
 from illada_lab.report.results import write_results
 from illada_lab.samplers import FixedLength
 from illada_lab.tokens import OWN_SPECIAL_TEXT
-from illada_lab.training.checkpoint import LoadedRun, load_run
+from illada_lab.training.checkpoint import LoadedRun, find_resumable, load_run
 from illada_lab.training.run import TrainedRun, train
 
 # A story of the world has 27 to 37 words; with EOS this window holds one of middle length.
@@ -30,15 +32,25 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
     Stages that have finished there are not run again, broken-off ones go on from their last checkpoint.
 
     Args:
-        config: composed and checked; its scale, seed, model and optimiser settings hold for both stages.
+        config: composed and checked. Scale, seed, model, tokenizer, optimiser, logger, the world, rows per step and what says where and
+            how to compute hold for both stages; objective, schedule, number of steps and all else of the data for pre-training, and
+            fine-tuning has those of `experiment=sft` at the same scale.
 
     Returns:
         The results (see `report.results` for the schema) and the path of the report.
+
+    Raises:
+        ValueError: data that are not a world's, or the folder holds a run with other settings.
     """
     begin = time.perf_counter()
+    if "world_seed" not in config.data.source:
+        raise ValueError(
+            f"data.source = {config.data.source['_target_']}; the main job asks questions about a world; data=world, or illada-lab train"
+        )
     # The configuration's own default is the folder of a single stage.
     is_given = config.run_dir != f"runs/pretrain-{config.scale.name}"
     folder = Path(config.run_dir if is_given else f"runs/reproduce-{config.scale.name}-seed{config.seed}")
+    is_continued = find_resumable(folder / "pretrain") is not None
     pretrained = _stage(config, folder / "pretrain", "pretrain")
     tuned = _stage(config, folder / "sft", "sft", init_from=folder / "pretrain")
 
@@ -61,7 +73,7 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
     about = manifest(seed=config.seed, scale=config.scale.name)
     results = {
         "schema": 1,
-        "manifest": {**about, "seconds": seconds, "precision": pretrained.manifest["precision"],
+        "manifest": {**about, "seconds": seconds, "is_continued": is_continued, "precision": pretrained.manifest["precision"],
                      "is_compiled": pretrained.manifest["is_compiled"]},
         "config": {"pretrain": pretrained.config, "sft": tuned.config},
         "parameters": {"total": pretrained.n_parameters, "non_embedding": pretrained.n_non_embedding},
@@ -87,13 +99,50 @@ def _stage(config: DictConfig, run_dir: Path, stage: str, init_from: Path | None
     staged = compose(overrides)
     with open_dict(staged):
         # What the user set for the main job holds for both stages; what makes a stage a stage does not.
-        shared = ("scale", "model", "tokenizer", "optim", "logger", "evaluation", "seed")
-        for key in shared if stage == "sft" else (*shared, "data", "objective", "lr", "trainer"):
+        for key in ("scale", "model", "tokenizer", "optim", "logger", "evaluation", "seed"):
             staged[key] = config[key]
+        if stage == "pretrain":
+            for key in ("data", "objective", "lr", "trainer"):
+                staged[key] = config[key]
+        else:
+            for key in ("world_seed", "n_people"):
+                staged.data.source[key] = config.data.source[key]
+            for key in ("length", "batch_size", "micro_batch_size", "n_workers"):
+                staged.data[key] = config.data[key]
+            for key in set(config.trainer) - {"max_steps", "ema_decay"}:
+                staged.trainer[key] = config.trainer[key]
         staged.run_dir, staged.name, staged.resume = str(run_dir), f"{stage}-{config.scale.name}", "auto"
         staged.init_from = None if init_from is None else str(init_from)
     check(staged)
-    return train(staged)
+    return _finished(staged) or train(staged)
+
+
+def _finished(config: DictConfig) -> TrainedRun | None:
+    """The run of this configuration, if it has come to its end.
+
+    Raises:
+        ValueError: the folder holds a run that learnt from something else.
+    """
+    folder = Path(config.run_dir)
+    if find_resumable(folder) is None:
+        return None
+    found = load_run(folder)
+    if key := differing(recipe(found.config), recipe(config)):
+        raise ValueError(
+            f"run_dir = {folder}; holds a run with another {key}; another run_dir=..., or delete that folder"
+        )
+    if found.step < config.trainer.max_steps:
+        return None
+    spec = found.predictor.spec
+    return TrainedRun(
+        run_dir=folder,
+        history=json.loads((folder / "history.json").read_text()),
+        checkpoint=found.path,
+        manifest=json.loads((folder / "manifest.json").read_text()),
+        config=found.config,
+        n_parameters=spec.n_parameters,
+        n_non_embedding=spec.n_non_embedding_parameters,
+    )
 
 
 def _stage_results(name: str, run: TrainedRun) -> dict[str, Any]:

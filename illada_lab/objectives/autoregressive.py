@@ -1,5 +1,7 @@
 """The baseline: next-token prediction with the autoregressive twin."""
 
+from typing import ClassVar
+
 import torch
 
 from illada_lab.data.batch import Batch
@@ -40,6 +42,8 @@ class Autoregressive:
     Source: the baseline of LLaDA's and iLLaDA's comparisons (ARM); the shift with BOS is our choice, see `shift_right`; input masking:
         arXiv 2511.03276 (a tenth of the tokens), the control for the repetition of data.
     """
+
+    needs_causal: ClassVar[bool] = True
 
     def __init__(self, *, is_response_only: bool = False, input_mask_probability: float = 0.0) -> None:
         if not 0 <= input_mask_probability < 1:

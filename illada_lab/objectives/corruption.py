@@ -53,8 +53,9 @@ def corrupt(
         (our reading: the paper does not say what t the two pieces of a cut sequence have; equal in expectation, and the
         gradient is less noisy).
     """
+    # Before the times: of those as many are drawn as the batch's richest row has segments, and a row's masks are its own.
+    noise = random.uniform(x0.shape[1])
     t_of_segment = times(random, max(1, int(segment_ids.max())))
     t = torch.gather(t_of_segment, 1, (segment_ids - 1).clamp(min=0))
-    noise = random.uniform(x0.shape[1])
     xt, is_masked = mask_tokens(x0, schedule.mask_probability(t), noise, mask, is_maskable)
     return Corrupted(xt=xt, is_masked=is_masked, weight=schedule.weight(t).float())

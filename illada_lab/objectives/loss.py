@@ -39,6 +39,16 @@ class Loss:
 class Objective(Protocol):
     """A training objective: rows of clean tokens in, one loss out."""
 
+    @property
+    def needs_causal(self) -> bool:
+        """Whether the network has to look backwards only; otherwise it must not."""
+        ...
+
+    @property
+    def is_response_only(self) -> bool:
+        """Whether only responses are learnt from; only they are validated on then."""
+        ...
+
     def __call__(self, predictor: HiddenPredictor, batch: Batch, random: RowRandom) -> Loss:
         """The loss of one batch."""
         ...

@@ -1,5 +1,7 @@
 """iLLaDA's objective, for pre-training and for fine-tuning alike."""
 
+from typing import ClassVar
+
 from illada_lab.data.batch import Batch
 from illada_lab.diffusion.nelbo import nelbo, per_token
 from illada_lab.diffusion.randomness import RowRandom
@@ -29,6 +31,9 @@ class Pretrain:
 
     Source: iLLaDA, objective, pre-training and fine-tuning recipes.
     """
+
+    needs_causal: ClassVar[bool] = False
+    is_response_only: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """LLaDA's fine-tuning objective: the prompt stays visible."""
 
+from typing import ClassVar
+
 from illada_lab.data.batch import Batch
 from illada_lab.diffusion.nelbo import nelbo
 from illada_lab.diffusion.randomness import RowRandom
@@ -22,6 +24,9 @@ class ResponseOnly:
 
     Source: LLaDA, fine-tuning (section 2.3 and its published guideline code).
     """
+
+    needs_causal: ClassVar[bool] = False
+    is_response_only: ClassVar[bool] = True
 
     def __init__(self, *, schedule: Schedule | None = None, times: Times | None = None) -> None:
         self.schedule = schedule or LinearSchedule()

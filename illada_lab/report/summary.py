@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from illada_lab.report.results import read_results
-from illada_lab.report.tables import duration, quantity
+from illada_lab.report.tables import quantity, whole_time
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
@@ -40,7 +40,7 @@ def summary(results: Sequence[dict[str, Any]]) -> str:
             values = [quantity(result["tables"][number]["rows"][place]["value"]) for result in results]
             rows.append([f"{table['model']}: {row['task']}, {row['metric']}", quantity(row["chance"]), *values])
     rows.append(["training speed, tokens/s", "", *(f"{r['stages'][0]['tokens_per_second']:,.0f}" for r in results)])
-    rows.append(["everything together", "", *(duration(r["manifest"]["seconds"]) for r in results)])
+    rows.append(["everything together", "", *(whole_time(r["manifest"]) for r in results)])
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([*lines, "", *_conditions(results)])
 

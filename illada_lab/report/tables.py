@@ -39,6 +39,11 @@ def duration(seconds: Number | None) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def whole_time(manifest: dict[str, Any]) -> str:
+    """How long the main job took; of one that went on from an earlier call, its last part."""
+    return duration(manifest["seconds"]) + (" (the last part)" if manifest.get("is_continued") else "")
+
+
 def verdict(row: dict[str, Any]) -> str:
     """A row against its target.
 

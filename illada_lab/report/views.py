@@ -91,9 +91,7 @@ def glance(results: dict[str, Any]) -> list[dict[str, str]]:
             for s in results.get("stages") or []
             if s.get("seconds") is not None
         ]
-        found.append(
-            {"name": "time", "value": tables.duration(results["manifest"]["seconds"]), "note": ", ".join(parts)}
-        )
+        found.append({"name": "time", "value": tables.whole_time(results["manifest"]), "note": ", ".join(parts)})
     return found
 
 

@@ -68,15 +68,21 @@ def build_module(
         start = to_be_loaded
     else:  # a checkpoint of adapters does not hold their base
         start = from_seed(config.seed) if config.init_from is None else from_trained(config.init_from)
-    documents, bos = data.validation_documents(), tokenizer.tokens.bos
+    documents, bos, objective = data.validation_documents(), tokenizer.tokens.bos, build(config.objective)
     has_bos = data.adds_bos or any(d["ids"][0] == bos for d in documents)
+    validation = FrozenMasks(
+        documents,
+        bos=bos if has_bos else None,
+        n_draws=settings.n_validation_draws,
+        is_response_only=objective.is_response_only,
+    )
     return DiffusionModule(
         predictor=predictor,
-        objective=build(config.objective),
+        objective=objective,
         optim=build(config.optim),
         lr=build(config.lr),
         seed=config.seed,
-        validation=FrozenMasks(documents, bos=bos if has_bos else None, n_draws=settings.n_validation_draws),
+        validation=validation,
         max_norm=settings.max_norm,
         is_compiled=here.is_compiled,
         placement=Placement(

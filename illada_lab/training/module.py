@@ -1,10 +1,12 @@
 """The LightningModule: predictor + objective + optimiser, nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -98,17 +100,30 @@ class DiffusionModule(pl.LightningModule):
             self.last_step, self._step = self._step.result(self._n_copies), StepSums()
         return self._norm
 
+    @contextmanager
+    def as_saved(self) -> Iterator[None]:
+        """The predictor as a checkpoint of this moment holds it, for use: where weights are averaged, with the average."""
+        averages = [callback for callback in self.trainer.callbacks if isinstance(callback, WeightAveraging)]  # type: ignore[attr-defined]
+        was_training = self.predictor.training
+        self.predictor.eval()
+        for average in averages:
+            average.on_validation_epoch_start(self.trainer, self)
+        try:
+            # Compiled layers would compile again for each of the many shapes.
+            with torch.compiler.set_stance("force_eager"), self.trainer.precision_plugin.forward_context():
+                yield
+        finally:
+            reshard(self.predictor)
+            for average in averages:
+                average.on_validation_epoch_end(self.trainer, self)
+            self.predictor.train(was_training)
+
     def validate(self) -> ValidationResult | None:
         """Evaluate on the frozen masks and log the table; None where there are none."""
         if self.validation is None:
             return None
-        was_training = self.predictor.training
-        self.predictor.eval()
-        # Compiled layers would compile again for each of validation's many shapes.
-        with torch.compiler.set_stance("force_eager"), self.trainer.precision_plugin.forward_context():
+        with self.as_saved():
             result = self.validation.evaluate(self.predictor)
-        reshard(self.predictor)
-        self.predictor.train(was_training)
         self.last_validation = result
         return result
 

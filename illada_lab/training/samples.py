@@ -11,7 +11,7 @@ from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.samplers import FixedLength
 from illada_lab.training.callbacks import StepCallback, is_due
 from illada_lab.training.module import DiffusionModule
-from illada_lab.training.sharding import is_sharded, reshard
+from illada_lab.training.sharding import is_sharded
 
 
 class Samples(StepCallback):
@@ -47,13 +47,8 @@ class Samples(StepCallback):
         if not trainer.is_global_zero and not is_sharded(predictor):
             return
         prompt = torch.tensor([[self.opening]], device=module.device)
-        was_training = predictor.training
-        predictor.eval()
-        # As in validation: compiled layers would compile again for each new shape.
-        with torch.compiler.set_stance("force_eager"), trainer.precision_plugin.forward_context():
+        with module.as_saved():
             out = self.sampler.sample(predictor, prompt, generator=torch.Generator().manual_seed(self.seed))
-        reshard(predictor)
-        predictor.train(was_training)
         if not trainer.is_global_zero:
             return
         text = self.tokenizer.decode(out.tokens[0, 1:].tolist(), skip_special=False)

@@ -36,6 +36,8 @@ class FrozenMasks:
             (nats, exact) and `n_bytes`.
         bos: id of BOS, or None.
         n_draws: mask sets per document.
+        is_response_only: mask responses only (`is_prompt` of a document says where its prompt stands); documents without one are left
+            out. Entropies and bytes are of whole documents, and not told then.
         seed: of the masks; kept apart from the run's seed, so that runs with different seeds validate on the same set.
         batch_tokens: positions (padding included) per forward pass.
 
@@ -51,10 +53,17 @@ class FrozenMasks:
         *,
         bos: int | None,
         n_draws: int = 2,
+        is_response_only: bool = False,
         seed: int = 20_260_624,
         batch_tokens: int = 8192,
     ) -> None:
-        self.maskable = [np.flatnonzero(np.asarray(document["ids"]) != bos) for document in documents]
+        if is_response_only:
+            documents = [
+                {**document, "log_prob": None, "n_bytes": None}
+                for document in documents
+                if not all(document["is_prompt"])
+            ]
+        self.maskable = [_maskable(document, bos, is_response_only) for document in documents]
         if not documents or any(len(positions) == 0 for positions in self.maskable):
             raise ValueError(
                 f"validation documents = {len(documents)}; at least one, none of them empty; check data.n_validation"
@@ -125,6 +134,12 @@ class FrozenMasks:
         ce = cross_entropy_at(predictor, x, x0, is_wanted, segment_ids)
         row_of = is_wanted.nonzero()[:, 0]
         return torch.zeros(len(rows), device=device).index_add(0, row_of, ce.float())
+
+
+def _maskable(document: dict[str, Any], bos: int | None, is_response_only: bool) -> np.ndarray:
+    """Positions that may be masked."""
+    is_maskable = np.asarray(document["ids"]) != bos
+    return np.flatnonzero(is_maskable & ~np.asarray(document["is_prompt"]) if is_response_only else is_maskable)
 
 
 @dataclass

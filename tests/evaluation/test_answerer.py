@@ -9,6 +9,7 @@ from illada_lab.data.build_tokenizer import byte_tokenizer, word_tokenizer
 from illada_lab.data.chat import ChatTemplate
 from illada_lab.evaluation import chain_rule_log_likelihoods, confidence_score, monte_carlo_log_likelihoods
 from illada_lab.evaluation.answerer import Answerer
+from illada_lab.training.checkpoint import load_run
 from tests.small import small_predictor
 
 TOKENIZER = byte_tokenizer()
@@ -208,22 +209,23 @@ def test_tasks_of_lm_eval_run_unchanged_on_local_files(run, tmp_path, monkeypatc
     answers = Answerer.answers
     monkeypatch.setattr(Answerer, "answers", lambda self, requests: asked.extend(requests) or answers(self, requests))
     monkeypatch.setattr(harness, "N_ANSWERED", 2)
-    found = harness_task(tmp_path / "data").run(str(run), tmp_path / "out", seed=0, about={})
+    found = harness_task(tmp_path / "data").run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
     assert found["manifest"]["n_items"] == 3 and {row["task"] for row in found["rows"]} == {"gsm8k"}
     assert len(asked) == 3 and all(options["max_gen_toks"] == 8 for _, options in asked)
     assert all(text.count("Question:") == 3 and text.count("plus") == 2 for text, _ in asked)
     assert all(row["n"] == 3 and row["ci_low"] <= row["value"] <= row["ci_high"] for row in found["rows"])
-    # Another call asks nothing again.
-    again = harness_task(tmp_path / "data").run(str(run), tmp_path / "out", seed=0, about={})
+    # Another call asks nothing again, and the model is read once: it may be large, and stand on a GPU.
+    monkeypatch.setattr(harness, "load_run", interrupt)
+    again = harness_task(tmp_path / "data").run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
     assert len(asked) == 3 and again["rows"] == found["rows"]
     # Broken off between two batches: what was answered is kept, and comes out the same.
     for file in (tmp_path / "out").glob("asked*"):
         file.unlink()
     monkeypatch.setattr(Answerer, "answers", lambda self, r: answers(self, r) if len(r) == 2 else interrupt())
     with pytest.raises(KeyboardInterrupt):
-        harness_task(tmp_path / "data").run(str(run), tmp_path / "out", seed=0, about={})
+        harness_task(tmp_path / "data").run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
     monkeypatch.setattr(Answerer, "answers", lambda self, requests: asked.extend(requests) or answers(self, requests))
-    resumed = harness_task(tmp_path / "data").run(str(run), tmp_path / "out", seed=0, about={})
+    resumed = harness_task(tmp_path / "data").run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
     assert len(asked) == 4 and resumed["rows"] == found["rows"]
 
 
@@ -257,4 +259,4 @@ def test_settings_that_lm_eval_would_pass_over_are_refused(run, tmp_path, change
             file.write_text(json.dumps({"examples": [{asked: "so?", "target": "No"}]}))
         changes = {**changes, "path": str(file)}
     with pytest.raises(ValueError, match=message):
-        harness_task(tmp_path / "data", **changes).run(str(run), tmp_path / "out", seed=0, about={})
+        harness_task(tmp_path / "data", **changes).run(str(run), load_run(run), tmp_path / "out", seed=0, about={})

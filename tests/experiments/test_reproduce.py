@@ -5,8 +5,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from illada_lab.config import check, compose
-from illada_lab.experiments.reproduce import reproduce
+from illada_lab.cli import main
+from illada_lab.config import check, compose, compose_and_check
+from illada_lab.experiments.reproduce import _stage, reproduce
 from illada_lab.report import read_results
 
 
@@ -54,4 +55,57 @@ def test_a_second_call_trains_nothing_again(job):
     again, _ = reproduce(config)
     assert checkpoint.read_bytes() == before
     assert again["tables"] == results["tables"]
+    assert again["manifest"]["is_continued"] and not results["manifest"]["is_continued"]
     assert again["stages"][0]["train_curve"] == results["stages"][0]["train_curve"]
+
+
+def test_settings_of_the_world_and_of_the_machine_hold_for_both_stages(job, tmp_path, monkeypatch):
+    composed = []
+
+    def stop(config):
+        composed.append(config)
+        raise KeyboardInterrupt
+
+    overrides = [
+        "data.source.world_seed=1",
+        "data.source.n_people=12",
+        "trainer.precision=32-true",
+        "data.batch_size=4",
+    ]
+    monkeypatch.setattr("illada_lab.experiments.reproduce.train", stop)
+    given = compose_and_check(["scale=smoke", "trainer.accelerator=cpu", f"run_dir={tmp_path}", *overrides])
+    for stage in ("pretrain", "sft"):
+        with pytest.raises(KeyboardInterrupt):
+            _stage(given, tmp_path / stage, stage)
+    for staged in composed:
+        assert (staged.data.source.world_seed, staged.data.source.n_people, staged.data.batch_size) == (1, 12, 4)
+        assert (staged.trainer.precision, staged.trainer.accelerator) == ("32-true", "cpu")
+    pretrain, sft = composed
+    assert (pretrain.trainer.max_steps, sft.trainer.max_steps) == (given.scale.n_steps, given.scale.sft_steps)
+    assert sft.data.source.stage == "sft" and sft.objective.shorten.probability == 0.3
+
+
+def test_a_folder_of_another_recipe_is_refused(job):
+    config, results, report = job
+    before = (report.parent / "results.json").read_bytes()
+    other = compose_and_check(
+        ["scale=smoke", "trainer.accelerator=cpu", f"run_dir={config.run_dir}", "scale.lr=0.0123"]
+    )
+    with pytest.raises(
+        ValueError, match=r"pretrain; holds a run with another optim.lr; another run_dir=..., or delete"
+    ):
+        reproduce(other)
+    assert (report.parent / "results.json").read_bytes() == before
+
+
+def test_data_without_questions_are_refused(tmp_path):
+    config = compose_and_check(["scale=smoke", "data=text", "data.path=x.txt", f"run_dir={tmp_path}"])
+    with pytest.raises(ValueError, match="the main job asks questions about a world; data=world"):
+        reproduce(config)
+
+
+def test_settings_without_effect_are_refused_at_once(capsys):
+    words = ["reproduce", "scale=smoke", "evaluation.run_code=true", "lora=linear", "sampler.temperature=1"]
+    assert main(words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and all("has no effect on reproduce" in line for line in lines)

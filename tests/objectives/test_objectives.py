@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
-from illada_lab.diffusion import RowRandom
+from illada_lab.diffusion import AntitheticTimes, LinearSchedule, RowRandom, StratifiedTimes, UniformTimes
 from illada_lab.objectives import Autoregressive, Pretrain, RandomCut, RandomLength, ResponseOnly, cross_entropy_at
 from illada_lab.objectives.autoregressive import shift_right
+from illada_lab.objectives.corruption import corrupt
 from tests.small import random_batch, small_predictor
 
 
@@ -19,6 +20,27 @@ def test_the_same_rows_give_the_same_loss_in_any_batch():
         half = type(batch)(**{k: v[rows] for k, v in vars(batch).items()})
         halves.append(objective(predictor, half, RowRandom(1, half.index)).value)
     torch.testing.assert_close(whole, torch.stack(halves).mean())
+
+
+@pytest.mark.parametrize("times", [UniformTimes(), StratifiedTimes(), AntitheticTimes()])
+def test_masks_of_a_row_do_not_depend_on_its_neighbours(times):
+    """Nor on how many segments they have."""
+    index, x0 = torch.arange(4), torch.full((4, 12), 9)
+    segment_ids = torch.ones_like(x0)
+    segment_ids[2] = torch.arange(12) // 2 + 1
+    masks = [
+        corrupt(
+            x0[rows],
+            segment_ids[rows],
+            torch.ones_like(x0[rows], dtype=torch.bool),
+            mask=5,
+            schedule=LinearSchedule(),
+            times=times,
+            random=RowRandom(0, index[rows]),
+        ).is_masked
+        for rows in (slice(0, 4), slice(0, 2), slice(2, 4))
+    ]
+    assert torch.equal(masks[0], torch.cat(masks[1:]))
 
 
 def test_random_cut_adds_one_boundary_and_loses_nothing():

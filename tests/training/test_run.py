@@ -11,11 +11,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from illada_lab.config import check, compose
+from illada_lab.config import build, check, compose
 from illada_lab.training.checkpoint import load_run, read_checkpoint
 from illada_lab.training.guard import LossGuard, TrainingStopped
 from illada_lab.training.module import DiffusionModule
 from illada_lab.training.run import train
+from illada_lab.training.validation import FrozenMasks
 
 SMALL = ["scale=smoke", "trainer.precision=32-true", "trainer.accelerator=cpu"]
 
@@ -139,6 +140,28 @@ def test_ema_is_saved_and_used(tmp_path):
     assert not torch.equal(a["predictor.norm.weight"], b["predictor.norm.weight"])
 
 
+def test_what_is_validated_is_what_is_saved(tmp_path):
+    """With an average of the weights, too: its bound, not that of the weights it is made of."""
+    done = run(tmp_path / "ema", "trainer.ema_decay=0.9", "scale.n_steps=6", "trainer.validate_every=3")
+    loaded = load_run(tmp_path / "ema")
+    data = build(compose([*SMALL]).data)
+    data.prepare(loaded.tokenizer)
+    frozen = FrozenMasks(data.validation_documents(), bos=loaded.predictor.tokens.bos, n_draws=4)
+    again = frozen.evaluate(loaded.predictor).summary()["all"]["nelbo_per_token"]
+    assert done.history["validation"][-1]["kinds"]["all"]["nelbo_per_token"] == pytest.approx(again, abs=1e-6)
+
+
+def test_response_only_runs_are_validated_on_responses(tmp_path):
+    run(tmp_path / "base", "scale.n_steps=3")
+    start = [f"init_from={tmp_path / 'base'}", "trainer.max_steps=3", "scale.n_warmup_steps=2"]
+    whole, response = (
+        run(tmp_path / name, f"experiment={name}", *start).history["validation"][-1]["kinds"]["all"]
+        for name in ("sft", "sft_response_only")
+    )
+    assert response["n_documents"] == whole["n_documents"]
+    assert 0 < response["n_tokens"] < 0.7 * whole["n_tokens"]
+
+
 def test_text_trains_and_reports_bits_per_byte(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(f"line {i} says that {i} is a number" for i in range(400)))
@@ -185,7 +208,7 @@ def test_the_guard_tells_spikes_from_a_jump(tmp_path):
         (["model.vocab_size=50"], "model.vocab_size = 50"),
         (["experiment=sft", "init_from=nowhere"], "checkpoint = nowhere"),
         (["data=text", "data.path=nowhere.txt"], "data.path = nowhere.txt; no such file"),
-        (["objective=autoregressive"], "model.is_causal = False"),
+        (["objective=autoregressive"], "model.is_causal = false"),
         (["resume=nowhere"], "checkpoint = nowhere"),
     ],
 )

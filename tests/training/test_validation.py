@@ -100,3 +100,20 @@ def test_no_documents_is_refused():
         FrozenMasks([], bos=0)
     with pytest.raises(ValueError, match="none of them empty"):
         FrozenMasks([{"ids": [0]}], bos=0)
+
+
+def test_of_response_only_runs_prompts_are_not_masked():
+    document = {
+        "ids": [0, 7, 8, 9, 10, 11],
+        "is_prompt": [True, True, True, False, False, False],
+        "log_prob": -4.0,
+        "n_bytes": 9,
+    }
+    prompt = {"ids": [7, 8], "is_prompt": [True, True], "log_prob": None, "n_bytes": 2}
+    frozen = FrozenMasks([document, prompt], bos=0, n_draws=20, is_response_only=True)
+    assert {int(i) for row in frozen.rows for i in row.masked} == {3, 4, 5} and len(frozen.documents) == 1
+    row = frozen.evaluate(Uniform(24)).summary()["all"]
+    assert row["nelbo_per_token"] == pytest.approx(math.log(24), rel=1e-6) and row["n_tokens"] == 3
+    assert "entropy_per_token" not in row and "bits_per_byte" not in row
+    with pytest.raises(ValueError, match="validation documents = 0"):
+        FrozenMasks([prompt], bos=0, is_response_only=True)
