@@ -1,7 +1,7 @@
 """What an objective returns, and the cross-entropy it is made of."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -37,17 +37,15 @@ class Loss:
 
 @runtime_checkable
 class Objective(Protocol):
-    """A training objective: rows of clean tokens in, one loss out."""
+    """A training objective: rows of clean tokens in, one loss out.
 
-    @property
-    def needs_causal(self) -> bool:
-        """Whether the network has to look backwards only; otherwise it must not."""
-        ...
+    Attributes:
+        needs_causal: whether the network has to look backwards only; otherwise it must not.
+        is_response_only: whether only responses are learnt from; only they are validated on then.
+    """
 
-    @property
-    def is_response_only(self) -> bool:
-        """Whether only responses are learnt from; only they are validated on then."""
-        ...
+    needs_causal: ClassVar[bool]
+    is_response_only: bool
 
     def __call__(self, predictor: HiddenPredictor, batch: Batch, random: RowRandom) -> Loss:
         """The loss of one batch."""

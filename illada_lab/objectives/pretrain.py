@@ -33,7 +33,6 @@ class Pretrain:
     """
 
     needs_causal: ClassVar[bool] = False
-    is_response_only: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -47,6 +46,7 @@ class Pretrain:
         self.times = times or StratifiedTimes()
         self.shorten = shorten
         self.is_bos_maskable = is_bos_maskable
+        self.is_response_only = False
 
     def __call__(self, predictor: HiddenPredictor, batch: Batch, random: RowRandom) -> Loss:
         """Bound in nats per token, averaged over all tokens of the batch."""

@@ -26,11 +26,11 @@ class ResponseOnly:
     """
 
     needs_causal: ClassVar[bool] = False
-    is_response_only: ClassVar[bool] = True
 
     def __init__(self, *, schedule: Schedule | None = None, times: Times | None = None) -> None:
         self.schedule = schedule or LinearSchedule()
         self.times = times or StratifiedTimes()
+        self.is_response_only = True
 
     def __call__(self, predictor: HiddenPredictor, batch: Batch, random: RowRandom) -> Loss:
         """Mean over rows of the bound in nats per response token.
