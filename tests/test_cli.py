@@ -1,8 +1,13 @@
 """The command line: exit statuses, one-line errors, help, sweeps."""
 
+import importlib
+import importlib.util
 import json
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +53,25 @@ def test_examples_of_the_help_are_right(example, runs, monkeypatch):
 
     monkeypatch.setattr(illada_lab.commands.reproduce, "run", lambda config: 0)
     assert main(example.split()[1:]) == 0
+
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.mark.parametrize("line", re.findall(r"^illada-lab .*$", README.read_text(encoding="utf-8"), re.MULTILINE))
+def test_commands_of_the_readme_are_right(line, runs, monkeypatch, tmp_path):
+    """They compose and check, on a machine that has the optional packages; nothing is run."""
+    words = shlex.split(line, comments=True)[1:]
+    monkeypatch.chdir(tmp_path)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: find("json") if name == "peft" else find(name, *rest)
+    )
+    called = []
+    for name in COMMANDS:
+        command = importlib.import_module(f"illada_lab.commands.{name}")
+        monkeypatch.setattr(command, "run", lambda config=None, **flags: called.append(config) or 0)
+    assert main(words) == 0 and called
 
 
 def test_the_last_line_of_config_is_the_exact_size(capsys):

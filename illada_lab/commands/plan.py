@@ -63,13 +63,14 @@ def _sections(made: Plan, largest: int | None) -> list[tuple[str, Rows]]:
 def _model(made: Plan) -> Rows:
     spec, job_ = made.job.spec, made.job
     compiled = "compiled" if job_.is_compiled else "not compiled"
+    adapted = "" if job_.lora is None else f", adapters of rank {job_.lora.rank} only"
     return [
         ("parameters", f"{spec.n_parameters:,}"),
         ("non-embedding", f"{spec.n_non_embedding_parameters:,}"),
         ("batch", f"{job_.batch_size:,} rows of {job_.length:,} tokens, {job_.micro_batch_size} per pass and device"),
         (
             "trained as",
-            f"{job_.strategy}, {job_.precision}, {compiled}, activation checkpointing {_word(job_.recomputed)}",
+            f"{job_.strategy}, {job_.precision}, {compiled}, activation checkpointing {_word(job_.recomputed)}{adapted}",
         ),
     ]
 
@@ -77,10 +78,16 @@ def _model(made: Plan) -> Rows:
 def _arithmetic(made: Plan) -> Rows:
     """Formula and source beside each number."""
     flops, budget, paper = made.flops, made.flops.times(made.job.n_tokens), made.to_dict()["paper"]
+    times, backward = (6, 4) if made.job.lora is None else (4, 2)
     return [
         ("", "per token", f"{made.job.n_tokens:.3g} tokens", "formula"),
-        ("layers", f"{flops.matrices:.3e}", f"{budget.matrices:.3e}", "6 N (2 forward, 4 backward per weight)"),
-        ("head", f"{flops.head:.3e}", f"{budget.head:.3e}", "6 V D at half of the positions"),
+        (
+            "layers",
+            f"{flops.matrices:.3e}",
+            f"{budget.matrices:.3e}",
+            f"{times} N (2 forward, {backward} backward per weight)",
+        ),
+        ("head", f"{flops.head:.3e}", f"{budget.head:.3e}", f"{times} V D at half of the positions"),
         ("attention", f"{flops.attention:.3e}", f"{budget.attention:.3e}", "12 D L per layer (PaLM, App. B)"),
         ("sum", f"{flops.total:.3e}", f"{budget.total:.3e}", ""),
         (
@@ -97,8 +104,8 @@ def _memory(made: Plan, largest: int | None) -> Rows:
     without, checkpointed = (memory_per_device(replace(job_, recomputed=which), device) for which in (None, 1))
     columns = {"this run": made.memory, "no checkpointing": without, "every layer": checkpointed}
     what = {
-        "weights": "float32, and their average if there is one",
-        "gradients": "float32",
+        "weights": "float32 (frozen ones as they are kept), and their average if there is one",
+        "gradients": "float32, of what is trained",
         "optimiser": "its state",
         "activations": "kept for the backward pass; under bf16 copies of weights too",
         "head": "logits, a chunk at a time",

@@ -41,6 +41,7 @@ class Lora:
     def __post_init__(self) -> None:
         if problems := self.check_config(**asdict(self)):
             raise ValueError("; ".join(problems))
+        object.__setattr__(self, "targets", tuple(self.targets))  # a list, as YAML gives it, could not be hashed
 
     @staticmethod
     def check_config(**values: Any) -> list[str]:

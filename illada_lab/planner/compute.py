@@ -25,7 +25,7 @@ class Flops:
     """Floating-point operations of training, forward and backward, per token.
 
     Attributes:
-        matrices: 6 N, N the weights inside the layers: 2 forward, 4 backward.
+        matrices: 6 N, N the weights inside the layers: 2 forward, 4 backward; 4 N where they are frozen, which have no gradient.
         head: 6 V D at half of the positions, which is how many are masked on average.
         attention: 12 D L in each layer: two products of 2 D L, three times (half of it where attention is causal).
     """
@@ -44,14 +44,20 @@ class Flops:
         return Flops(self.matrices * n_tokens, self.head * n_tokens, self.attention * n_tokens)
 
 
-def flops_per_token(spec: ModelSpec, length: int) -> Flops:
+def flops_per_token(spec: ModelSpec, length: int, *, is_frozen: bool = False) -> Flops:
     """FLOPs of one token in rows of a length; rows that are cut (iLLaDA: 30 %) cost less attention, which is not counted.
+
+    Args:
+        spec: the model.
+        length: tokens per row.
+        is_frozen: only adapters are trained; their own products, about a hundredth, are left out.
 
     Source: 6 N D as in the papers (Kaplan et al. 2020), attention after PaLM (arXiv 2204.02311, Appendix B).
     """
     total, matrices = spec.flops_per_token(length), spec.flops_per_token(0, share_predicted=0.0)
     head = spec.flops_per_token(0) - matrices
-    return Flops(matrices=matrices, head=head, attention=total - matrices - head)
+    share = 2 / 3 if is_frozen else 1.0
+    return Flops(matrices=share * matrices, head=share * head, attention=total - matrices - head)
 
 
 def paper_budget() -> dict[str, float]:

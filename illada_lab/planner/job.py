@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from illada_lab.config import build
 from illada_lab.models import MaskPredictor, ModelSpec
+from illada_lab.models.lora import Lora
 from illada_lab.planner.devices import Device
 from illada_lab.planner.settings import PlanSettings
 from illada_lab.planner.size import model_spec
@@ -37,6 +38,7 @@ class Job:
         attention: kernel.
         is_compiled: layers and loss are compiled.
         has_ema: a second copy of the weights is averaged.
+        lora: adapters, where only they are trained.
     """
 
     scale: str
@@ -55,6 +57,7 @@ class Job:
     attention: str = "auto"
     is_compiled: bool = False
     has_ema: bool = False
+    lora: Lora | None = None
 
     @property
     def world_size(self) -> int:
@@ -115,6 +118,7 @@ def job(config: DictConfig, settings: PlanSettings, device: Device) -> Job:
         attention=trainer.attention,
         is_compiled=_is_compiled(trainer),
         has_ema=trainer.get("ema_decay") is not None,
+        lora=None if config.get("lora") is None else build(config.lora),
     )
     if not found.micro_batch_sizes:
         raise ValueError(

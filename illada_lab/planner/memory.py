@@ -56,6 +56,7 @@ def memory_per_device(job: Job, device: Device) -> Memory:
         is_on_cpu=device.is_cpu,
         is_compiled=job.is_compiled,
         is_sharded=job.is_sharded,
+        lora=job.lora,
     )
     whole = rehearse(step)
     average = FLOAT32 * job.spec.n_parameters if job.has_ema else 0

@@ -72,7 +72,7 @@ def _checkpointing(job: Job) -> list[Change]:
 
 def _sharding(job: Job) -> list[Change]:
     """Spread over the devices there are, or over more; FSDP brings checkpointing with it (conf/trainer/fsdp.yaml)."""
-    if job.is_sharded:
+    if job.is_sharded or job.lora is not None:  # adapters are not sharded
         return []
     numbers = [*([job.devices] if job.world_size > 1 else []), *_doubled(job)]
     values = {"strategy": "fsdp", "recomputed": 1}

@@ -108,7 +108,7 @@ def plan(job: Job, device: Device, settings: PlanSettings) -> Plan:
         job=job,
         device=device,
         settings=settings,
-        flops=flops_per_token(job.spec, job.length),
+        flops=flops_per_token(job.spec, job.length, is_frozen=job.lora is not None),
         memory=memory_per_device(job, device),
         usable_bytes=round(usable),
     )

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 
 from illada_lab.models import MaskPredictor, ModelSpec
+from illada_lab.models.lora import Lora
 from illada_lab.objectives import cross_entropy_at
 from illada_lab.planner.compiled import as_compiled
 from illada_lab.planner.ledger import ExpectedCount, Ledger
@@ -42,6 +43,7 @@ class Step:
         is_on_cpu: kernels and masks of a CPU; otherwise those of a GPU.
         is_compiled: layers and loss are compiled, and keep less.
         is_sharded: FSDP2's view of a layer: its weights arrive in the precision of the products, and are not autocast's copies.
+        lora: adapters, where only they are trained.
     """
 
     spec: ModelSpec
@@ -56,6 +58,7 @@ class Step:
     is_on_cpu: bool = False
     is_compiled: bool = False
     is_sharded: bool = False
+    lora: Lora | None = None
 
     @property
     def n_predicted(self) -> int:
@@ -95,13 +98,14 @@ def rehearse(step: Step) -> Rehearsal:
 
     Source: our choice: running the code that trains, because formulas of activation memory drift away from it.
     """
+    shapes = _shapes(step)
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode())
         ledger = stack.enter_context(Ledger(lasting=LASTING))
         stack.enter_context(ExpectedCount(step.n_predicted))
         ledger.label = WEIGHTS
-        predictor = _predictor(step)
-        for parameter in predictor.parameters():
+        predictor = _predictor(step, shapes)
+        for parameter in _trained(predictor):
             # A gradient is one as soon as it is there, not only when the pass is over.
             parameter.register_post_accumulate_grad_hook(lambda p: ledger.relabel([p.grad], GRADIENTS))
         # Behind the last norm comes the head.
@@ -111,8 +115,20 @@ def rehearse(step: Step) -> Rehearsal:
         return _run(step, predictor, optimizer, ledger)
 
 
-def _predictor(step: Step) -> MaskPredictor:
-    predictor = MaskPredictor(tokens=ILLADA, **asdict(step.spec)).train()
+def _shapes(step: Step) -> MaskPredictor:
+    """The model on the meta device, where peft can do its work; it moves adapters about, which fake tensors do not let it do."""
+    with torch.device("meta"):
+        predictor = MaskPredictor(tokens=ILLADA, **asdict(step.spec))
+        return predictor if step.lora is None else step.lora.add_to(predictor)
+
+
+def _predictor(step: Step, predictor: MaskPredictor) -> MaskPredictor:
+    """The model with tensors of these shapes, as a run has it."""
+    predictor.train()
+    for part in predictor.modules():
+        for name, weight in list(part.named_parameters(recurse=False)):
+            fake = torch.empty(weight.shape, dtype=weight.dtype)
+            setattr(part, name, nn.Parameter(fake, requires_grad=weight.requires_grad))
     if step.is_on_cpu:
         predictor.use_attention(step.attention)
     else:
@@ -128,6 +144,10 @@ def _predictor(step: Step) -> MaskPredictor:
     return predictor
 
 
+def _trained(predictor: MaskPredictor) -> list[nn.Parameter]:
+    return [parameter for parameter in predictor.parameters() if parameter.requires_grad]
+
+
 def _prepare(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger: Ledger) -> None:
     """What is there before any step but the first: traced layers, the last step's gradients, the optimiser's state."""
     if step.is_compiled:
@@ -138,7 +158,7 @@ def _prepare(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger:
     # Not before: tracing does not go into a checkpoint.
     recompute(predictor, step.recomputed)
     ledger.label = GRADIENTS
-    for parameter in predictor.parameters():
+    for parameter in _trained(predictor):
         parameter.grad = torch.empty_like(parameter)
     ledger.label = BUFFERS
     optimizer.step()

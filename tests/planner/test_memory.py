@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 
 import pytest
 
 from illada_lab.models import MaskPredictor, ModelSpec
+from illada_lab.models.lora import Lora
 from illada_lab.planner import Step, in_proportion, rehearse
 from illada_lab.planner.measure import measured_steps
 from illada_lab.tokens import ILLADA
@@ -72,11 +74,26 @@ def test_planned_memory_of_compiled_layers_is_too(precision, recomputed):
     check_plan(ADAMW, precision, recomputed, 1, is_compiled=True, n_rows=2)
 
 
-def check_plan(optim, precision, recomputed, accumulate, is_compiled, n_rows=4):
+@pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
+@pytest.mark.parametrize(
+    ("precision", "recomputed", "lora"),
+    [
+        ("32-true", None, Lora(dropout=0.1)),
+        ("bf16-mixed", 1, Lora(is_base_bf16=True)),
+        ("32-true", 1, Lora(targets=("q_proj",))),
+    ],
+)
+def test_planned_memory_of_adapters_is_too(precision, recomputed, lora):
+    check_plan(ADAMW, precision, recomputed, 1, is_compiled=False, lora=lora)
+
+
+def check_plan(optim, precision, recomputed, accumulate, is_compiled, n_rows=4, lora=None):
     sizes = in_proportion(256, vocab_size=4096, length=256)
 
     def make() -> MaskPredictor:
         made = MaskPredictor(tokens=ILLADA, **sizes)
+        if lora is not None:
+            lora.add_to(made)
         recompute(made, recomputed)
         return made
 
@@ -95,6 +112,7 @@ def check_plan(optim, precision, recomputed, accumulate, is_compiled, n_rows=4):
             keeps_gradients=accumulate > 1,
             is_on_cpu=True,
             is_compiled=is_compiled,
+            lora=lora,
         )
     ).peak.total()
     assert planned == pytest.approx(seen.allocated, rel=0.1)
