@@ -4,7 +4,6 @@ Every request has randomness of its own, from the seed and its text: an answer d
 broken off.
 """
 
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from illada_lab.data.chat import ChatTemplate
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.evaluation.autoregressive import Greedy, chain_rule_log_likelihoods
 from illada_lab.evaluation.choice import confidence_scores
-from illada_lab.evaluation.generation import generate
+from illada_lab.evaluation.generation import generate, seed_of
 from illada_lab.evaluation.likelihood import monte_carlo_log_likelihoods
 from illada_lab.evaluation.masked import Pair
 from illada_lab.models.mask_predictor import MaskPredictor
@@ -129,7 +128,7 @@ class Answerer:
         if self.scoring == "chain_rule":
             return chain_rule_log_likelihoods(self.predictor, pairs)
         if self.scoring == "monte_carlo":
-            own = [torch.Generator().manual_seed(self._seed_of(pair)) for pair in pairs]
+            own = [torch.Generator().manual_seed(seed_of(self.seed, pair)) for pair in pairs]
             found = monte_carlo_log_likelihoods(self.predictor, pairs, self.n_samples, self.guidance_scale, own)
             return [value for value, _ in found]
         behind = [self.predictor.tokens.eos] if self.has_eos else []
@@ -183,7 +182,7 @@ class Answerer:
                 prompts.append(self._cut(prompt, room))
             written, _ = generate(
                 self.predictor, self.tokenizer, prompts, sampler, batch_size=self.batch_size,
-                seeds=[self._seed_of(prompt) for prompt in prompts],
+                seeds=[seed_of(self.seed, prompt) for prompt in prompts],
             )  # fmt: skip
             for number, g in zip(numbers, written, strict=True):
                 found[number] = g.text
@@ -227,9 +226,6 @@ class Answerer:
             for i, g in zip(own, written, strict=True):
                 found[i] = g.text == self.tokenizer.decode(pairs[i][1], skip_special=False)
         return found
-
-    def _seed_of(self, request: Any) -> int:
-        return int.from_bytes(hashlib.blake2b(f"{self.seed} {request}".encode(), digest_size=7).digest())
 
     def _opening(self) -> list[int]:
         return [self.tokenizer.tokens.opening(self.has_bos)]

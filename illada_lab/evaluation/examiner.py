@@ -12,7 +12,7 @@ from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.evaluation.choice import ChoiceItem, choose
 from illada_lab.evaluation.generation import Generated, Sampler, generate
 from illada_lab.evaluation.health import health
-from illada_lab.evaluation.intervals import bootstrap, wilson
+from illada_lab.evaluation.intervals import share_interval
 from illada_lab.evaluation.journal import Journal, Records
 from illada_lab.models.protocol import Predictor
 
@@ -63,11 +63,11 @@ class SuiteResult:
         target: float | None = None,
         note: str = "",
     ) -> None:
-        """One row, with its 95 % bootstrap interval, or Wilson's where all items agree and a bootstrap has no width."""
-        n_correct, n = sum(is_correct), len(is_correct)
-        low, high = bootstrap(is_correct, seed=self.seed) if 0 < n_correct < n else wilson(n_correct, n)
+        """One row, with its 95 % interval (`share_interval`)."""
+        n = len(is_correct)
+        low, high = share_interval(is_correct, seed=self.seed)
         self.rows.append(
-            {"task": task, "metric": metric, "value": n_correct / n, "ci_low": low, "ci_high": high, "n": n,
+            {"task": task, "metric": metric, "value": sum(is_correct) / n, "ci_low": low, "ci_high": high, "n": n,
              "chance": chance, "target": target, "note": note}
         )  # fmt: skip
 

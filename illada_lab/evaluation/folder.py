@@ -14,7 +14,10 @@ N_LOOKED_AT = 64
 
 
 def fingerprint(model: nn.Module) -> str:
-    """What tells a model from another that was trained into the same folder: a digest of some weights of every tensor."""
+    """What tells a model from another that was trained into the same folder: a digest of some weights of every tensor.
+
+    Another in another precision, unlike that of a base of adapters (`models/lora.py`): answers depend on it.
+    """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         some = tensor.flatten()[:: max(1, tensor.numel() // N_LOOKED_AT)]

@@ -1,5 +1,6 @@
 """Answers that a model writes, compared with those that are right."""
 
+import hashlib
 import re
 import time
 from collections.abc import Sequence
@@ -92,6 +93,18 @@ def generate(
             text = tokenizer.decode(response, skip_special=False)
             found[i] = Generated(text, out.stop_reasons[n], int(out.nfe[n]), len(response), traces.get(n, []))
     return [g for g in found if g is not None], time.perf_counter() - begin
+
+
+def seed_of(seed: int, request: Any) -> int:
+    """Seed of one request's generator: its draws depend on what it is, not on its place or its neighbours."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {request}".encode(), digest_size=7).digest())
+
+
+def steps_told(sampler: Any) -> int | None:
+    """Reverse steps per block, as a result says it; None where a transfer rule decides, or there are no blocks."""
+    if getattr(sampler, "transfer", None) is not None:
+        return None
+    return getattr(sampler, "steps_per_block", None) or getattr(sampler, "block_length", None)
 
 
 def is_right(text: str, answer: str) -> bool:

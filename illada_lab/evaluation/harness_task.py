@@ -125,7 +125,7 @@ class HarnessTask:
         assert found is not None, "only other ranks get nothing"
         n_items = sum(n["effective"] for n in found["n-samples"].values())
         told = {**settings, **model.get_model_info(), **about, "n_items": n_items, "temperature": 0.0,
-                "steps_per_block": self.block_length, "lm_eval": lm_eval.__version__,
+                "steps_per_block": None if is_twin else self.block_length, "lm_eval": lm_eval.__version__,
                 "seconds": time.perf_counter() - begin}  # fmt: skip
         results = {"manifest": told, "rows": rows_of(found), "lm_eval": found["results"]}
         text = json.dumps(results, indent=1, ensure_ascii=False, default=str)

@@ -41,3 +41,9 @@ def bootstrap(is_correct: Sequence[bool], *, seed: int = 0, n_draws: int = 2000)
     means = [values[random.integers(len(values), size=len(values))].mean() for _ in range(n_draws)]
     low, high = np.percentile(means, (2.5, 97.5))
     return float(low), float(high)
+
+
+def share_interval(is_correct: Sequence[bool], *, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of a share as every suite shows it: bootstrap, or Wilson's where all items agree and a bootstrap has no width."""
+    n_correct, n = sum(is_correct), len(is_correct)
+    return bootstrap(is_correct, seed=seed) if 0 < n_correct < n else wilson(n_correct, n)

@@ -8,16 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from illada_lab.data.chat import ChatTemplate
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.evaluation.autoregressive import Greedy
 from illada_lab.evaluation.benchmarks import Benchmark, Item
 from illada_lab.evaluation.folder import claim_folder
-from illada_lab.evaluation.generation import Generated, generate
+from illada_lab.evaluation.generation import Generated, generate, seed_of, steps_told
 from illada_lab.evaluation.health import health
-from illada_lab.evaluation.intervals import bootstrap
+from illada_lab.evaluation.intervals import share_interval
 from illada_lab.evaluation.journal import Journal, Records
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.samplers import EndOfThinking
@@ -66,18 +64,18 @@ def run_benchmark(
     batches = [order[i : i + benchmark.batch_size] for i in range(0, len(order), benchmark.batch_size)]
     journal, records, seconds, traces = Journal(folder / ITEMS), [], 0.0, {}
 
-    def answer(number: int, batch: Sequence[int]) -> Records:
+    def answer(batch: Sequence[int]) -> Records:
         nonlocal seconds
         written, took = generate(
             predictor, tokenizer, [prompts[i] for i in batch], sampler, batch_size=len(batch),
-            generator=torch.Generator().manual_seed(seed * 1_000_003 + number),
+            seeds=[seed_of(seed, items[i].key) for i in batch],
         )  # fmt: skip
         seconds += took
         traces.update({items[i].key: g.trace for i, g in zip(batch, written, strict=True)})
         return _judge(benchmark, [items[i] for i in batch], written)
 
-    for number, batch in enumerate(batches):
-        records += journal.batch([items[i].key for i in batch], partial(answer, number, batch))
+    for batch in batches:
+        records += journal.batch([items[i].key for i in batch], partial(answer, batch))
     results = {
         "manifest": {**about, "seed": seed, "model": model, **told, "n_items": len(records),
                      "n_items_of_this_call": journal.n_new, "seconds": time.perf_counter() - begin},
@@ -108,7 +106,7 @@ def told_of(benchmark: Benchmark, sampler: Any, predictor: MaskPredictor) -> dic
         **benchmark.settings(),
         **({"thinking_power": None} if predictor.spec.is_causal else {}),
         "sampler": {"_target_": f"{type(sampler).__module__}.{type(sampler).__qualname__}", **settings},
-        "steps_per_block": settings.get("steps_per_block") or settings.get("block_length"),
+        "steps_per_block": steps_told(sampler),
         "block_length": settings.get("block_length"),
         "max_length": settings["max_length"],
         "temperature": settings.get("temperature", 0.0),
@@ -118,7 +116,7 @@ def told_of(benchmark: Benchmark, sampler: Any, predictor: MaskPredictor) -> dic
 
 
 def rows_of(benchmark: Benchmark, records: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """The share of right answers with its bootstrap interval: of everything, and of each group where there are several."""
+    """The share of right answers with its interval: of everything, and of each group where there are several."""
     groups = [group for group in dict.fromkeys(record["group"] for record in records) if group]
     name, parts = benchmark.name, [(benchmark.name, records)]
     if len(groups) > 1:
@@ -126,11 +124,11 @@ def rows_of(benchmark: Benchmark, records: Sequence[dict[str, Any]], seed: int) 
     rows = []
     for task, own in parts:
         is_correct = [record["is_correct"] for record in own]
-        low, high = bootstrap(is_correct, seed=seed)
+        low, high = share_interval(is_correct, seed=seed)
         rows.append(
             {"task": task, "metric": benchmark.metric,
              "value": sum(is_correct) / len(is_correct), "ci_low": low, "ci_high": high, "n": len(is_correct),
-             "chance": None, "target": None, "note": "bootstrap interval"}
+             "chance": None, "target": None, "note": ""}
         )  # fmt: skip
     return rows
 

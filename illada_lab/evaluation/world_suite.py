@@ -23,7 +23,7 @@ from illada_lab.evaluation import world_functions as functions
 from illada_lab.evaluation import world_tasks as tasks
 from illada_lab.evaluation.autoregressive import Greedy
 from illada_lab.evaluation.examiner import Asked, Examiner, SuiteResult, record, shares
-from illada_lab.evaluation.generation import Generated, Sampler, is_right
+from illada_lab.evaluation.generation import Generated, Sampler, is_right, steps_told
 from illada_lab.evaluation.journal import Journal, Records
 from illada_lab.evaluation.masked import looks_back
 from illada_lab.evaluation.sandbox import run_programs
@@ -147,7 +147,7 @@ def evaluate_instruct(
     examiner = Examiner(predictor, tokenizer, seed, journal or Journal(), result)
     result.settings = {
         "max_length": getattr(sampler, "max_length", None), "block_length": getattr(sampler, "block_length", None),
-        "steps_per_block": getattr(sampler, "block_length", None), "temperature": getattr(sampler, "temperature", 0.0),
+        "steps_per_block": steps_told(sampler), "temperature": getattr(sampler, "temperature", 0.0),
     }  # fmt: skip
 
     def asked(prompt: str, answer: str) -> Asked:

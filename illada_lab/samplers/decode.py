@@ -116,6 +116,18 @@ def quota_steps(
     return n_steps // n_blocks
 
 
+def check_revisited(rules: Rules, steps_per_block: int | None) -> None:
+    """Refuse revisiting where a block has one step.
+
+    Raises:
+        ValueError: nothing is taken back at a block's last step, and there is no other.
+    """
+    if rules.n_revisited and steps_per_block == 1:
+        raise ValueError(
+            f"n_revisited = {rules.n_revisited}; has no effect with one step per block, which is its last; 0, or more steps"
+        )
+
+
 @torch.inference_mode()  # the canvas was made outside of it and stays an ordinary tensor
 def fill_window(
     asker: Asker,

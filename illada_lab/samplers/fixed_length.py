@@ -9,7 +9,7 @@ from illada_lab.models.linear import packed_weights
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
 from illada_lab.samplers.canvas import Canvas
-from illada_lab.samplers.decode import Rules, fill_window, quota_steps
+from illada_lab.samplers.decode import Rules, check_revisited, fill_window, quota_steps
 from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
 from illada_lab.shapes import Positions, Tokens
@@ -26,7 +26,8 @@ class FixedLength(Rules):
         all others: see `Rules`.
 
     Raises:
-        ValueError: blocks that do not divide the response, steps that do not divide among the blocks or are more than tokens.
+        ValueError: blocks that do not divide the response, steps that do not divide among the blocks or are more than tokens,
+            revisiting with one step per block.
 
     Source: LLaDA, inference and Appendix B.4; remainder of the quota to the first steps as published. Where the published code is wrong
         this is not: guidance needs no padding mask, masks in a prompt are refused, [MASK] is never an answer, ids are the model's own.
@@ -48,7 +49,7 @@ class FixedLength(Rules):
             raise ValueError(
                 f"block_length = {block_length}; must divide response_length = {response_length}; nearest: {nearest}"
             )
-        quota_steps(self, self.n_steps, block_length, response_length // block_length)
+        check_revisited(self, quota_steps(self, self.n_steps, block_length, response_length // block_length))
 
     @torch.no_grad()
     @packed_weights()

@@ -9,7 +9,7 @@ from illada_lab.models.linear import packed_weights
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
 from illada_lab.samplers.canvas import Canvas
-from illada_lab.samplers.decode import Rules, fill_window
+from illada_lab.samplers.decode import Rules, check_revisited, fill_window
 from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
 from illada_lab.shapes import Positions, Tokens
@@ -21,10 +21,10 @@ class Infill(Rules):
 
     Args:
         n_steps: reverse steps, spread over each row's masks; None: one token per step, or what a transfer rule needs.
-        all others: see `Rules`. Guidance masks the given text.
+        all others: see `Rules`. Guidance masks the given text; there is nothing a cache could leave out.
 
     Raises:
-        ValueError: fewer than one step, steps beside a transfer rule.
+        ValueError: fewer than one step, steps beside a transfer rule, a cache, revisiting with one step.
 
     Source: LLaDA, reversal and infilling experiments: the same reverse process, started from a partly masked text.
     """
@@ -33,12 +33,17 @@ class Infill(Rules):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.cache is not None:
+            raise ValueError(
+                f"cache = {self.cache}; has no effect on infilling: masks may be anywhere, so every pass is a full one; null"
+            )
         if self.n_steps is not None and self.n_steps < 1:
             raise ValueError(f"n_steps = {self.n_steps}; reverse steps; 1 or more, or null for one per mask")
         if self.n_steps is not None and self.transfer is not None:
             raise ValueError(
                 f"n_steps = {self.n_steps}; has no effect with transfer = {type(self.transfer).__name__}; null"
             )
+        check_revisited(self, self.n_steps)
 
     @torch.no_grad()
     @packed_weights()
@@ -65,7 +70,7 @@ class Infill(Rules):
         canvas = Canvas.infill(predictor, text, is_valid)
         canvas.on_step = on_step
         rows = torch.arange(len(text), device=text.device)
-        asker = Asker(predictor, self.guidance_scale, torch.zeros_like(rows), self.cache, self.refresh_every)
+        asker = Asker(predictor, self.guidance_scale, torch.zeros_like(rows))
         noise = RowNoise.start(generator, len(rows), rows.device)
         window = slice(0, text.shape[1])
         n_masked = int((~canvas.is_prompt).sum(1).max())

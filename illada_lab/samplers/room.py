@@ -32,10 +32,12 @@ def write_by_room(
     """
     everything = torch.arange(len(prompt), device=prompt.device)
     limit = getattr(getattr(predictor, "spec", None), "max_length", None)
+    wanted = max(unit, wanted // unit * unit)
     if limit is None or prompt.ndim != 2:
         return write(everything, prompt, is_valid, wanted)
     if is_valid is None or prompt.shape[1] + wanted <= limit or is_valid.shape != prompt.shape:
-        return write(everything, prompt, is_valid, max(unit, min(wanted, limit - prompt.shape[1])))
+        left = (limit - prompt.shape[1]) // unit * unit
+        return write(everything, prompt, is_valid, max(unit, min(wanted, left)))
     lengths = is_valid.sum(1)
     budgets = (limit - lengths).clamp(max=wanted) // unit * unit
     parts: list[tuple[Tensor, int, Sampled]] = []

@@ -11,7 +11,7 @@ from illada_lab.models.linear import packed_weights
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
 from illada_lab.samplers.canvas import Canvas
-from illada_lab.samplers.decode import Rules, fill_window
+from illada_lab.samplers.decode import Rules, check_revisited, fill_window
 from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
 from illada_lab.samplers.room import write_by_room
@@ -34,7 +34,8 @@ class VariableLength(Rules):
         all others: see `Rules`.
 
     Raises:
-        ValueError: a budget below one block, more steps than tokens, an empty stop sequence, an unknown rule.
+        ValueError: a budget below one block, more steps than tokens, revisiting with one step per block, an empty stop sequence, an
+            unknown rule.
 
     Source: iLLaDA, inference. The published code refuses batches; here rows may end at different blocks.
     """
@@ -63,6 +64,7 @@ class VariableLength(Rules):
             raise ValueError(
                 f"steps_per_block = {self.steps_per_block}; one to as many as a block has tokens; 1 to {self.block_length}"
             )
+        check_revisited(self, self.steps_per_block or self.block_length)
         if any(len(sequence) == 0 for sequence in self.stop_sequences):
             raise ValueError(
                 "stop_sequences = [[]]; an empty sequence would stop everything; token ids of each stop string"

@@ -1,6 +1,7 @@
 """`illada-lab evaluate tasks=...`: results item by item, going on, the manifest, settings without effect."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from illada_lab.data.build_tokenizer import byte_tokenizer
 from illada_lab.evaluation import run as runs
 from illada_lab.evaluation.benchmarks import Gsm8k
 from illada_lab.evaluation.folder import fingerprint
+from illada_lab.evaluation.generation import steps_told
 from illada_lab.evaluation.harness_task import HarnessTask, rows_of
-from illada_lab.evaluation.intervals import bootstrap
-from illada_lab.samplers import VariableLength
+from illada_lab.evaluation.intervals import bootstrap, share_interval, wilson
+from illada_lab.samplers import Threshold, VariableLength
 from illada_lab.training.checkpoint import load_run
 from illada_lab.training.run import train
 from tests.small import small_predictor
@@ -144,6 +146,8 @@ def test_another_model_or_file_is_another_run(models, file, tmp_path, capsys):
     with torch.no_grad():
         run.predictor.norm.weight[0] += 1e-6
     assert fingerprint(run.predictor) != before
+    # The same values in another precision answer otherwise.
+    assert fingerprint(run.predictor.double()) != fingerprint(run.predictor.float())
 
 
 @pytest.mark.parametrize("layout", ["illada", "llada"])
@@ -273,6 +277,29 @@ def test_what_the_configuration_refuses():
         compose_and_check(["evaluation=gsm8k"])
     with pytest.raises(ConfigError, match="evaluation.n_shots = -1"):
         compose_and_check(["evaluation=gsm8k", "evaluation.path=a", "evaluation.n_shots=-1"])
+
+
+def test_answers_do_not_depend_on_the_batch(models, file, tmp_path):
+    """At a temperature, too: every item draws from its own key."""
+    said = []
+    for size in (1, 3, 7):
+        folder = tmp_path / str(size)
+        more = ("evaluation.sampler.temperature=1.0", f"evaluation.batch_size={size}")
+        assert evaluate(models, file, folder, *more) == 0
+        records = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+        said.append({record["key"]: record["text"] for record in records})
+    assert said[0] == said[1] == said[2] and len(set(said[0].values())) > 1
+
+
+def test_intervals_of_shares_have_a_width():
+    assert share_interval([False] * 5) == wilson(0, 5) and share_interval([False] * 5)[1] > 0.3
+    assert share_interval([True, False] * 9, seed=1) == bootstrap([True, False] * 9, seed=1)
+
+
+def test_steps_are_told_as_they_were():
+    sampler = VariableLength(max_length=16, block_length=8)
+    assert steps_told(sampler) == 8 and steps_told(replace(sampler, steps_per_block=2)) == 2
+    assert steps_told(replace(sampler, transfer=Threshold(threshold=0.9))) is None
 
 
 def test_bootstrap_intervals():

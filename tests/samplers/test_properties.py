@@ -60,6 +60,7 @@ def prompt_of(data, n_rows):
 def test_fixed_length(data, shared):
     n_blocks, block_length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5))
     steps = data.draw(st.integers(1, block_length)) if shared["transfer"] is None else None
+    shared |= {"n_revisited": 0} if steps == 1 else {}  # refused: a block's last step takes nothing back
     sampler = FixedLength(
         response_length=n_blocks * block_length,
         block_length=block_length,
@@ -93,6 +94,7 @@ def test_fixed_length(data, shared):
 def test_variable_length(data, shared):
     block_length = data.draw(st.integers(1, 5))
     budget = data.draw(st.integers(block_length, 12))
+    shared |= {"n_revisited": 0} if block_length == 1 else {}
     stop_ids = data.draw(st.sampled_from([(EOS,), (9, 3), tuple(range(7, 24))]))
     sampler = VariableLength(max_length=budget, block_length=block_length, stop_ids=stop_ids, **shared)
     prompt, is_valid = prompt_of(data, 3)
@@ -115,6 +117,7 @@ def test_infill(data, shared):
     is_hole = torch.tensor(data.draw(st.lists(st.booleans(), min_size=2 * length, max_size=2 * length))).view(2, length)
     is_hole[:, data.draw(st.integers(0, length - 1))] = True
     given_text = text.masked_fill(is_hole, MASK)
+    shared |= {"cache": None, "refresh_every": None}  # refused: every pass is a full one
     out = Infill(**shared).sample(PREDICTOR, given_text, generator=torch.Generator().manual_seed(0))
     assert torch.equal(out.tokens[~is_hole], text[~is_hole]) and not bool((out.tokens == MASK).any())
     assert {(r["row"], r["position"]) for r in out.trace} == {tuple(where) for where in is_hole.nonzero().tolist()}

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 
 from illada_lab.samplers import EntropyBound, FixedLength, Infill, Threshold, VariableLength
 from illada_lab.samplers.draw import draw
+from illada_lab.samplers.room import write_by_room
 from illada_lab.samplers.transfer import most_confident, transfer_counts
 from illada_lab.tokens import ILLADA
 from tests.scripted import Scripted
@@ -212,6 +213,16 @@ def test_trace_tells_every_token_once():
         (lambda: EntropyBound(bound=math.nan), "bound = nan"),
         (lambda: VariableLength(max_length=3, block_length=4), "max_length = 3.*4 or more"),
         (lambda: VariableLength(max_length=8, block_length=4, steps_per_block=5), "steps_per_block = 5.*1 to 4"),
+        (
+            lambda: FixedLength(response_length=8, n_steps=1, n_revisited=2),
+            "n_revisited = 2; has no effect with one step",
+        ),
+        (lambda: FixedLength(response_length=4, block_length=1, n_revisited=1), "n_revisited = 1; has no effect"),
+        (lambda: VariableLength(max_length=8, block_length=4, steps_per_block=1, n_revisited=1), "n_revisited = 1"),
+        (lambda: VariableLength(max_length=8, block_length=1, n_revisited=1), "n_revisited = 1; has no effect"),
+        (lambda: Infill(n_steps=1, n_revisited=1), "n_revisited = 1; has no effect with one step"),
+        (lambda: Infill(cache="dual"), "cache = dual; has no effect on infilling.*null"),
+        (lambda: Infill(cache="prefix", refresh_every=1), "cache = prefix; has no effect on infilling"),
     ],
 )
 def test_bad_settings_are_named(make, message):
@@ -277,6 +288,24 @@ def test_a_row_has_the_budget_that_its_own_prompt_leaves():
         assert together.tokens[row, 31 : 31 + len(told)].tolist() == alone.responses[0]
     steps = [record["step"] for record in together.trace]
     assert steps == sorted(steps) and max(steps) == together.n_steps
+
+
+def test_the_budget_of_the_push_does_not_depend_on_others_in_the_batch():
+    """Whole blocks, in every case: the paper rounds down."""
+    budgets = []
+
+    def write(rows, prompt, is_valid, budget):
+        budgets.append(budget)
+        raise KeyboardInterrupt
+
+    predictor, short = small_predictor(), torch.zeros(1, 10, dtype=torch.long)
+    alone = (short, None)
+    beside = (torch.zeros(2, 40, dtype=torch.long), torch.arange(40)[None] >= torch.tensor([[30], [0]]))
+    for prompt, is_valid in (alone, beside):
+        for wanted in (30, 7):
+            with pytest.raises(KeyboardInterrupt):
+                write_by_room(write, predictor, prompt, is_valid, wanted=wanted, unit=8)
+    assert budgets == [24, 8, 24, 8]
 
 
 class RulesOut:

@@ -1,5 +1,6 @@
 """HumanEval: functions to be written, run against their tests."""
 
+import re
 from dataclasses import dataclass
 
 from illada_lab.evaluation.benchmarks.benchmark import Item, fields, read_json_lines
@@ -34,7 +35,7 @@ class HumanEval(ProgramBenchmark):
         for number, values in read_json_lines(self.path):
             names = ("task_id", "prompt", "entry_point", "test")
             key, prompt, entry_point, test = fields(self.path, f"line {number}", values, *names)
-            if f"def {entry_point}" not in prompt:
+            if _definition(entry_point, prompt) is None:
                 raise ValueError(f"{self.path}, line {number}; the prompt has no def {entry_point}; the problem's own")
             gold = values.get("canonical_solution") or ""
             found.append(Item(key, "", prompt, str(gold), {"entry_point": entry_point, "test": test}))
@@ -51,7 +52,14 @@ class HumanEval(ProgramBenchmark):
     def program(self, item: Item, text: str) -> str:
         """What is run: what stands in front of the function, the function, its tests, the call that runs them."""
         entry_point = item.about["entry_point"]
-        written = code_of(text, f"def {entry_point}")
-        is_whole = f"def {entry_point}" in written
-        head = item.question[: item.question.index(f"def {entry_point}")] if is_whole else item.question
+        written = code_of(text, f"def {entry_point}(")
+        own = _definition(entry_point, item.question)
+        assert own is not None, "items() has seen it"
+        is_whole = _definition(entry_point, written) is not None
+        head = item.question[: own.start()] if is_whole else item.question
         return f"{head}{written}\n{item.about['test']}\ncheck({entry_point})\n"
+
+
+def _definition(name: str, code: str) -> re.Match[str] | None:
+    """Where a function of exactly this name is defined; a helper inside of it may be called like it, with something behind."""
+    return re.search(rf"^(async )?def {re.escape(name)}\s*\(", code, re.MULTILINE)

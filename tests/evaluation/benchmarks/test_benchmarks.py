@@ -77,6 +77,20 @@ def test_gsm8k_prompts_show_worked_examples():
     assert chat.prompt(items[0]).startswith(items[0].question) and "####" in chat.prompt(items[0])
 
 
+def test_a_helper_with_a_longer_name_is_not_the_function(tmp_path):
+    problem = {
+        "task_id": "a/0",
+        "prompt": "def fib(n):\n",
+        "entry_point": "fib",
+        "test": "def check(f):\n    assert f(7) == 13\n",
+    }
+    benchmark = HumanEval(path=write(tmp_path / "a.jsonl", problem), run_code=True, sampler=SAMPLER)
+    (item,) = benchmark.items()
+    inside = "    def fib_up(a, b, n):\n        return a if n == 0 else fib_up(b, a + b, n - 1)\n    return fib_up(0, 1, n)\n"
+    whole = f"```python\ndef fib_all(n):\n    pass\n```\n```python\ndef fib(n):\n{inside}```"
+    assert [judged.is_correct for judged in benchmark.judge([item] * 2, [inside, whole])] == [True, True]
+
+
 @needs("humaneval")
 @pytest.mark.slow
 def test_humaneval_canonical_solutions_pass_and_wrong_ones_do_not(capsys):
