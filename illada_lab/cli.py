@@ -27,6 +27,7 @@ EXAMPLES = {
     "reproduce": ("illada-lab reproduce scale=toy", "illada-lab reproduce scale=smoke seed=1"),
     "replicate": (
         "illada-lab replicate study=sampling",
+        "illada-lab replicate experiment=objective scale=toy seeds=5",
         "illada-lab replicate study=sampling,scoring --multirun",
         "illada-lab replicate scale=smoke seeds=1",
     ),

@@ -1,6 +1,8 @@
 """`illada-lab replicate`: the paper's claims, tested over seeds, and the ledger of verdicts."""
 
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,11 @@ from omegaconf import DictConfig
 # Where all studies are run at this scale, those that train many models are run at that one: at toy scale a run takes minutes and
 # they need dozens.
 MANY_RUNS_SCALE = {"toy": "mini"}
+
+
+def translate(overrides: Sequence[str]) -> list[str]:
+    """Overrides in the words of the configuration: here an experiment is one of the paper's, so `experiment=sampling` is `study=sampling`."""
+    return [re.sub(r"^experiment=", "study=", word) for word in overrides]
 
 
 def run(config: DictConfig) -> int:

@@ -7,7 +7,7 @@ import pytest
 from filelock import FileLock
 
 from illada_lab.cli import main
-from illada_lab.commands.replicate import plans_of
+from illada_lab.commands.replicate import plans_of, translate
 from illada_lab.config import build, compose, compose_and_check, groups, to_plain
 from illada_lab.experiments.lab import Lab, Trained, recipe
 from illada_lab.experiments.replicate import Plan, _Job, command, replicate, replicate_all
@@ -165,3 +165,9 @@ def test_settings_without_effect_are_refused(capsys):
     assert "model.n_layers = 1; has no effect on replicate" in capsys.readouterr().err
     assert main(["replicate", "scale=smoke", "seeds=0"]) == 2
     assert "seeds = 0; how many" in capsys.readouterr().err
+
+
+def test_an_experiment_of_the_paper_is_a_study(capsys):
+    assert translate(["experiment=sampling", "scale=toy"]) == ["study=sampling", "scale=toy"]
+    assert main(["replicate", "experiment=samplin"]) == 2
+    assert "study = samplin; no such file in conf/study; did you mean sampling?" in capsys.readouterr().err
