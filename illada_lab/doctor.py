@@ -23,7 +23,6 @@ PACKAGES = (
     "numpy",
     "transformers",
     "flash-attn",
-    "liger-kernel",
     "wandb",
 )
 # What decides how fast bf16 is on a CPU (avx512_bf16, amx) and float32 (avx2, avx512f); asimd and bf16 are ARM's.

@@ -31,7 +31,6 @@ class Optional:
 
 OPTIONAL = (
     Optional("flash_attn", "gpu", "attention over segments of any length in one kernel (trainer.attention=flash)"),
-    Optional("liger_kernel", "gpu", "fused cross-entropy and normalisation (planned)"),
     Optional("lm_eval", "eval", "the benchmarks of lm-eval"),
     Optional("transformers", "eval", "comparing exported models with its implementations (tests)"),
     Optional("peft", "lora", "lora=...: fine-tuning with adapters"),

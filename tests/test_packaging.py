@@ -10,9 +10,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import illada_lab
 from illada_lab.config import conf_dir
+from illada_lab.extras import NEEDED_BY, OPTIONAL
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -143,9 +145,20 @@ def test_pins_are_exact_portable_and_cover_what_the_package_needs():
 
 def test_the_base_install_asks_for_no_optional_package():
     base = " ".join(PYPROJECT["project"]["dependencies"])
-    assert not [
-        name for name in ("flash-attn", "liger", "lm-eval", "jupyter", "pytest", "transformers") if name in base
-    ]
+    assert not [name for name in ("flash-attn", "lm-eval", "jupyter", "pytest", "transformers") if name in base]
+
+
+def test_every_optional_package_is_used_somewhere():
+    """In the code or by a configuration; tools that open and run notebooks are started by hand."""
+    spare = ("extras.py", "doctor.py", Path(__file__).name)
+    files = [path for folder in ("illada_lab", "tests") for path in (ROOT / folder).rglob("*.py")]
+    text = "\n".join(path.read_text() for path in files if path.name not in spare)
+    asked_for = [o.module for o in OPTIONAL if o.extra != "notebooks" and o.module not in NEEDED_BY.values()]
+    assert not [module for module in asked_for if not re.search(rf"\b{module}\b", text)]
+    for extra in ("gpu", "eval", "lora", "tensorboard"):
+        asked = PYPROJECT["project"]["optional-dependencies"][extra]
+        names = {re.split(r"[>=<;\[ ]", requirement)[0].replace("-", "_") for requirement in asked}
+        assert names == {o.module for o in OPTIONAL if o.extra == extra}
 
 
 def test_make_needs_no_target_that_is_not_there():
@@ -153,3 +166,24 @@ def test_make_needs_no_target_that_is_not_there():
     for target in ("reproduce", "test", "bench", "notebooks", "lint", "format", "clean"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_hook_for_configurations_runs_their_contracts():
+    (hook,) = (
+        hook
+        for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+        for hook in repo["hooks"]
+        if hook["id"] == "configurations"
+    )
+    paths = [word for word in hook["entry"].split() if word.startswith("tests/")]
+    assert {"tests/test_config.py", "tests/conf"} <= set(paths) and all((ROOT / path).exists() for path in paths)
+    watched = ["conf/model/toy.yaml", *(f"illada_lab/{path.name}" for path in (ROOT / "illada_lab").glob("config*.py"))]
+    assert len(watched) > 3 and all(re.search(hook["files"], path) for path in watched)
+
+
+def test_files_that_contributors_are_told_of_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = [name for name in re.findall(r"`([\w/]+\.(?:py|yaml))`", text) if "my_" not in name]
+    folders = ("", "illada_lab", "illada_lab/samplers", "illada_lab/models")
+    assert len(named) > 8
+    assert not [name for name in named if not any((ROOT / folder / name).is_file() for folder in folders)]

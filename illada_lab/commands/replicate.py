@@ -14,7 +14,7 @@ MANY_RUNS_SCALE = {"toy": "mini"}
 
 
 def translate(overrides: Sequence[str]) -> list[str]:
-    """Overrides in the words of the configuration: here an experiment is one of the paper's, so `experiment=sampling` is `study=sampling`."""
+    """Overrides in the words of the configuration: an experiment of the paper, `experiment=sampling`, is a study here."""
     return [re.sub(r"^experiment=", "study=", word) for word in overrides]
 
 

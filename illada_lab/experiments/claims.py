@@ -115,10 +115,15 @@ def judge(claim: Claim, effects: Sequence[float], rooms: Sequence[float] = ()) -
         return Verdict(INCONCLUSIVE, mean, low, high, f"{len(effects)} of {MIN_SEEDS} seeds")
     low, high = t_interval(effects)
     if low > claim.threshold:
-        return Verdict(REPLICATED, mean, low, high, f"the whole interval is above {claim.threshold:g}")
+        return Verdict(REPLICATED, mean, low, high, f"the whole interval is above {_said(claim.threshold, claim.unit)}")
     if rooms and sum(rooms) / len(rooms) < max(smallest, 1e-12):
         return Verdict(INCONCLUSIVE, mean, low, high, "no room: what it improves on is at its limit")
     if high <= claim.threshold or high < smallest:
-        return Verdict(NOT_REPLICATED, mean, low, high, f"the whole interval is below {smallest:g}")
-    within = " and ".join(f"{value:g}" for value in sorted({claim.threshold, smallest}) if low <= value <= high)
-    return Verdict(INCONCLUSIVE, mean, low, high, f"the interval holds {within}")
+        return Verdict(NOT_REPLICATED, mean, low, high, f"the whole interval is below {_said(smallest, claim.unit)}")
+    within = [_said(value, claim.unit) for value in sorted({claim.threshold, smallest}) if low <= value <= high]
+    return Verdict(INCONCLUSIVE, mean, low, high, f"the interval holds {' and '.join(within)}")
+
+
+def _said(limit: float, unit: str) -> str:
+    """A limit in the unit in which the effect beside it is written: shares in points."""
+    return f"{100 * limit:g} points" if unit == "points" and limit else f"{limit:g}"

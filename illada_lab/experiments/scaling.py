@@ -34,7 +34,7 @@ class Scaling:
     title: ClassVar[str] = "Scaling: a ladder of sizes at equal FLOPs"
     trains_many: ClassVar[bool] = True
     claims: ClassVar[tuple[Claim, ...]] = (
-        Claim(id="compute", sentence="The loss falls with compute as a power law.",
+        Claim(id="compute", sentence="The loss falls with compute.",
               source="LLaDA (arXiv 2502.09992), section 3.1", paper="scores rise from 1e20 to 1e23 FLOPs, in figures",
               metric="exponent a of (bound - entropy) ~ FLOPs^-a, fitted to the best size of each budget", unit="exponent"),
         Claim(id="optimum", sentence="At a given budget a middle size is best: below it capacity is missing, above it steps.",

@@ -68,7 +68,7 @@ class Lora:
 
         return LoraConfig(
             r=self.rank,
-            lora_alpha=self.alpha,
+            lora_alpha=self.alpha,  # pyright: ignore[reportArgumentType] # a whole number by peft's annotation; it only divides it
             lora_dropout=self.dropout,
             target_modules=targets or list(self.targets),
             bias="none",
@@ -154,6 +154,9 @@ def merge(predictor: MaskPredictor) -> MaskPredictor:
 
 def fingerprint(predictor: MaskPredictor, n_values: int = 64) -> str:
     """What a base model is recognised by: a hash of the names, the shapes and the first values of all its weights.
+
+    The same in every precision that holds the values, unlike the fingerprint of a result (`evaluation/folder.py`): a base published in
+    bf16 may have been adapted in float32.
 
     Args:
         predictor: without adapters.

@@ -15,6 +15,7 @@ LIMIT = "#666666"
 # Places in COLOURS of those who appear in several notebooks: each looks the same in all.
 PLACES = {
     "diffusion": 0, "diffusion (bound)": 0, "iLLaDA's recipe": 0, "LLaDA's recipe": 1, "autoregressive twin": 2, "twin, inputs masked": 3,
+    "iLLaDA": 0, "LLaDA": 1, "low_confidence": 0, "random": 1, "entropy": 2, "left_to_right": 3,
 }  # fmt: skip
 
 

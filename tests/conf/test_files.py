@@ -1,6 +1,7 @@
 """Contracts of every file in conf/: found by globbing, so a new file is tested as soon as it exists."""
 
 import importlib.util
+import re
 
 import pytest
 import torch
@@ -12,10 +13,13 @@ from illada_lab.tokens import ILLADA
 FILES = sorted(path.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*.yaml"))
 CHOICES = [(group, choice) for group, choices in groups().items() for choice in choices]
 SCALES, EXPERIMENTS = groups()["scale"], groups()["experiment"]
+# A line that sets a number, a truth value, nothing, a list, or what must be given: the ones a reader changes.
+SETS = re.compile(r"\s*[A-Za-z]\w*: ([-+.]?\d|true\b|false\b|null\b|\[|\?\?\?)")
 
 # What a user has to give as well where a choice asks for it.
 GIVEN = {
     "data=text": ["data.path=somewhere"],
+    "objective=autoregressive": ["model.is_causal=true"],
     "tokenizer=pretrained": ["tokenizer.path=somewhere"],
     "lora=attention": ["init_from=somewhere"],
     "lora=linear": ["init_from=somewhere"],
@@ -83,16 +87,8 @@ def test_first_line_says_what_the_file_is_and_keys_are_commented(file):
     lines = (conf_dir() / file).read_text().splitlines()
     head = lines[1] if lines[0].startswith("# @package") else lines[0]
     assert head.startswith("# ") and len(head) > 20
-    # Lines that set a number or a truth value: the ones a reader changes.
-    bare = [
-        line.strip()
-        for line in lines
-        if not line.strip().startswith(("#", "_", "-"))
-        and line.partition(": ")[2].split(" #")[0].strip() not in ("", "[]")
-        and "#" not in line
-        and line.partition(": ")[2].strip()[0] in "0123456789."
-    ]
-    assert not bare, f"no unit or range: {bare}"
+    bare = [line.strip() for line in lines if SETS.match(line) and " # " not in line]
+    assert not bare, f"no unit, range or meaning: {bare}"
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

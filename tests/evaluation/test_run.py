@@ -289,6 +289,12 @@ def test_answers_do_not_depend_on_the_batch(models, file, tmp_path):
         records = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
         said.append({record["key"]: record["text"] for record in records})
     assert said[0] == said[1] == said[2] and len(set(said[0].values())) > 1
+    # So a run that was broken off goes on in batches of another size, and the file comes out the same.
+    file_of_ones = tmp_path / "1" / "items.jsonl"
+    whole = file_of_ones.read_text()
+    file_of_ones.write_text("".join(whole.splitlines(keepends=True)[:4]))
+    assert evaluate(models, file, tmp_path / "1", *more[:1], "evaluation.batch_size=3") == 0
+    assert file_of_ones.read_text() == whole
 
 
 def test_intervals_of_shares_have_a_width():

@@ -61,6 +61,22 @@ def test_rules(effects, rooms, settings, expected):
     assert judge(claim(**settings), effects, rooms).verdict == expected
 
 
+@pytest.mark.parametrize(
+    ("effects", "reason"),
+    [
+        ([-0.01, -0.011, -0.009], "the whole interval is above -2 points"),
+        ([-0.05, -0.051, -0.049], "the whole interval is below 0"),
+        ([-0.05, 0.04, 0.0], "the interval holds -2 points and 0"),
+        ([-0.03, -0.01, -0.03], "the interval holds -2 points and 0"),
+        ([-0.02, -0.021, -0.019], "the interval holds -2 points"),
+    ],
+)
+def test_reasons_are_in_the_unit_of_the_effect(effects, reason):
+    assert judge(claim(unit="points", threshold=-0.02, smallest=0.0), effects).reason == reason
+    in_nats = reason.replace("-2 points", "-0.02")
+    assert judge(claim(unit="nats", threshold=-0.02, smallest=0.0), effects).reason == in_nats
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match=r"effects = \[\]; c has not been measured"):
         judge(claim(), [])

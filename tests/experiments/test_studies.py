@@ -170,4 +170,4 @@ def test_settings_without_effect_are_refused(capsys):
 def test_an_experiment_of_the_paper_is_a_study(capsys):
     assert translate(["experiment=sampling", "scale=toy"]) == ["study=sampling", "scale=toy"]
     assert main(["replicate", "experiment=samplin"]) == 2
-    assert "study = samplin; no such file in conf/study; did you mean sampling?" in capsys.readouterr().err
+    assert "study = samplin; no such file in conf/study; did you mean sampling" in capsys.readouterr().err

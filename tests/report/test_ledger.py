@@ -92,6 +92,8 @@ def test_lines_draws_one_line_per_name():
 def test_a_model_looks_the_same_in_every_figure():
     twin = "autoregressive twin"
     assert looks([twin, "diffusion"])[twin] == looks(["quota", twin])[twin]
+    assert looks(["LLaDA", "iLLaDA"])["LLaDA"] == looks(["LLaDA's recipe", twin])["LLaDA's recipe"]
+    assert looks(["random", "low_confidence"])["random"] == looks(["entropy", "random", "left_to_right"])["random"]
     drawn = looks(["quota", twin, "diffusion", "quota", "threshold"])
     assert len({look["color"] for look in drawn.values()}) == len({look["marker"] for look in drawn.values()}) == 4
     with pytest.raises(ValueError, match="8 series"):
