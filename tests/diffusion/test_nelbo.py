@@ -92,8 +92,9 @@ def test_monte_carlo_loss_is_within_its_own_error_of_the_enumeration():
         index=torch.arange(n),
     )
     random = RowRandom(0, batch.index)
+    noise = random.uniform(5)
     t = UniformTimes()(random, 1)
-    xt, is_masked = mask_tokens(batch.tokens, t.expand(n, 5), random.uniform(5), predictor.tokens.mask)
+    xt, is_masked = mask_tokens(batch.tokens, t.expand(n, 5), noise, predictor.tokens.mask)
     log_p = predictor(xt).log_softmax(-1)
     ce = -log_p.gather(-1, batch.tokens[..., None])[..., 0]
     values = nelbo(ce, is_masked, (1 / t).float().expand(n, 5))

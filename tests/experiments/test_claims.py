@@ -67,8 +67,6 @@ def test_rules(effects, rooms, settings, expected):
         ([-0.01, -0.011, -0.009], "the whole interval is above -2 points"),
         ([-0.05, -0.051, -0.049], "the whole interval is below 0"),
         ([-0.05, 0.04, 0.0], "the interval holds -2 points and 0"),
-        ([-0.03, -0.01, -0.03], "the interval holds -2 points and 0"),
-        ([-0.02, -0.021, -0.019], "the interval holds -2 points"),
     ],
 )
 def test_reasons_are_in_the_unit_of_the_effect(effects, reason):
