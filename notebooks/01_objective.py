@@ -139,7 +139,7 @@ axes.set_ylim(bound - 14, bound + 14)
 plt.show()
 
 # %% [markdown]
-# The dots narrow faster than the orange band: the package also spreads the numbers $l$ evenly instead of drawing them one by one.
+# The dots are somewhat narrower than the orange band at best, and narrow at the same rate: the package also spreads the numbers $l$ evenly instead of drawing them one by one.
 #
 # ## The run: a trained model, real sentences of the world
 #
@@ -175,7 +175,7 @@ plt.show()
 #   uniform. The second has less noise in its gradient, last column: noise over signal of the gradient of one masked text.
 # - Pooling the masked tokens of a whole batch before dividing gives sequences with many masks more weight: above the bound, not tight.
 # - Without the weight the loss is far below $-\log p$: it bounds nothing.
-# - `1/t, over the masked` counts $t$ twice. It happens to lie above $-\log p$, but it is the loss of another problem: nearly clean texts dominate.
+# - `1/t, over the masked` counts $t$ twice. It always lies above $-\log p$, since $l$ masks count $1/l \ge 1/L$, but it is the loss of another problem: nearly clean texts dominate.
 #
 # ## What the paper reports, what this run measured
 
@@ -203,4 +203,4 @@ pd.DataFrame(paper_and_run(study.claims, outcome.effects, scale, f"../results/{s
 # ## What was not reproduced
 #
 # Nothing at 8B. The paper states the objective as an equation and reports no gap and no variance; the numbers here are those of a model with
-# 0.8M parameters on sentences of 6 to 9 tokens, the only length at which everything can be enumerated.
+# 0.8M parameters on sentences of 5 to 10 tokens, the only length at which everything can be enumerated.

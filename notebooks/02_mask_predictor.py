@@ -50,7 +50,7 @@ predictor, tokenizer, spec = model.predictor, model.tokenizer, model.predictor.s
 #
 # $$p_\theta(x_0^i \mid x_t), \qquad i = 1 \dots L$$
 #
-# It is the transformer of Llama with two things left out: the causal mask (every position sees every other) and any input that says what $t$ is (the share of masks can be counted). A layer is
+# It is the transformer of Llama without the causal mask: every position sees every other. Nothing says what $t$ is; the share of masks can be counted. A layer is
 #
 # $$h \leftarrow h + W_o\,\mathrm{attention}(\mathrm{norm}(h)), \qquad h \leftarrow h + W_\text{down}\big(\mathrm{silu}(W_\text{gate}\,\mathrm{norm}(h)) \odot W_\text{up}\,\mathrm{norm}(h)\big)$$
 #

@@ -173,7 +173,7 @@ assert per_token["llada_8b"] == 4 * per_token["illada_8b"]
 # The verdicts are those of the ledger, read here from their files: full runs of 700 steps at `mini` and 2,600 at `toy`, every variant over three seeds. Effects are what the other choice does worse.
 #
 # At `toy`, where the models come near the entropy, the three choices of Table 1 cost nothing: with one key/value head per query head, with a narrower feed-forward part or with a head of its own the bound is within 0.005 nats per token of iLLaDA's.
-# At `mini`, after 700 steps, one key/value head per query head is ahead with every seed (by 0.03 to 0.2; it has 9 % more parameters and twice the cache), and a head of its own by 0.07: models that are still far from done learn faster with more
+# At `mini`, after 700 steps, one key/value head per query head is ahead with every seed (by 0.02 to 0.2; it has 9 % more parameters and twice the cache), and a head of its own by 0.07: models that are still far from done learn faster with more
 # parameters. What a random cut does for short inputs is large at both sizes (1.6 to 3.6 nats per token on first halves of documents); it settles at `toy`.
 
 # %%

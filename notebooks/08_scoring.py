@@ -149,8 +149,8 @@ panels[0].legend(loc="lower left", fontsize=8)
 plt.show()
 
 # %% [markdown]
-# The dotted line is chance. The two rules agree on candidates of one open word. On whole stories a single mask set is a poor judge, and the confidence score
-# needs a few passes for what the likelihood needs many for.
+# The dotted line is chance. The two rules agree on candidates of one open word. One mask set judges hardly better than chance everywhere. With as many passes as the confidence score takes (about thirty for a whole story), the
+# likelihood is as good: at this scale the two rules cannot be told apart.
 #
 # ## What the paper reports, what this run measured
 
@@ -174,7 +174,7 @@ print({claim["id"]: claim["verdict"] for claim in weaker["claims"]})
 mean.round(2)
 
 # %% [markdown]
-# Sums are what this model knows in part, and there the confidence score is ahead of the likelihood at equal passes and level with 32 mask sets. Of stories it knows nothing yet that would tell the right ending from a wrong one: the likelihood is at
+# Sums are what this model knows in part, and there the confidence score is ahead of the likelihood at equal passes, and with every seed of 32 mask sets too. Of stories it knows nothing yet that would tell the right ending from a wrong one: the likelihood is at
 # chance, and the confidence score *below* it, with every seed. It always begins with the word the model is surest of, and where the model has not learnt to copy, that favours a wrong ending; why, we have not found out. A
 # score that is not the likelihood of anything can be wrong in a direction of its own.
 #
@@ -182,14 +182,14 @@ mean.round(2)
 #
 # 1. Is the confidence score of an ending always above its likelihood? Compare both for ten endings. What does that say about comparing endings of different lengths?
 # 2. Reveal the true token where the model is *least* sure instead. Does it still rank well?
-# 3. Change one line: `compose([f"scale={scale}", "study=scoring", "study.n_questions=40"])`. Are the intervals of the figure wide enough to explain the differences?
+# 3. Change one line: `compose([f"scale={scale}", "study=scoring", "study.n_questions=200"])`. How wide are the intervals of the figure now, and do they explain the differences?
 #
 # <details><summary>Solutions</summary>
 #
 # 1. Nearly always: the order is chosen in the ending's favour, the likelihood averages over all orders. Longer endings have more terms, so scores of different lengths are
 #    not comparable as they are.
 # 2. In `score`, take `argmin` with `+inf` for what has been revealed. Hard tokens are then judged with the least context.
-# 3. With 40 items a 95 % interval spans up to 30 points: no difference between the rules could be seen.
+# 3. With 40 items a 95 % interval spans up to 30 points, with 200 up to 14: differences of a few points, as the paper's, cannot be seen with either.
 # </details>
 #
 # ## What was not reproduced

@@ -143,7 +143,7 @@ pd.DataFrame(paper_and_run(study.claims, outcome.effects, scale, f"../results/{s
 # %% [markdown]
 # ## Exercises
 #
-# 1. Infill the town instead of the book. Why can "___ lives in rome ." have no single right answer?
+# 1. Infill the person instead of the book. Why can "___ lives in rome ." have no single right answer?
 # 2. Hide the verb: "ada ___ sunrise .". Which words fit, and with which probabilities?
 # 3. The twin can fill "___ wrote sunrise ." too, by scoring all names. Try it with `illada_lab.evaluation.autoregressive.chain_rule_log_likelihoods`. Is the curse in what it knows, or in how it is asked?
 #
