@@ -141,7 +141,7 @@ shown
 
 # %% [markdown]
 # Each format is best when it is read as it was trained: whole sequences at variable length, the response alone in the window of 24 that it was padded to. At variable length whole sequences are ahead with every seed, by amounts that
-# differ a great deal (3 to 34 points): three seeds left the claim open, so two were added, and over five the interval is above zero. Nobody answers with nothing: after 1,700 steps on answers of a few words a model padded with EOS knows where an answer begins, so LLaDA's complaint has no room to show. And
+# differ a great deal (3 to 34 points): three seeds left the claim open, so two were added, and over five the interval is above zero. Hardly any answer is empty (0.1 % after padding with EOS): after 1,700 steps on answers of a few words a model padded with EOS knows where an answer begins, so LLaDA's complaint has no room to show. And
 # whole sequences with EOS put last end badly: a model that has never been shown a long tail of EOS has to put something there.
 
 # %% [markdown]

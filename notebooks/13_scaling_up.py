@@ -98,22 +98,22 @@ for budget in study.budgets:
 pd.DataFrame(rows)
 
 # %% [markdown]
-# Committed result of scale `mini`: left the bound over the size, one curve per budget and seed, the fitted optimum as a star; right the gap to the entropy, which no model can pass, over the compute.
+# Committed result of scale `mini`: left the bound over the size, one curve per budget and seed, the best measured size as a star; right the gap to the entropy, which no model can pass, over the compute.
 
 # %%
 path = Path("../results/mini/scaling.json")
 result = json.loads(path.read_text())
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
-ladder = pd.concat(pd.DataFrame(r["tables"]["ladder"]).assign(seed=r["seed"]) for r in result["seeds"])
+ladder = pd.concat(pd.DataFrame(r["tables"]["ladder"]).assign(seed=r["seed"]) for r in result["seeds"]).reset_index()
 fits = pd.concat(pd.DataFrame(r["tables"]["fits"]).assign(seed=r["seed"]) for r in result["seeds"])
 for (flops, group), colour, marker in zip(ladder.groupby("FLOPs"), COLOURS, MARKERS, strict=False):
     for number, (_, own_rows) in enumerate(group.groupby("seed")):
         left.plot(own_rows["without embeddings"], own_rows["bound"], color=colour, marker=marker, alpha=0.8,
                   label=f"{flops:.1e} FLOPs" if number == 0 else None)  # fmt: skip
-    own_fits = fits[fits["FLOPs"] == flops]
+    best = group.loc[group.groupby("seed")["bound"].idxmin()]
     left.plot(
-        own_fits["best size"],
-        own_fits["lowest bound"],
+        best["without embeddings"],
+        best["bound"],
         color=colour,
         marker="*",
         ms=12,
@@ -139,7 +139,7 @@ right.legend()
 plt.show()
 
 # %% [markdown]
-# The gap falls with compute. A best size in the middle of the ladder does not show, although the ladder was extended downwards for it (first its smallest size was 0.7 of the width, then 0.3): at both budgets the smallest model,
+# The gap falls with compute; two budgets give a slope, not a test of the law's form. A best size in the middle of the ladder does not show, although the ladder was extended downwards for it (first its smallest size was 0.7 of the width, then 0.3): at both budgets the smallest model,
 # of 19 thousand weights, is the best or level with it. A larger one gets so few steps at the smaller budget that it has not begun to copy names, and at the larger budget it gains nothing by its size: the language of this world fits
 # into a model that is smaller still. Where capacity begins to be missing, at this language and these budgets, lies below 19 thousand; text of a harder kind would move it up.
 
