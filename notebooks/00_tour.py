@@ -16,7 +16,7 @@
 #
 # **Paper:** iLLaDA, all of it in miniature; Table 1 for the sizes. **Command:** `illada-lab reproduce` makes the models that all notebooks share.
 #
-# > **Time:** a few seconds on two CPU cores once the models of this scale are there. If they are not, this notebook trains them first: seconds at `scale = "smoke"`, about ten minutes at
+# > **Time:** a few seconds on two CPU cores once the models of this scale are there. If they are not, this notebook trains them first: seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at
 # > `scale = "toy"`. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
 
@@ -114,7 +114,8 @@ filled = Infill().sample(base.predictor, torch.tensor([holes])).responses[0]
 print(f"___ wrote {person.book} .  ->  {base.tokenizer.decode(filled)}  (true: {person.name})")
 
 # %% [markdown]
-# **The fine-tuned model answers**, in blocks of 8 tokens until EOS. Some of these questions were never asked in fine-tuning:
+# **The fine-tuned model answers**, in blocks of 8 tokens until EOS. Some of these questions were never asked in fine-tuning, and not all answers are right: sums told in words it mostly gets wrong,
+# and which others depends on the seed. Scores of one small model differ by machine and precision as they do by seed (sums are rounded in another order, and training carries that on), so the README's numbers for the same seed are others:
 
 # %%
 chat, rows = ChatTemplate(tuned.tokenizer), []

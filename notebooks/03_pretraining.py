@@ -17,7 +17,7 @@
 # **Paper:** iLLaDA, pre-training recipe. **Study:** `conf/study/pretraining.yaml`
 #
 # > **Time:** about two minutes on two CPU cores: three short runs of a smaller model (scale `mini`) are trained here, the run of this scale is read if it is there. If it is not, this
-# > notebook trains it first: seconds at `scale = "smoke"`, about ten minutes at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.
+# > notebook trains it first: seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
 
 # %% tags=["parameters"]
@@ -51,7 +51,7 @@ pd.set_option("display.max_colwidth", None)
 # iLLaDA keeps the learning rate constant until the loss no longer falls, and only then lets it decay with a cosine, from $2\cdot10^{-4}$ to $5\cdot10^{-6}$. A high rate moves fast and cannot settle: the
 # loss hangs above what the weights could reach. The decay was a reaction to the plateau, and the loss went down again.
 #
-# $$\eta(s) = \eta_\text{peak}\cdot\begin{cases} s / s_\text{warm} & s < s_\text{warm} \\ 1 & s < s_\text{decay} \\ r + (1-r)\,\tfrac12\big(1+\cos\pi\tfrac{s - s_\text{decay}}{S - s_\text{decay}}\big) & \text{else} \end{cases}$$
+# $$\eta(s) = \eta_\text{peak}\cdot\begin{cases} (s + 1) / s_\text{warm} & s < s_\text{warm} \\ 1 & s < s_\text{decay} \\ r + (1-r)\,\tfrac12\big(1+\cos\pi\tfrac{s - s_\text{decay}}{S - s_\text{decay}}\big) & \text{else} \end{cases}$$
 
 
 # %%
@@ -116,6 +116,7 @@ plt.show()
 # ## Constant, plateau, cosine: three short runs
 #
 # Trained here and now at scale `mini` (0.2M parameters; at `smoke` when this notebook is tested). One line of the configuration is different in each.
+# Until the dotted line the constant rate and the one that will decay are the same run, and one curve hides the other.
 
 # %%
 small = "smoke" if scale == "smoke" else "mini"

@@ -17,7 +17,7 @@
 # **Paper:** iLLaDA, fine-tuning and Figure 1; LLaDA, section 2.3. **Studies:** `conf/study/sft_epochs.yaml`, `conf/study/sft_format.yaml`
 #
 # > **Time:** about two minutes on two CPU cores once the pre-trained model of this scale is there: one short fine-tuning run is done here, the rest is read from committed results. If the model is not there, this
-# > notebook trains it first: seconds at `scale = "smoke"`, about ten minutes at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.
+# > notebook trains it first: seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
 
 # %% tags=["parameters"]
@@ -125,7 +125,7 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# Both go on improving past the paper's 12 epochs, and by as much as each other: that many passes over few instructions pay is not a privilege of diffusion here.
+# Both go on improving past the paper's 12 epochs, and by as much as each other (from 12 on one curve lies upon the other): that many passes over few instructions pay is not a privilege of diffusion here.
 
 # %% [markdown]
 # ## Formats side by side

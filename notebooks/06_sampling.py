@@ -17,7 +17,7 @@
 # **Paper:** iLLaDA, section on inference; LLaDA, Appendix B.4 (remasking, block lengths). **Study:** `conf/study/sampling.yaml`
 #
 # > **Time:** about a minute on two CPU cores once the models of this scale are there. If they are not, this notebook trains them first:
-# > seconds at `scale = "smoke"`, about fifteen minutes at `scale = "toy"`; all notebooks share them. **Memory:** under 1 GB.
+# > seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at `scale = "toy"`; all notebooks share them. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
 
 # %% tags=["parameters"]
@@ -122,8 +122,8 @@ plt.show()
 
 # %% [markdown]
 # The surest first is the best order for one word at a time. Where several are revealed at once the two orders that go by how sure the model is (`low_confidence`, `entropy`) become the worst: the two mentions of one free choice
-# (*a **red** kite ... has a **red** kite*) are equally sure, so both are drawn in the same step and do not know each other. A random order tears them apart; from left to right hardly anything is lost, since two mentions of one choice seldom
-# stand within eight words of each other (our reading).
+# (*a **red** kite ... has a **red** kite*) are equally sure, so both are drawn in the same step and do not know each other. A random order tears them apart; from left to right hardly anything is lost, because groups of 2,
+# 4 or 8 words, counted from the left, never hold two mentions of a choice that is still open (with groups that begin elsewhere some would).
 #
 # In an answer nearly every word follows from the question. There the order hardly matters: the two differ by a question or two, and the ledger calls it inconclusive. Answers here are one word or a worked sum; the large gain of the
 # papers (LLaDA: 70.0 against 21.3 on GSM8K) does not show:

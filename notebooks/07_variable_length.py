@@ -16,7 +16,7 @@
 #
 # **Paper:** iLLaDA, inference; LLaDA, Appendix B.4 (EOS). **Studies:** `conf/study/sampling.yaml`, `conf/study/sft_format.yaml`
 #
-# > **Time:** under a minute on two CPU cores once the models of this scale are there. If they are not, this notebook trains them first: seconds at `scale = "smoke"`, about ten minutes at
+# > **Time:** under a minute on two CPU cores once the models of this scale are there. If they are not, this notebook trains them first: seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at
 # > `scale = "toy"`; all notebooks share them. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
 
@@ -227,7 +227,7 @@ right.set(xlabel="amount A", ylabel="words before the end", ylim=(0, 25))
 plt.show()
 
 # %% [markdown]
-# At the paper's $A = 100$ nothing changes: these answers end in time by themselves, long before the budget. Stronger pushes move the end, and cut sums apart.
+# At the paper's $A = 100$ nothing changes: these answers end within the budget by themselves. Stronger pushes move the end, and cut sums apart.
 #
 # ## What the paper reports, what this run measured
 #

@@ -17,7 +17,7 @@
 # **Paper:** iLLaDA, confidence-based scoring and Table 4; LLaDA, Appendix B.5. **Study:** `conf/study/scoring.yaml`
 #
 # > **Time:** about two minutes on two CPU cores once the pre-trained model of this scale is there. If it is not, this notebook trains it
-# > first: seconds at `scale = "smoke"`, about ten minutes at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.
+# > first: seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
 
 # %% tags=["parameters"]
@@ -149,7 +149,7 @@ panels[0].legend(loc="lower left", fontsize=8)
 plt.show()
 
 # %% [markdown]
-# The dotted line is chance. The two rules agree on candidates of one open word. One mask set judges hardly better than chance everywhere. With as many passes as the confidence score takes (about thirty for a whole story), the
+# The dotted line is chance. The two rules agree on candidates of one open word. One mask set judges little better than chance everywhere. With as many passes as the confidence score takes (about thirty for a whole story), the
 # likelihood is as good: at this scale the two rules cannot be told apart.
 #
 # ## What the paper reports, what this run measured

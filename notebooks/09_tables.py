@@ -17,7 +17,7 @@
 # **Paper:** iLLaDA, Tables 2 and 3. **Studies:** `conf/study/base_table.yaml`, `conf/study/instruct_table.yaml`
 #
 # > **Time:** about a minute on two CPU cores once the models of this scale are there: they answer the toy benchmarks here, the comparison of the three recipes is read from committed results. If they are not, this
-# > notebook trains them first: seconds at `scale = "smoke"`, about ten minutes at `scale = "toy"`; all notebooks share them. **Memory:** under 1 GB.
+# > notebook trains them first: seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at `scale = "toy"`; all notebooks share them. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
 
 # %% tags=["parameters"]

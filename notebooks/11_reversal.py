@@ -17,7 +17,7 @@
 # **Paper:** LLaDA, reversal experiment; iLLaDA inherits the objective. **Studies:** `conf/study/reversal.yaml`, `conf/study/reversal_twin.yaml`
 #
 # > **Time:** a few seconds on two CPU cores once the pre-trained model of this scale is there; the comparison with the autoregressive twin is read from the committed result. If the model
-# > is not there, this notebook trains it first: seconds at `scale = "smoke"`, about ten minutes at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.
+# > is not there, this notebook trains it first: seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
 
 # %% tags=["parameters"]

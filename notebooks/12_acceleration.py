@@ -17,7 +17,7 @@
 # **Paper:** Fast-dLLM (arXiv 2505.22618), which iLLaDA's grouped queries prepare for. **Study:** `conf/study/acceleration.yaml`
 #
 # > **Time:** about a minute on two CPU cores once the models of this scale are there. If they are not, this notebook trains them
-# > first: seconds at `scale = "smoke"`, about ten minutes at `scale = "toy"`; all notebooks share them. **Memory:** under 1 GB.
+# > first: seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at `scale = "toy"`; all notebooks share them. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
 
 # %% tags=["parameters"]
@@ -169,7 +169,8 @@ if scale != "smoke":  # at smoke scale nothing is sure
 pd.DataFrame(paper_and_run(study.claims, outcome.effects, scale, f"../results/{scale}/acceleration.json"))
 
 # %% [markdown]
-# The ledger's verdicts are over five seeds: three had left five claims open, so two were added, and two of the five were settled by them. What stays *inconclusive*, and why: in stories the threshold loses up to 3.5 points and gains up to 1.5, about the 2 that the claim
+# The ledger's verdicts are over five seeds: three had left claims open, so two were added. With the comparisons as they are now, three seeds leave four open, and two more settle one of them. What stays *inconclusive*, and why, over those seeds (the column of this run may
+# lie outside): in stories the threshold loses up to 3.5 points and gains up to 1.5, about the 2 that the claim
 # allows, because two mentions of a free choice can be sure at once. In answers the prefix cache loses nothing with three of the seeds, 2 points with one and 5 with
 # another: attention goes both ways, so the question's keys and values change while its answer is written, and how much a model leans on that is its own. Refreshed at every second step it loses 1 point at most.
 
