@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from illada_lab.experiments.acceleration import equal_quota
 from illada_lab.experiments.claims import (
     INCONCLUSIVE,
     NOT_REPLICATED,
@@ -82,3 +83,11 @@ def test_bad_input():
         t_interval([1.0])
     with pytest.raises(ValueError, match="smallest = -1.0; below what the claim needs; 0.0"):
         claim(smallest=-1.0)
+
+
+def test_a_threshold_is_compared_with_the_quota_nearest_in_passes():
+    rows = [{"sampler": f"quota {n}", "passes": 24 / n} for n in (1, 2, 4, 8)]
+    for passes, nearest in ((6.1, "quota 4"), (9.5, "quota 2"), (3.2, "quota 8")):
+        assert (
+            equal_quota([*rows, {"sampler": "threshold 0.5", "passes": passes}], "threshold 0.5")["sampler"] == nearest
+        )
