@@ -287,7 +287,7 @@ def _across(tree: DictConfig) -> list[str]:
             f"model.vocab_size = {rows_of_embedding}; the tokenizer has {n_tokens} tokens; null, or as many"
         )
     try:
-        needs_causal = locate(str(value_at(tree, "objective._target_"))).needs_causal
+        needs_causal = getattr(locate(str(value_at(tree, "objective._target_"))), "needs_causal", None)
     except (ImportError, AttributeError):  # reported at its own place
         needs_causal = None
     is_causal = value_at(tree, "model.is_causal")

@@ -129,7 +129,7 @@ def rows_of(benchmark: Benchmark, records: Sequence[dict[str, Any]], seed: int) 
         rows.append(
             {"task": task, "metric": benchmark.metric,
              "value": sum(is_correct) / len(is_correct), "ci_low": low, "ci_high": high, "n": len(is_correct),
-             "chance": None, "target": None, "note": ""}
+             "chance": None, "target": None, "note": "interval by bootstrap; Wilson's where all items agree"}
         )  # fmt: skip
     return rows
 

@@ -104,16 +104,32 @@ class Lab:
     def _finished(run_dir: Path, config: DictConfig, start: Trained | None) -> Trained:
         config.run_dir, config.resume = str(run_dir), "auto"
         config.init_from = None if start is None else str(start.model.path)
-        checkpoint = find_resumable(run_dir)
-        done = None if checkpoint is None else load_run(checkpoint)
-        if done is not None and (key := differing(recipe(done.config), recipe(config))):
-            raise ValueError(
-                f"run_dir = {run_dir}; holds a run with another {key}; another runs_dir=..., or delete that folder"
-            )
+        done = begun(config, elsewhere="runs_dir")
         if done is None or done.step < config.trainer.max_steps:
             train(config)
             done = load_run(run_dir)
         return Trained(done, json.loads((run_dir / "history.json").read_text()))
+
+
+def begun(config: DictConfig, *, elsewhere: str = "run_dir") -> LoadedRun | None:
+    """The run of this configuration as far as its folder holds it; None: it has not begun.
+
+    Args:
+        config: composed; `run_dir` is the folder.
+        elsewhere: the setting that a message names for another folder.
+
+    Raises:
+        ValueError: the folder holds a run that learnt from something else.
+    """
+    checkpoint = find_resumable(config.run_dir)
+    if checkpoint is None:
+        return None
+    found = load_run(checkpoint)
+    if key := _differing(recipe(found.config), recipe(config)):
+        raise ValueError(
+            f"run_dir = {config.run_dir}; holds a run with another {key}; another {elsewhere}=..., or delete that folder"
+        )
+    return found
 
 
 def recipe(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
@@ -122,12 +138,12 @@ def recipe(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
     return {key: plain[key] for key in LEARNT_FROM}
 
 
-def differing(one: dict[str, Any], other: dict[str, Any], path: Sequence[str] = ()) -> str | None:
+def _differing(one: dict[str, Any], other: dict[str, Any], path: Sequence[str] = ()) -> str | None:
     """The first setting by which two runs differ, None where they would learn the same."""
     for key in sorted(set(one) | set(other)):
         a, b = one.get(key), other.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            if found := differing(a, b, (*path, key)):
+            if found := _differing(a, b, (*path, key)):
                 return found
         elif key == "_target_" and str(a).rpartition(".")[2] == str(b).rpartition(".")[2]:
             continue  # the same class, moved

@@ -12,7 +12,7 @@ from illada_lab.config import check, compose
 from illada_lab.data.worlds import World
 from illada_lab.evaluation.generation import Generated, generate
 from illada_lab.evaluation.world_suite import BLOCK_LENGTH, SuiteResult, evaluate_base, evaluate_instruct
-from illada_lab.experiments.lab import differing, recipe
+from illada_lab.experiments.lab import begun
 from illada_lab.manifest import manifest
 from illada_lab.report.html import write_report
 from illada_lab.report.results import write_results
@@ -118,20 +118,9 @@ def _stage(config: DictConfig, run_dir: Path, stage: str, init_from: Path | None
 
 
 def _finished(config: DictConfig) -> TrainedRun | None:
-    """The run of this configuration, if it has come to its end.
-
-    Raises:
-        ValueError: the folder holds a run that learnt from something else.
-    """
-    folder = Path(config.run_dir)
-    if find_resumable(folder) is None:
-        return None
-    found = load_run(folder)
-    if key := differing(recipe(found.config), recipe(config)):
-        raise ValueError(
-            f"run_dir = {folder}; holds a run with another {key}; another run_dir=..., or delete that folder"
-        )
-    if found.step < config.trainer.max_steps:
+    """The run of this configuration, if it has come to its end; raises as `begun`."""
+    folder, found = Path(config.run_dir), begun(config)
+    if found is None or found.step < config.trainer.max_steps:
         return None
     spec = found.predictor.spec
     return TrainedRun(
