@@ -151,14 +151,14 @@ for name, total, rest in (("illada_8b", "7.62 B", "6.98 B"), ("llada_8b", "8.02 
     with torch.device("meta"):
         spec = build(compose([f"model={name}"]).model, tokens=ILLADA).spec
     found.append({"model": name, "paper: parameters": total, "counted": f"{spec.n_parameters:,}", "paper: without embeddings": rest,
-                  "counted ": f"{spec.n_non_embedding_parameters:,}"})  # fmt: skip
+                  "counted, without embeddings": f"{spec.n_non_embedding_parameters:,}"})  # fmt: skip
     assert f"{spec.n_parameters / 1e9:.2f} B" == total and f"{spec.n_non_embedding_parameters / 1e9:.2f} B" == rest
 spec = base.predictor.spec
 found.append(
     {
         "model": f"this notebook, scale {scale}",
         "counted": f"{spec.n_parameters:,}",
-        "counted ": f"{spec.n_non_embedding_parameters:,}",
+        "counted, without embeddings": f"{spec.n_non_embedding_parameters:,}",
     }
 )
 pd.DataFrame(found).fillna("")

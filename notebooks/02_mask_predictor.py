@@ -182,12 +182,12 @@ for name, total, rest in (("illada_8b", "7.62 B", "6.98 B"), ("llada_8b", "8.02 
     n, n_rest = count(big.spec)
     assert n == sum(parameter.numel() for parameter in big.parameters())
     assert f"{n / 1e9:.2f} B" == total and f"{n_rest / 1e9:.2f} B" == rest
-    found.append({"model": name, "paper: parameters": total, "counted": f"{n:,}", "paper: without embeddings": rest, "counted ": f"{n_rest:,}",
+    found.append({"model": name, "paper: parameters": total, "counted": f"{n:,}", "paper: without embeddings": rest, "counted, without embeddings": f"{n_rest:,}",
                   "numbers cached per token": f"{big.spec.cache_values_per_token:,}"})  # fmt: skip
 n, n_rest = count(spec)
 assert n == sum(parameter.numel() for parameter in predictor.parameters())
 found.append({"model": f"this notebook, scale {scale}", "paper: parameters": "", "counted": f"{n:,}", "paper: without embeddings": "",
-              "counted ": f"{n_rest:,}", "numbers cached per token": f"{spec.cache_values_per_token:,}"})  # fmt: skip
+              "counted, without embeddings": f"{n_rest:,}", "numbers cached per token": f"{spec.cache_values_per_token:,}"})  # fmt: skip
 pd.DataFrame(found)
 
 # %% [markdown]

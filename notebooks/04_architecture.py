@@ -103,7 +103,7 @@ pieces = RandomCut(probability=0.3)(segments, RowRandom(1, torch.arange(24)))
 assert int((pieces > 0).sum()) == segments.numel(), "no token is lost"
 figure, axes = plt.subplots(figsize=(7.2, 2.4))
 axes.imshow(pieces, aspect="auto", cmap="cividis", interpolation="nearest")
-axes.set(xlabel="position", ylabel="row")
+axes.set(xlabel="position", ylabel="row", title="dark: first piece, or the whole row; bright: second piece")
 axes.grid(visible=False)
 plt.show()
 
@@ -153,15 +153,16 @@ pd.DataFrame(
 
 # %%
 figure, axes = plt.subplots(figsize=(6.4, 2.8))
-lengths = [1024, 2048, 4096, 8192]
+lengths = [1024, 2048, 4096, 8192]  # LLaDA was trained for 4,096
 per_token = {}
 for (name, label), colour in zip(
-    (("llada_8b", "LLaDA, 32 heads"), ("illada_8b", "iLLaDA, 8 heads")), COLOURS, strict=False
+    (("illada_8b", "iLLaDA, 8 heads"), ("llada_8b", "LLaDA, 32 heads")), COLOURS, strict=False
 ):
     with torch.device("meta"):
         spec = build(compose([f"model={name}"]).model, tokens=ILLADA).spec
     per_token[name] = 2 * spec.cache_values_per_token
-    axes.plot(lengths, [per_token[name] * n / 2**30 for n in lengths], color=colour, label=label)
+    own = [n for n in lengths if n <= spec.max_length]
+    axes.plot(own, [per_token[name] * n / 2**30 for n in own], color=colour, label=label)
 axes.set(xlabel="tokens in the canvas", ylabel="cache, GiB per text", ylim=(0, None), xticks=lengths)
 axes.legend()
 plt.show()

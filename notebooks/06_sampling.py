@@ -117,7 +117,7 @@ axes.set(
 )
 axes.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
 axes.minorticks_off()
-axes.legend(title="revealed first")
+axes.legend(title="revealed first", loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %% [markdown]
@@ -125,7 +125,7 @@ plt.show()
 # (*a **red** kite ... has a **red** kite*) are equally sure, so both are drawn in the same step and do not know each other. A random order tears them apart; from left to right hardly anything is lost, because groups of 2,
 # 4 or 8 words, counted from the left, never hold two mentions of a choice that is still open (with groups that begin elsewhere some would).
 #
-# In an answer nearly every word follows from the question. There the order hardly matters: the two differ by a question or two, and the ledger calls it inconclusive. Answers here are one word or a worked sum; the large gain of the
+# In an answer nearly every word follows from the question. There the order hardly matters: the two differ by a few questions, and the ledger calls it inconclusive. Answers here are one word or a worked sum; the large gain of the
 # papers (LLaDA: 70.0 against 21.3 on GSM8K) does not show:
 
 # %%
@@ -170,7 +170,7 @@ plt.show()
 # %% [markdown]
 # ## One line changed
 #
-# Any setting of the sampler is one argument. Here the same stories with the surest two tokens per step, once with draws at temperature 1 and once at 0.5. Cooler draws do not help: what two
+# Any setting of the sampler is one argument. Here the same stories with the surest two tokens per step, once with draws at temperature 1 and once at 0.5. Cooler draws hardly help: what two
 # mentions of a choice lack is not care but knowledge of each other.
 
 # %%

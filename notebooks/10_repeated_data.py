@@ -119,9 +119,9 @@ for row, (size, result) in zip(panels, results.items(), strict=True):
     mean = table.groupby(["data", "model", "step"], sort=False)["loss"].mean().reset_index().to_dict("records")
     for axes, kind in zip(row, ("repeated", "fresh"), strict=True):
         lines(axes, pick(mean, data=kind), "step", "loss", "model")
-        axes.axhline(table["entropy"].iloc[0], color=LIMIT, ls="--", marker="")
+        axes.axhline(table["entropy"].iloc[0], color=LIMIT, ls="--", marker="", label="entropy")
         title = f"{kind} data, {size}: mean of {len(result['seeds'])} seeds"
-        axes.set(title=title, xlabel="optimiser step", ylabel="held-out, nats per token", ylim=(0, 3))
+        axes.set(title=title, xlabel="optimiser step", ylabel="held-out, nats per token", ylim=(0, 2))
 panels[0, 0].legend(loc="upper right", fontsize=8)
 plt.show()
 
@@ -141,7 +141,7 @@ plt.show()
 
 # %%
 found = [
-    {"claim": claim["sentence"], "paper reports (1B)": claim["paper"], "what is measured here": claim["metric"], "scale": size,
+    {"claim": claim["sentence"], "sources report": claim["paper"], "what is measured here": claim["metric"], "scale": size,
      "effect": f"{claim['effect']:+.3f} ({claim['ci_low']:+.3f} to {claim['ci_high']:+.3f}) {claim['unit']}",
      "verdict": claim["verdict"]}
     for size, result in results.items() for claim in result["claims"]

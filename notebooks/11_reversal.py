@@ -105,9 +105,9 @@ for axes, group in zip(panels, ("one-way", "two-way"), strict=True):
                  label=f"{hole} infilled")  # fmt: skip
     axes.axhline(1 / len(lab.world.lexicon.people), color=LIMIT, ls=":", marker="")
     axes.set_xticks([0.2, 1.2], ["ada wrote sunrise", "sunrise was written by ada"])
-    axes.set(title=f"{group} people", ylim=(0, 1.35))
+    axes.set(title=f"{group} people", ylim=(0, 1.05))
 panels[0].set_ylabel("exact match among all words")
-panels[0].legend(loc="upper left", ncols=2)
+figure.legend(*panels[0].get_legend_handles_labels(), loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.08))
 plt.show()
 
 # %% [markdown]

@@ -39,6 +39,7 @@ from illada_lab.experiments.scaling import LARGER, Scaling, planned, spec_of, wi
 from illada_lab.interop import export_published
 from illada_lab.models import MaskPredictor
 from illada_lab.planner.ladder import ladder as iso_flops
+from illada_lab.planner.size import model_spec
 from illada_lab.report.plots import COLOURS, MARKERS, use_style
 from illada_lab.samplers import FixedLength
 from illada_lab.tokens import ILLADA
@@ -66,7 +67,7 @@ def flops_per_token(s, length):
 
 
 config = compose([f"scale={scale}"])
-own = spec_of(config.model, 300)
+own = model_spec(config)
 assert flops_per_token(own, 80) == own.flops_per_token(80)
 with torch.device("meta"):
     large = build(compose(["model=illada_8b"]).model, tokens=ILLADA)
@@ -89,9 +90,9 @@ small = compose(["scale=smoke" if scale == "smoke" else "scale=mini"])
 rows = []
 for budget in study.budgets:
     flops = budget * small.scale.n_steps * small.scale.batch_size * small.scale.length
-    flops *= spec_of(small.model, 300).flops_per_token(small.scale.length)
+    flops *= model_spec(small).flops_per_token(small.scale.length)
     for factor in study.factors:
-        spec = spec_of(widened(small.model, factor), 300)
+        spec = spec_of(widened(small.model, factor), model_spec(small).vocab_size)
         n_tokens = flops / spec.flops_per_token(small.scale.length)
         rows.append({"budget, FLOPs": f"{flops:.1e}", "width": spec.d_model, "without embeddings": spec.n_non_embedding_parameters,
                      "tokens": round(n_tokens), "steps": round(n_tokens / small.scale.batch_size / small.scale.length)})  # fmt: skip
@@ -194,7 +195,7 @@ assert max(shares.values()) > 0.55, "8B uses more than 55 % of the device"
 pd.DataFrame(
     {"scale": step["scale"], "status": "measured", "weights": "bf16" if step["precision"] == "bf16-true" else "float32",
      "computed again": {None: "nothing", 1: "every layer", "ops": "selectively"}[step.get("recomputed", 1)], "tokens": f"{step['rows']} x {step['length']}",
-     "tokens/s": round(step["tokens_per_second"]), "MFU": f"{shares[n]:.0%}", "peak memory, GiB": round(step["peak_bytes"] / 2**30, 1),
+     "tokens/s": round(step["tokens_per_second"]), "MFU": f"{shares[n]:.1%}", "peak memory, GiB": round(step["peak_bytes"] / 2**30, 1),
      "head and loss": f"{step['head_and_loss_share']:.0%}", "on": f"{step['machine']['gpu']}, torch {step['versions']['torch']}", "commit": step["commit"]}
     for n, step in enumerate(steps)
 )  # fmt: skip
