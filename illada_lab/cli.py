@@ -51,7 +51,7 @@ EXAMPLES = {
     ),
     "sample": (
         "illada-lab sample checkpoint=runs/pretrain-toy",
-        "illada-lab sample checkpoint=runs/sft-toy sampler=variable_length prompt='where does ada live ?'",
+        "illada-lab sample checkpoint=runs/sft-toy sampler=variable_length prompt='what did ada write ?'",
     ),
     "chat": (
         "illada-lab chat checkpoint=runs/sft-toy",

@@ -71,7 +71,7 @@ def prompt_ids(config: DictConfig, loaded: Any) -> list[int]:
 
     if is_chat(loaded.config):
         if config.prompt is None:
-            raise ValueError("prompt = null; a fine-tuned model answers questions; prompt='where does ada live ?'")
+            raise ValueError("prompt = null; a fine-tuned model answers questions; prompt='what did ada write ?'")
         return ChatTemplate(loaded.tokenizer).prompt([{"role": "user", "content": config.prompt}])
     opening = loaded.tokenizer.tokens.opening(bool(loaded.config["data"].get("adds_bos")))
     return [opening, *(loaded.tokenizer.encode_prompt(config.prompt) if config.prompt else [])]
