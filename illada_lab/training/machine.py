@@ -17,19 +17,29 @@ def matmul_rate(device: torch.device | str, precision: str, size: int = 1024, se
         device: where.
         precision: "float32" or "bf16".
         size: rows of the matrices (CUDA: 8 times as many, to fill it).
-        seconds: how long to measure.
+        seconds: how long to measure; where a product of half the size takes longer than a quarter of that, it is the only one.
     """
     device = torch.device(device)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     size = 8 * size if device.type == "cuda" else size
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best, end = float("inf"), time.perf_counter() + seconds
-    b = b.t()  # as a weight stands
-    linear(a, b).sum().item()
-    while time.perf_counter() < end or best == float("inf"):
+
+    def product(n: int) -> float:
+        """Seconds of one product of n rows."""
+        # The second factor stands as a weight does.
         start = time.perf_counter()
-        linear(a, b)[0, 0].item()  # reading an entry waits for the device
-        best = min(best, time.perf_counter() - start)
+        linear(a[:n, :n], b[:n, :n].t())[0, 0].item()  # reading an entry waits for the device
+        return time.perf_counter() - start
+
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    # A processor without bf16 units emulates them, which takes seconds at full size: an eighth of the operations tells as much.
+    small = size // 2
+    product(small // 4)  # what a first call alone takes
+    if (taken := product(small)) > seconds / 4:
+        return 2 * small**3 / taken
+    product(size)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end or best == float("inf"):
+        best = min(best, product(size))
     return 2 * size**3 / best
 
 

@@ -1,0 +1,43 @@
+"""What a machine can do is measured quickly, also where it can do little."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from illada_lab.training import machine
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of each product measured, under a clock by which each takes as long as 20,000 rows a second allow."""
+    asked: list[int] = []
+
+    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        asked.append(len(a))
+        return torch.zeros(1, 1)
+
+    monkeypatch.setattr(machine, "linear", product)
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: sum(asked) / 20_000))
+    return asked
+
+
+def test_a_slow_product_is_measured_once_and_small(rows: list[int]):
+    rate = machine.matmul_rate.__wrapped__("cpu", "bf16", size=256, seconds=0.02)
+    assert rows == [32, 128]
+    assert rate == pytest.approx(2 * 128**3 / (128 / 20_000))
+
+
+def test_a_fast_product_is_the_best_of_several_at_full_size(rows: list[int]):
+    rate = machine.matmul_rate.__wrapped__("cpu", "float32", size=256, seconds=0.2)
+    assert rows[:3] == [32, 128, 256]
+    assert rows.count(256) > 2
+    assert rate == pytest.approx(2 * 256**3 / (256 / 20_000))
+
+
+def test_precision_is_the_one_that_pays(monkeypatch: pytest.MonkeyPatch):
+    rates = {"bf16": 1e12, "float32": 1e11}
+    monkeypatch.setattr(machine, "matmul_rate", lambda device, precision: rates[precision])
+    assert machine.best_precision("cpu") == "bf16-mixed"
+    rates["bf16"] = 1.2e11
+    assert machine.best_precision("cpu") == "32-true"
