@@ -109,7 +109,7 @@ bins = history["validation"][-1]["bins"]
 figure, axes = plt.subplots(figsize=(6.4, 2.8))
 axes.errorbar([(b["t_low"] + b["t_high"]) / 2 for b in bins], [b["loss"] for b in bins],
               yerr=[[b["loss"] - b["ci_low"] for b in bins], [b["ci_high"] - b["loss"] for b in bins]], capsize=2)  # fmt: skip
-axes.set(xlabel="masked share t", ylabel="bound, nats per token", xlim=(0, 1), ylim=(0, None))
+axes.set(xlabel="masked share t", ylabel="loss at this t, nats per token", xlim=(0, 1), ylim=(0, None))
 plt.show()
 
 # %% [markdown]
@@ -179,12 +179,15 @@ pd.DataFrame(
 # 1. Let the schedule find the plateau: `lr.decay_start=plateau` with `lr.patience=2`. When does it start the decay?
 # 2. Replace `optim=muon` by the paper's `optim=adamw` in one run. How does the bound after the same number of steps compare?
 # 3. Is the cosine from the start better or worse here? What would you need to know before choosing it for a run of 12T tokens?
+# 4. Make the first run twice as long without beginning anew. At which step does it go on, and why not from its end?
 #
 # <details><summary>Solutions</summary>
 #
 # 1. `tiny.train("plateau", "lr.decay_start=plateau", "lr.patience=2", ...)`; the rate is in `history["train"]`.
 # 2. `tiny.train("adamw", "optim=adamw", ...)`: words that must be copied over a distance are learnt several times later.
 # 3. A cosine needs the length of the run before it begins. A constant phase can be stopped, continued or branched, which is why a lab that does not know its budget prefers it.
+# 4. `tiny.branch(runs[DECAYED], "longer", "trainer.max_steps=600", "lr.decay_start=0.8", "trainer.validate_every=30")` goes on from `before_decay.ckpt`, saved at step 180:
+#    the end has gone through the decay, and a high rate from there on would first undo it.
 # </details>
 #
 # ## What was not reproduced

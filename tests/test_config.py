@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from illada_lab.config import ConfigError, build, check, compose, compose_and_check, to_plain
-from illada_lab.config_types import fits, name_of
+from illada_lab.config.types import fits, name_of
 
 # Override -> what the message must say. Each line stands for a mistake users make.
 MISTAKES = {

@@ -32,6 +32,7 @@ class Generated:
         nfe: predictor passes.
         n_tokens: tokens of the response.
         trace: records of this row.
+        token_forwards: positions computed, padding of the batch counts; 0: not counted.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Generated:
     nfe: int
     n_tokens: int
     trace: list[dict[str, Any]]
+    token_forwards: int = 0
 
 
 def generate(
@@ -73,16 +75,11 @@ def generate(
     begin = time.perf_counter()
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        width = max(len(prompts[i]) for i in chosen)
-        x = torch.full((len(chosen), width), predictor.tokens.filler)
-        is_valid = torch.zeros(len(chosen), width, dtype=torch.bool)
-        for n, i in enumerate(chosen):
-            x[n, width - len(prompts[i]) :] = torch.tensor(prompts[i])
-            is_valid[n, width - len(prompts[i]) :] = True
+        x, is_valid = left_padded([prompts[i] for i in chosen], predictor.tokens.filler)
         out = sampler.sample(
             predictor,
             x.to(device),
-            None if bool(is_valid.all()) else is_valid.to(device),
+            None if is_valid is None else is_valid.to(device),
             [torch.Generator().manual_seed(seeds[i]) for i in chosen],
         )
         traces: dict[int, list[dict[str, Any]]] = {}
@@ -91,8 +88,23 @@ def generate(
         for n, i in enumerate(chosen):
             response = out.responses[n]
             text = tokenizer.decode(response, skip_special=False)
-            found[i] = Generated(text, out.stop_reasons[n], int(out.nfe[n]), len(response), traces.get(n, []))
+            found[i] = Generated(
+                text=text,
+                stop_reason=out.stop_reasons[n],
+                nfe=int(out.nfe[n]),
+                n_tokens=len(response),
+                trace=traces.get(n, []),
+                token_forwards=int(out.token_forwards[n]),
+            )
     return [g for g in found if g is not None], time.perf_counter() - begin
+
+
+def left_padded(rows: Sequence[Sequence[int]], filler: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Rows of different lengths as one tensor, padding on the left; and where it is not padding (None: nowhere is any)."""
+    width = max(map(len, rows))
+    x = torch.tensor([[filler] * (width - len(row)) + list(row) for row in rows])
+    is_valid = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
+    return x, None if bool(is_valid.all()) else is_valid
 
 
 def seed_of(seed: int, request: Any) -> int:

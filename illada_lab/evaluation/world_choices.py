@@ -23,23 +23,43 @@ def fact_choice(
     )
 
 
+def without_ending(story: str) -> tuple[str, str] | None:
+    """A story in which something is given away, and its last sentence apart: "now the fox has a red kite ."; None: it has no such end."""
+    head, now, ending = story.partition(" now ")
+    return (head, f"now {ending}") if now and ending.count(" .") == 1 else None
+
+
+def pools(world: World) -> dict[str, tuple[str, ...]]:
+    """What a story says twice, and the words it is chosen from."""
+    return {"animal": world.lexicon.animals, "colour": world.lexicon.colours, "object": world.lexicon.objects}
+
+
+def another(world: World, slot: str, choices: dict[str, str], draw: random.Random) -> str:
+    """A word that a story might have chosen and has not."""
+    return draw.choice([word for word in pools(world)[slot] if word != choices[slot]])
+
+
+def contradictions(world: World, ending: str, choices: dict[str, str], draw: random.Random) -> list[str]:
+    """Endings that contradict the story in one word each, of those that it says."""
+    return [
+        ending.replace(f" {choices[slot]} ", f" {another(world, slot, choices, draw)} ")
+        for slot in pools(world)
+        if f" {choices[slot]} " in ending
+    ]
+
+
 def ending_choices(world: World, n: int, draw: random.Random, encode: Any, bos: int, eos: int) -> list[ChoiceItem]:
-    """Stories in which something is given away, without their last sentence ("now the fox has a red kite ."), and three endings that
-    contradict the story in one word each."""
+    """Stories without their last sentence, and three endings that contradict the story in one word each."""
     items: list[ChoiceItem] = []
-    lexicon = world.lexicon
-    pools = {"animal": lexicon.animals, "colour": lexicon.colours, "object": lexicon.objects}
     for document in world.documents("test", 20 * n, seed=1):
         parsed = world.stories.parse(document.text)
         assert parsed is not None, "the world parses its own stories"
-        choices = parsed[1]
-        head, now, ending = document.text.partition(" now ")
-        if not now or ending.count(" .") != 1 or len(items) == n:
+        apart = without_ending(document.text)
+        if apart is None or len(items) == n:
             continue
-        endings = [now.strip() + " " + ending]
-        for slot, words in pools.items():
-            other = draw.choice([word for word in words if word != choices[slot]])
-            endings.append(endings[0].replace(f" {choices[slot]} ", f" {other} "))
+        head, ending = apart
+        endings = [ending, *contradictions(world, ending, parsed[1], draw)]
+        assert len(endings) == 4, "the last sentence names animal, colour and object"
         order = draw.sample(range(4), 4)
         items.append(
             ChoiceItem(

@@ -14,10 +14,11 @@ BYTES = 2  # bf16
 
 
 class Architecture:
-    """The main job's model beside variants that differ in one setting: same data, masks and steps.
+    """The scale's own model beside variants that differ in one setting: same data, masks and steps.
 
     Args:
         n_documents: held-out documents whose first halves are the short inputs.
+        n_steps: optimiser steps of each model, the decay included. Five models a seed: fewer than the main job's where that takes long.
         cut_probability: of the variant with random cuts (the paper: 0.3).
     """
 
@@ -41,23 +42,21 @@ class Architecture:
               metric="bound on first halves of held-out documents, never cut less cut with 0.3", unit="nats/token"),
     )  # fmt: skip
 
-    def __init__(self, *, n_documents: int, cut_probability: float = 0.3) -> None:
-        self.n_documents, self.cut_probability = n_documents, cut_probability
+    def __init__(self, *, n_documents: int, n_steps: int, cut_probability: float = 0.3) -> None:
+        self.n_documents, self.n_steps, self.cut_probability = n_documents, n_steps, cut_probability
 
     def run(self, lab: Lab) -> Outcome:
         """See `Study`."""
-        runs = {
-            "grouped queries, tied, never cut": lab.pretrained,
-            "multi-head": lab.train("multi-head", "model.n_kv_heads=${model.n_heads}"),
-            "multi-head, narrow": lab.train(
-                "multi-head-narrow",
-                "model.n_kv_heads=${model.n_heads}",
-                f"model.d_ffn={multi_head_ffn(lab.config().model)}",
-            ),
-            "untied": lab.train("untied", "model.is_tied=false"),
-            "cut": lab.train("cut", f"scale.cut_probability={self.cut_probability}"),
+        multi_head = "model.n_kv_heads=${model.n_heads}"
+        variants = {
+            "grouped queries, tied, never cut": (),
+            "multi-head": (multi_head,),
+            "multi-head, narrow": (multi_head, f"model.d_ffn={multi_head_ffn(lab.config().model)}"),
+            "untied": ("model.is_tied=false",),
+            "cut": (f"scale.cut_probability={self.cut_probability}",),
         }
-        halves = self._halves(lab)
+        runs = {name: self._train(lab, name, *settings) for name, settings in variants.items()}
+        halves = self._halves(lab, next(iter(runs.values())))
         rows = [{"variant": name, **_row(run, halves)} for name, run in runs.items()]
         base, heads, narrow, untied, cut = rows
         return Outcome(
@@ -71,17 +70,23 @@ class Architecture:
             },
         )
 
-    def _halves(self, lab: Lab) -> FrozenMasks:
+    def _train(self, lab: Lab, name: str, *settings: str) -> Trained:
+        """A variant for `n_steps`, validated at its end; the main job's model where it is the same."""
+        if not settings and self.n_steps == lab.config().trainer.max_steps:
+            return lab.pretrained
+        short = (f"scale.n_steps={self.n_steps}", "trainer.validate_every=null", "trainer.keeps_before_decay=false")
+        return lab.train(f"architecture-{name.replace(', ', '-').replace(' ', '-')}", *settings, *short)
+
+    def _halves(self, lab: Lab, known: Trained) -> FrozenMasks:
         """First halves of held-out documents under one set of masks for all variants."""
         # Of the training documents nothing is needed here but that there are some.
         module = build(lab.config("data.source.n_documents=1").data)
-        model = lab.pretrained.model
-        module.prepare(model.tokenizer)
+        module.prepare(known.model.tokenizer)
         halves = [
             {"ids": d["ids"][: max(3, len(d["ids"]) // 2)], "kind": d["kind"]}
             for d in module.validation_documents()[: self.n_documents]
         ]
-        return FrozenMasks(halves, bos=model.predictor.tokens.bos)
+        return FrozenMasks(halves, bos=known.model.predictor.tokens.bos)
 
 
 def _row(run: Trained, halves: FrozenMasks) -> dict:

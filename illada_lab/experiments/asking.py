@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from illada_lab.data.chat import ChatTemplate
 from illada_lab.data.worlds import World
-from illada_lab.evaluation.generation import Sampler, is_right
+from illada_lab.evaluation.generation import Sampler, generate, is_right
 from illada_lab.samplers import Rules
 from illada_lab.training.checkpoint import LoadedRun
 
@@ -114,30 +112,17 @@ def ask(model: LoadedRun, task: Task, sampler: Sampler, seed: int = 0) -> Asked:
         sampler: how it responds.
         seed: of the sampler's randomness; each prompt has its own, whatever its batch.
     """
-    prompts = task.prompts
     if isinstance(sampler, Rules):
         sampler = replace(sampler, has_trace=False)  # nobody reads it, and writing it takes as long as a small model
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    texts = [""] * len(prompts)
-    nfe = forwards = n_empty = 0
-    begin = time.process_time()
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
-        x, is_valid = left_padded([prompts[i] for i in chosen], model.predictor.tokens.filler)
-        generators = [torch.Generator().manual_seed(seed * 10**6 + i) for i in chosen]
-        out = sampler.sample(model.predictor, x, is_valid, generators)
-        nfe, forwards = nfe + int(out.nfe.sum()), forwards + int(out.token_forwards.sum())
-        n_empty += sum(not response for response in out.responses)
-        for i, response in zip(chosen, out.responses, strict=True):
-            texts[i] = model.tokenizer.decode(response, skip_special=False)
-    n, seconds = len(prompts), time.process_time() - begin
-    is_correct = [check(text) for text, check in zip(texts, task.checks, strict=True)]
-    return Asked(texts, is_correct, nfe / n, forwards / n, seconds / n, n_empty / n)
-
-
-def left_padded(rows: Sequence[Sequence[int]], filler: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Rows of different lengths as one tensor, padding on the left; and where it is not padding (None: nowhere is any)."""
-    width = max(map(len, rows))
-    x = torch.tensor([[filler] * (width - len(row)) + list(row) for row in rows])
-    is_valid = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-    return x, None if bool(is_valid.all()) else is_valid
+    n, begin = len(task.prompts), time.process_time()
+    seeds = [seed * 10**6 + i for i in range(n)]
+    said, _ = generate(model.predictor, model.tokenizer, task.prompts, sampler, batch_size=BATCH, seeds=seeds)
+    seconds = time.process_time() - begin
+    return Asked(
+        texts=[one.text for one in said],
+        is_correct=[check(one.text) for one, check in zip(said, task.checks, strict=True)],
+        nfe=sum(one.nfe for one in said) / n,
+        token_forwards=sum(one.token_forwards for one in said) / n,
+        seconds=seconds / n,
+        empty=sum(not one.n_tokens for one in said) / n,
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from illada_lab.data.worlds import World, facts, sums
 from illada_lab.data.worlds import lexicon as lx
 from illada_lab.evaluation.choice import ChoiceItem
+from illada_lab.evaluation.world_choices import another, contradictions, pools, without_ending
 
 Encode = Callable[[str], list[int]]
 
@@ -63,14 +64,12 @@ def _sums(world: World, n: int, draw: random.Random) -> list[tuple[str, str, lis
 def _last_sentences(world: World, n: int, draw: random.Random) -> list[tuple[str, str, list[str]]]:
     found = []
     for text, choices in _stories(world, n, draw):
-        head, now, ending = text.partition(" now ")
-        if now and ending.count(" .") == 1:
-            right = f"now {ending}"
-            slots = [slot for slot in ("animal", "colour", "object") if f" {choices[slot]} " in right]
-            found.append((head, right, [_contradict(world, right, choices, slot, draw) for slot in slots]))
+        if apart := without_ending(text):
+            head, right = apart
+            found.append((head, right, contradictions(world, right, choices, draw)))
         if len(found) == n:
             break
-    return [item for item in found if len(item[2]) == 3]
+    return found
 
 
 def _whole_stories(world: World, n: int, draw: random.Random) -> list[tuple[str, str, list[str]]]:
@@ -80,10 +79,10 @@ def _whole_stories(world: World, n: int, draw: random.Random) -> list[tuple[str,
         words = text.split()
         n_head = words.index(choices["hero"]) + 1
         wrong = []
-        for slot in ("animal", "colour", "object"):
+        for slot in pools(world):
             places = [i for i, word in enumerate(words) if word == choices[slot] and i >= n_head]
             if len(places) > 1:
-                other = draw.choice([w for w in _pool(world, slot) if w != choices[slot]])
+                other = another(world, slot, choices, draw)
                 place = draw.choice(places[1:])
                 wrong.append(" ".join([*words[n_head:place], other, *words[place + 1 :]]))
         if len(wrong) == 3:
@@ -100,12 +99,3 @@ def _stories(world: World, n: int, draw: random.Random) -> list[tuple[str, dict[
         assert parsed is not None, "the world parses its own stories"
         found.append((document.text, parsed[1]))
     return found
-
-
-def _contradict(world: World, text: str, choices: dict[str, str], slot: str, draw: random.Random) -> str:
-    other = draw.choice([word for word in _pool(world, slot) if word != choices[slot]])
-    return text.replace(f" {choices[slot]} ", f" {other} ")
-
-
-def _pool(world: World, slot: str) -> tuple[str, ...]:
-    return {"animal": world.lexicon.animals, "colour": world.lexicon.colours, "object": world.lexicon.objects}[slot]

@@ -1,7 +1,6 @@
 """The trained models a study works with: found in the folder of runs, or made."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +10,10 @@ from filelock import FileLock
 from omegaconf import DictConfig
 
 from illada_lab.config import compose_and_check as composed
-from illada_lab.config import to_plain
 from illada_lab.data.worlds import World
-from illada_lab.training.checkpoint import LoadedRun, find_resumable, load_run
+from illada_lab.training.checkpoint import BEFORE_DECAY, LoadedRun, find_resumable, load_run
+from illada_lab.training.recipe import differences, recipe
 from illada_lab.training.run import train
-
-# What a run learns from; everything else says where it stands, what it shows, or belongs to other commands. What a scale says stands in
-# these already, resolved: a pre-trained model stays good where the scale's fine-tuning changes.
-LEARNT_FROM = ("seed", "model", "tokenizer", "data", "objective", "optim", "lr", "trainer")
 
 
 @dataclass
@@ -84,6 +79,13 @@ class Lab:
         """
         return self._trained(self.variant_dir(name), self.config(f"name={name}", *overrides))
 
+    def branch(self, start: Trained, name: str, *overrides: str) -> Trained:
+        """A variant that differs from another run by its decay alone: it goes on from where that run's constant phase ended.
+
+        The same as `train` with these overrides, to the bit, in the time of the last phase.
+        """
+        return self._trained(self.variant_dir(name), self.config(f"name={name}", *overrides), trunk=start)
+
     def train_from(self, start: Trained, name: str | Path, *overrides: str) -> Trained:
         """A variant trained from another model's weights; see `train`."""
         folder = name if isinstance(name, Path) else self.variant_dir(name)
@@ -93,18 +95,23 @@ class Lab:
         """Folder of a variant."""
         return Path(self.runs_dir) / f"replicate-{self.scale}-seed{self.seed}" / name
 
-    def _trained(self, run_dir: Path, config: DictConfig, start: Trained | None = None) -> Trained:
+    def _trained(
+        self, run_dir: Path, config: DictConfig, start: Trained | None = None, trunk: Trained | None = None
+    ) -> Trained:
         """Load a finished run, or finish it."""
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         # Two studies of a seed may want the same model at the same time: the second waits and finds it.
         with FileLock(run_dir.with_name(f"{run_dir.name}.lock")):
-            return self._finished(run_dir, config, start)
+            return self._finished(run_dir, config, start, trunk)
 
     @staticmethod
-    def _finished(run_dir: Path, config: DictConfig, start: Trained | None) -> Trained:
+    def _finished(run_dir: Path, config: DictConfig, start: Trained | None, trunk: Trained | None = None) -> Trained:
         config.run_dir, config.resume = str(run_dir), "auto"
         config.init_from = None if start is None else str(start.model.path)
         done = begun(config, elsewhere="runs_dir")
+        # A run of an earlier version has not kept it: the whole way then, to the same end.
+        if done is None and trunk is not None and (fork := trunk.model.path.with_name(BEFORE_DECAY)).exists():
+            config.resume = str(fork)
         if done is None or done.step < config.trainer.max_steps:
             train(config)
             done = load_run(run_dir)
@@ -125,28 +132,8 @@ def begun(config: DictConfig, *, elsewhere: str = "run_dir") -> LoadedRun | None
     if checkpoint is None:
         return None
     found = load_run(checkpoint)
-    if key := _differing(recipe(found.config), recipe(config)):
+    for key, _, _ in differences(recipe(found.config), recipe(config)):
         raise ValueError(
             f"run_dir = {config.run_dir}; holds a run with another {key}; another {elsewhere}=..., or delete that folder"
         )
     return found
-
-
-def recipe(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
-    """What a run of this configuration, composed or resolved, learns from, as plain data."""
-    plain = config if isinstance(config, dict) else to_plain(config)
-    return {key: plain[key] for key in LEARNT_FROM}
-
-
-def _differing(one: dict[str, Any], other: dict[str, Any], path: Sequence[str] = ()) -> str | None:
-    """The first setting by which two runs differ, None where they would learn the same."""
-    for key in sorted(set(one) | set(other)):
-        a, b = one.get(key), other.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            if found := _differing(a, b, (*path, key)):
-                return found
-        elif key == "_target_" and str(a).rpartition(".")[2] == str(b).rpartition(".")[2]:
-            continue  # the same class, moved
-        elif a != b and (key in one) == (key in other):
-            return ".".join((*path, key))
-    return None

@@ -33,7 +33,7 @@ class Pretraining:
         """See `Study`."""
         runs = {
             DECAYED: lab.pretrained,
-            CONSTANT: lab.train("constant", "lr.decay_start=1.0"),
+            CONSTANT: lab.branch(lab.pretrained, "constant", "lr.decay_start=1.0"),
             COSINE: lab.train("cosine", "lr=cosine"),
         }
         last = {name: run.history["validation"][-1]["kinds"] for name, run in runs.items()}

@@ -13,9 +13,10 @@ from typing import Any
 
 from illada_lab.config import build, compose, to_plain
 from illada_lab.experiments.claims import judge
-from illada_lab.experiments.lab import Lab, recipe
+from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.study import Study
 from illada_lab.manifest import commit, manifest
+from illada_lab.training.recipe import recipe
 
 # Changes when a reader must behave differently.
 FORMAT = 1

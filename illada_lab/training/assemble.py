@@ -157,7 +157,12 @@ def _callbacks(
             every=settings.validate_every,
             seed=config.seed,
         ),
-        RollingCheckpoint(folder=run_dir / "checkpoints", every=settings.save_every, files=files),
+        RollingCheckpoint(
+            folder=run_dir / "checkpoints",
+            every=settings.save_every,
+            keeps_before_decay=settings.keeps_before_decay,
+            files=files,
+        ),
         LiveProgress(history=history, title=config.name),
     ]
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from illada_lab.data.tokenizer import Tokenizer
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+# The last one at the constant rate: other decays, and longer runs, go on from it.
+BEFORE_DECAY = "before_decay.ckpt"
 ABSENT = OSError("in another process")
 # What this package writes about a run; changes when a reader must behave differently.
 FORMAT = 1
@@ -46,7 +48,7 @@ class LoadedRun:
 def save_atomically(payload: dict[str, Any], path: Path) -> None:
     """Write a checkpoint so that a kill at any moment leaves the old file or the new one, never a half.
 
-    The new file is written aside and flushed to the disk, the file that stood at `path` becomes `previous.ckpt`, then the new one
+    The new file is written aside and flushed to the disk, a `last.ckpt` that stood at `path` becomes `previous.ckpt`, then the new one
     takes its name.
 
     Raises:
@@ -90,18 +92,22 @@ def partial_of(path: Path) -> Path:
 
 
 def put_in_place(aside: Path, path: Path) -> None:
-    """Give a finished checkpoint, file or folder, its name; what stood there becomes `previous.ckpt`.
+    """Give a finished checkpoint, file or folder, its name; a `last.ckpt` that stood there becomes `previous.ckpt`.
 
     Killed between two of its renamings, one good checkpoint stands at either name.
     """
-    previous, oldest = path.with_name(PREVIOUS), path.with_name(PREVIOUS + ".old")
+    is_last = path.name == LAST
+    behind = path.with_name(PREVIOUS if is_last else path.name + ".old")
+    oldest = behind.with_name(behind.name + ".old")
     if path.exists():
         shards.clear(oldest)
-        if previous.exists():
-            os.replace(previous, oldest)
-        os.replace(path, previous)
+        if behind.exists():
+            os.replace(behind, oldest)
+        os.replace(path, behind)
     os.replace(aside, path)
     shards.clear(oldest)
+    if not is_last:
+        shards.clear(behind)
 
 
 def read_checkpoint(path: str | Path, *, has_optimiser: bool = True, is_mapped: bool = False) -> dict[str, Any]:
@@ -165,9 +171,9 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def find_resumable(run_dir: str | Path) -> Path | None:
-    """The newest checkpoint of a run that can be read, or None: a damaged last one falls back to the one before."""
+    """The newest checkpoint of a run that can be read, or None: a damaged last one falls back to the ones before."""
     folder = Path(run_dir) / "checkpoints"
-    for name in (LAST, PREVIOUS):
+    for name in (LAST, PREVIOUS, BEFORE_DECAY):
         if _is_checkpoint(folder / name):
             try:
                 read_about(folder / name)

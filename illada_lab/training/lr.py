@@ -85,6 +85,11 @@ class WarmupConstantDecay(LRScheduler, ABC):
         progress = min(1.0, (step - self.decay_from) / max(1, end - self.decay_from))
         return self.min_ratio + (1 - self.min_ratio) * self.decay(progress)
 
+    @property
+    def ends_constant_phase(self) -> bool:
+        """Whether the coming step is the first of the decay, and steps at the peak lie behind."""
+        return self.decay_from == self.last_epoch > self.n_warmup_steps
+
     def get_lr(self) -> list[float]:
         """Learning rates of the groups for the coming step."""
         return [float(rate) * self.peak_ratio * self.factor(self.last_epoch) for rate in self.base_lrs]
@@ -101,9 +106,27 @@ class WarmupConstantDecay(LRScheduler, ABC):
                 self.decay_from = self.last_epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data, so that a checkpoint loads with `weights_only=True`."""
-        plain = (bool, int, float, str, list, type(None))
-        return {key: value for key, value in super().state_dict().items() if isinstance(value, plain)}
+        """Where the schedule stands, as plain data, so that a checkpoint loads with `weights_only=True`."""
+        return {"last_epoch": self.last_epoch, "plateau": self._plateau()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from where a schedule stood; rates, shape and length are those of this run, whatever the other's were.
+
+        Args:
+            state_dict: as `state_dict` gives it. What it tells of a plateau counts where both runs wait for one.
+        """
+        self.last_epoch = state_dict["last_epoch"]
+        self._step_count = self.last_epoch + 1
+        if self.waits_for_plateau and (plateau := state_dict["plateau"]) is not None:
+            self.best, self.n_without_progress, self.decay_from = plateau
+        # The optimiser has brought the rates of the saved run.
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
+
+    def _plateau(self) -> list[Any] | None:
+        """What has been seen of a plateau; None: nobody waits for one."""
+        return [self.best, self.n_without_progress, self.decay_from] if self.waits_for_plateau else None
 
 
 class ConstantCosine(WarmupConstantDecay):

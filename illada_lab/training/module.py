@@ -15,7 +15,7 @@ from illada_lab.data.batch import Batch
 from illada_lab.diffusion.randomness import RowRandom
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.objectives.loss import Loss, Objective
-from illada_lab.training import gradients
+from illada_lab.training import gradients, named_state
 from illada_lab.training.checkpoint import FORMAT
 from illada_lab.training.lr import WarmupConstantDecay
 from illada_lab.training.sharding import reshard
@@ -130,6 +130,7 @@ class DiffusionModule(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """Optimiser and a schedule that steps with it."""
         optimizer = self.optim(self.predictor)
+        named_state.keep_settings(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr(optimizer), "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
@@ -140,6 +141,11 @@ class DiffusionModule(pl.LightningModule):
         self.log("train/gradient_norm", norm)
         self.log("train/loss", self.last_step["loss"], prog_bar=True)
         self._norm = None
+
+    def ends_constant_phase(self) -> bool:
+        """Whether the coming step is the first of the decay of the learning rate, after steps at its peak."""
+        schedule = self.lr_schedulers()
+        return isinstance(schedule, WarmupConstantDecay) and schedule.ends_constant_phase
 
     def observe(self, loss: float) -> None:
         """Pass a validation loss to a schedule that waits for a plateau."""

@@ -12,8 +12,6 @@ from illada_lab.training.materialise import part_like
 
 Groups = dict[str, list[dict[str, Any]]]
 Names = Mapping[Any, str]  # of parameters
-# What an optimiser's groups say about kernels: chosen anew for how the parameters lie now.
-KERNELS = ("fused", "foreach")
 
 
 def parts(optimizer: Optimizer) -> dict[str, Optimizer]:
@@ -39,9 +37,23 @@ def groups(optimizer: Optimizer, names: Names) -> Groups:
     }
 
 
+def keep_settings(optimizer: Optimizer) -> None:
+    """Let `load_state_dict` bring state only: rates, decay, moments' decay and kernels stay those that this run was told."""
+    for part in parts(optimizer).values():
+        part.register_load_state_dict_pre_hook(_with_own_settings)
+
+
+def _with_own_settings(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    own = [
+        {**group, "params": old["params"]}
+        for group, old in zip(optimizer.param_groups, state_dict["param_groups"], strict=True)
+    ]
+    return {**state_dict, "param_groups": own}
+
+
 @torch.no_grad()
 def restore(optimizer: Optimizer, names: Names, saved: Mapping[str, Tensor], saved_groups: Groups) -> None:
-    """Put a saved state into an optimiser, whatever number of processes saved it and holds it now.
+    """Put a saved state into an optimiser, whatever number of processes saved it and holds it now; its settings stay its own.
 
     Args:
         optimizer: of the same kind, over the same parameters.
@@ -52,7 +64,7 @@ def restore(optimizer: Optimizer, names: Names, saved: Mapping[str, Tensor], sav
     states = _by_parameter(saved)
     for label, part in parts(optimizer).items():
         for group, old in zip(part.param_groups, saved_groups[label], strict=True):
-            group.update({key: value for key, value in old.items() if key not in ("params", *KERNELS)})
+            assert [names[p] for p in group["params"]] == old["params"], "the same parameters in the same order"
             for p in group["params"]:
                 for key, value in states.get(names[p], {}).items():
                     part.state[p][key] = _placed(value, p)
@@ -71,9 +83,7 @@ def indexed(saved: Mapping[str, Tensor], saved_groups: Groups) -> dict[str, Any]
 
 
 def _counted(group: dict[str, Any], number: dict[str, int]) -> dict[str, Any]:
-    # Read by one process, whole parameters lie on one mesh: AdamW's fused kernel takes them.
-    kernels = {"fused": True, "foreach": None} if "fused" in group else {}
-    return {**group, **kernels, "params": [number[name] for name in group["params"]]}
+    return {**group, "params": [number[name] for name in group["params"]]}
 
 
 def named(state_dict: Mapping[str, Any], optimizer: Optimizer, names: Names) -> dict[str, Any]:

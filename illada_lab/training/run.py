@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from illada_lab.config import build, to_plain
 from illada_lab.manifest import manifest
 from illada_lab.training.checkpoint import LAST, find_checkpoint, find_resumable, read_about
+from illada_lab.training.recipe import differences, recipe
 from illada_lab.training.settings import Resolved, TrainerSettings, resolve
 from illada_lab.training.start import start_tokenizer
 
@@ -84,6 +85,8 @@ def train(config: DictConfig) -> TrainedRun:
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "manifest.json").write_text(json.dumps({**about, "config": to_plain(config)}, indent=1))
+        if checkpoint is not None:
+            _say_changes(config, checkpoint)
     _fit(trainer, module, data, checkpoint, here, settings)
     return TrainedRun(
         run_dir=run_dir,
@@ -126,6 +129,16 @@ def _fit(
             f"was silent for trainer.timeout_minutes = {settings.timeout_minutes:g} ({str(error).splitlines()[0][:100]}); "
             "look for what the others said, then resume=auto"
         ) from error
+
+
+def _say_changes(config: DictConfig, checkpoint: Path) -> None:
+    """What this run is told otherwise than the one that saved: its own settings hold, the checkpoint brings the state."""
+    saved = read_about(checkpoint)
+    changed = [
+        f"{key} {was} -> {now}" for key, was, now in differences(recipe(saved["illada_lab"]["config"]), recipe(config))
+    ]
+    if changed:
+        print(f"goes on from step {saved['global_step']} with other settings: {'; '.join(changed)}", flush=True)
 
 
 def _prepare(config: DictConfig, checkpoint: Path | None) -> "DataModule":

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from illada_lab.training.callbacks import StepCallback, is_due
-from illada_lab.training.checkpoint import ABSENT, LAST, read_checkpoint, save_atomically, save_failed
+from illada_lab.training.checkpoint import ABSENT, BEFORE_DECAY, LAST, read_checkpoint, save_atomically, save_failed
 from illada_lab.training.module import DiffusionModule
 from illada_lab.training.together import any_of
 
@@ -44,12 +44,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class RollingCheckpoint(StepCallback):
     """Save `last.ckpt` every so often, at the end, and on SIGTERM; the one before stays as `previous.ckpt`.
 
+    And, if asked to, `before_decay.ckpt` where the constant phase of the learning rate ends: the model that other decays start from.
+
     SIGTERM (under SLURM also SIGUSR1 and SIGUSR2) to any process of a run makes all of them finish the step, save, and stop: with
     `Preempted`, or by the handler that a job launcher had installed, which may queue the job again.
 
     Args:
         folder: where they go.
         every: optimiser steps between saves; None: at the end only.
+        keeps_before_decay: keep what stands when the decay begins.
         files: what writes them where a run is not sharded.
 
     Raises:
@@ -57,9 +60,9 @@ class RollingCheckpoint(StepCallback):
         Preempted: see above.
     """
 
-    def __init__(self, *, folder: Path, every: int | None, files: AtomicCheckpointIO) -> None:
+    def __init__(self, *, folder: Path, every: int | None, keeps_before_decay: bool, files: AtomicCheckpointIO) -> None:
         super().__init__()
-        self.folder, self.every, self.files = folder, every, files
+        self.folder, self.every, self.keeps_before_decay, self.files = folder, every, keeps_before_decay, files
         self.signal = 0
         self._handlers: dict[int, Any] = {}
         self._process = os.getpid()
@@ -85,14 +88,19 @@ class RollingCheckpoint(StepCallback):
         is_told, has_failed = any_of([bool(self.signal), saving_error is not None], module.device)
         if has_failed:
             self._finish(trainer)
+        if self.keeps_before_decay and step < trainer.max_steps and module.ends_constant_phase():
+            self._save(trainer, module, BEFORE_DECAY)
         if is_told or is_due(step, self.every, trainer.max_steps):
-            trainer.save_checkpoint(self.folder / LAST, weights_only=False)
-            if any(any_of([self.files.error is not None], module.device)):
-                raise save_failed(self.folder / LAST, self.files.error or ABSENT)
+            self._save(trainer, module, LAST)
         if is_told or step == trainer.max_steps:
             self._finish(trainer)
         if is_told:
             self._stop(trainer, step)
+
+    def _save(self, trainer: pl.Trainer, module: DiffusionModule, name: str) -> None:
+        trainer.save_checkpoint(self.folder / name, weights_only=False)
+        if any(any_of([self.files.error is not None], module.device)):
+            raise save_failed(self.folder / name, self.files.error or ABSENT)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Listen no more."""

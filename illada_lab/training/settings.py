@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 
+from illada_lab.config.across import remainder
 from illada_lab.models.kernels import Attention
 from illada_lab.training.machine import best_precision, can_compile
 
@@ -44,6 +45,7 @@ class TrainerSettings:
             replaced by the next best, and that is said once.
         validate_every: optimiser steps between validations; None: at the end only.
         save_every: optimiser steps between checkpoints; None: at the end only.
+        keeps_before_decay: keep the checkpoint at which the decay of the learning rate begins, for other decays and longer runs.
         is_async_save: go on training while a checkpoint is written; fsdp and fsdp_tp only.
         timeout_minutes: a process that does not answer for so long ends the run.
         log_every: optimiser steps between records of the loss.
@@ -64,6 +66,7 @@ class TrainerSettings:
     attention: Attention = "auto"
     validate_every: int | None = None
     save_every: int | None = None
+    keeps_before_decay: bool = False
     is_async_save: bool = False
     timeout_minutes: float = 30.0
     log_every: int = 10
@@ -157,11 +160,8 @@ def resolve(settings: TrainerSettings, *, batch_size: int, micro_batch_size: int
     elif is_compiled and not can_compile(device):
         raise ValueError("trainer.is_compiled = true; there is no C++ compiler here; install one (g++), or false")
     per_pass = (micro_batch_size or 1) * settings.n_replicas
-    if batch_size % per_pass:
-        raise ValueError(
-            f"data.batch_size = {batch_size}; must be a multiple of micro_batch_size * devices = {per_pass}; "
-            f"nearest: {max(1, round(batch_size / per_pass)) * per_pass}"
-        )
+    if problems := remainder(batch_size, per_pass):
+        raise ValueError(problems[0])
     precision = best_precision(device) if settings.precision == "auto" else settings.precision
     return Resolved(device, precision, is_compiled, batch_size // per_pass if micro_batch_size else 1)
 

@@ -4,7 +4,8 @@ import pytest
 
 from illada_lab.data.build_tokenizer import word_tokenizer
 from illada_lab.data.worlds import World
-from illada_lab.experiments.asking import STORY_TOKENS, Task, ask, left_padded, story_task
+from illada_lab.evaluation.generation import left_padded
+from illada_lab.experiments.asking import STORY_TOKENS, Task, ask, story_task
 from illada_lab.experiments.choices import choice_items
 from illada_lab.experiments.lab import Lab
 from illada_lab.samplers import FixedLength

@@ -63,6 +63,36 @@ def test_state_survives_and_is_plain(tmp_path):
     assert other.decay_from == schedule.decay_from == 0 and other.best == 3.0
 
 
+def test_only_the_position_is_taken_over():
+    """Length, rates and start of the decay are those of the schedule that goes on, and the rate of its coming step is set."""
+    first = ConstantCosine(optimizer(), n_steps=10, decay_start=0.5)
+    for _ in range(10):
+        first.optimizer.step()
+        first.step()
+    opt = optimizer()
+    other = ConstantLinear(opt, n_steps=40, decay_start=0.5, min_ratio=0.0, peak_ratio=0.5)
+    other.load_state_dict(first.state_dict())
+    assert (other.n_steps, other.decay_from, opt.param_groups[0]["lr"]) == (40, 20, 1.0)
+    seen = []
+    for _ in range(30):
+        opt.step()
+        other.step()
+        seen.append(opt.param_groups[0]["lr"])
+    assert seen[9] == 1.0 and seen[19] == 0.5 and seen[29] == 0.0
+
+
+def test_a_plateau_seen_before_counts_where_both_wait_for_one():
+    waiting = ConstantCosine(optimizer(), n_steps=100, decay_start="plateau", patience=1)
+    waiting.observe(3.0)
+    waiting.observe(3.0)
+    told = ConstantCosine(optimizer(), n_steps=100, decay_start=0.7)
+    told.load_state_dict(waiting.state_dict())
+    assert told.decay_from == 70
+    anew = ConstantCosine(optimizer(), n_steps=100, decay_start="plateau")
+    anew.load_state_dict(told.state_dict())
+    assert anew.decay_from is None
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

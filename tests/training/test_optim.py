@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from illada_lab.training import named_state
 from illada_lab.training.optim import adamw, muon
 from tests.small import small_predictor
 
@@ -55,3 +57,24 @@ def test_state_restores_the_next_step_exactly():
                 state, weights = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(predictor.state_dict())
         results.append([p.detach().clone() for p in predictor.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_loading_brings_the_state_and_leaves_the_settings(is_sharded):
+    """Moments are the saved run's; rates and decay are what this run was told, on the way of plain and of sharded checkpoints."""
+    predictor = small_predictor()
+    names = {p: name for name, p in predictor.named_parameters()}
+    old = muon(predictor, lr=0.02, adamw_lr=3e-3)
+    for p in predictor.parameters():
+        p.grad = torch.ones_like(p)
+    old.step()
+    new = muon(predictor, lr=0.5, adamw_lr=0.25, weight_decay=0.0, momentum=0.5)
+    if is_sharded:
+        named_state.restore(new, names, named_state.tensors(old, names), named_state.groups(old, names))
+    else:
+        named_state.keep_settings(new)
+        new.load_state_dict(old.state_dict())
+    told = [(group["lr"], group["weight_decay"], group.get("momentum")) for group in new.param_groups]
+    assert told == [(0.5, 0.0, 0.5), (0.25, 0.0, None), (0.25, 0.0, None)]
+    before, after = named_state.tensors(old, names), named_state.tensors(new, names)
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)

@@ -55,7 +55,7 @@ def test_smoke_run_learns_and_leaves_everything_behind(tmp_path):
 def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, settings):
     """Weights, losses and validations; stopped in the middle of an epoch, between two validations."""
     whole = run(tmp_path / "whole", *settings, "trainer.save_every=7")
-    # n_steps of the schedule stays: only the trainer stops early.
+    # The schedule is the whole run's: only the trainer stops early.
     first = run(tmp_path / "parts", *settings, "trainer.max_steps=7", "lr.n_steps=20")
     assert first.history["train"] != whole.history["train"]
     resumed = run(tmp_path / "parts", *settings, "resume=auto")
@@ -63,6 +63,47 @@ def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, settings)
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
     assert whole.history["validation"][-1] == resumed.history["validation"][-1]
     assert [r["loss"] for r in whole.history["train"]][1:] == [r["loss"] for r in resumed.history["train"]][-1:]
+
+
+def test_another_decay_goes_on_from_where_the_constant_phase_ended(tmp_path, capsys):
+    """The branch is the run that had this schedule from the start, to the bit; it says what it does otherwise."""
+    trunk = run(tmp_path / "trunk")  # 20 steps, the last 6 of them decay
+    fork = tmp_path / "trunk" / "checkpoints" / "before_decay.ckpt"
+    assert read_checkpoint(fork)["global_step"] == 14
+    capsys.readouterr()
+    branch = run(tmp_path / "branch", f"resume={fork}", "lr.decay_start=1.0")
+    assert "goes on from step 14 with other settings: lr.decay_start 0.7 -> 1.0\n" in capsys.readouterr().out
+    whole = run(tmp_path / "whole", "lr.decay_start=1.0")
+    assert branch.history["validation"] == whole.history["validation"] != trunk.history["validation"]
+    a, b = weights(tmp_path / "branch"), weights(tmp_path / "whole")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not (tmp_path / "whole" / "checkpoints" / "before_decay.ckpt").exists()  # nothing decays there
+
+
+def test_a_resumed_run_is_as_long_and_learns_as_fast_as_it_is_told(tmp_path, capsys):
+    """Also where the checkpoint comes from a shorter run with other rates."""
+    run(tmp_path / "a", "scale.n_steps=4")
+    run(
+        tmp_path / "a",
+        "resume=auto",
+        "scale.n_steps=10",
+        "optim.lr=1e-3",
+        "optim.weight_decay=0.3",
+        "lr.decay_start=0.8",
+    )
+    said = capsys.readouterr().out
+    for change in (
+        "lr.n_steps 4 -> 10",
+        "optim.lr 0.01 -> 0.001",
+        "optim.weight_decay 0.1 -> 0.3",
+        "lr.decay_start 0.7 -> 0.8",
+    ):
+        assert change in said
+    payload = read_checkpoint(tmp_path / "a")
+    muon, adamw = (payload["optimizer_states"][0][part]["param_groups"][0] for part in ("muon", "adamw"))
+    # The last step's rate has been set for the step after it, the end of the decay.
+    assert muon["lr"] == pytest.approx(1e-3 * 0.025) and muon["weight_decay"] == adamw["weight_decay"] == 0.3
+    assert read_checkpoint(tmp_path / "a" / "checkpoints" / "before_decay.ckpt")["global_step"] == 8
 
 
 def test_accumulated_micro_batches_draw_the_same_masks(tmp_path):

@@ -1,32 +1,21 @@
-"""From YAML to objects: compose, check, build. The only path between them, and where configuration errors come from."""
+"""From YAML files and overrides to one tree."""
 
 import difflib
-import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from illada_lab.config_check import (
-    HYDRA_KEYS,
-    ConfigError,
-    check,
-    first_line,
-    locate,
-    near_key,
-    to_plain,
-    walk,
-)
-
-__all__ = ["ConfigError", "build", "build_all", "check", "compose", "conf_dir", "to_plain", "walk"]
+from illada_lab.config.checking import check
+from illada_lab.config.errors import ConfigError, first_line
+from illada_lab.config.tree import near_key
 
 
 def conf_dir() -> Path:
     """Folder of the YAML files: inside an installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "config.yaml").is_file():
             return folder
@@ -134,43 +123,3 @@ def _explain(override: str, error: Exception, tree: DictConfig) -> str:
     if any(sign in message for sign in ("mismatched input", "token recognition", "extraneous input", "no viable")):
         return f"{override}; the value cannot be read; put quotes around text with special signs: {key}=\"'...'\""
     return f"{override}; {first_line(error)}; illada-lab config shows all keys"
-
-
-def build(node: Any, **run_time: Any) -> Any:
-    """Build the object a node describes.
-
-    Args:
-        node: a node with a `_target_`, from YAML or plain data.
-        run_time: arguments that are known only now (the tokenizer's vocabulary, the optimiser's parameters).
-
-    Raises:
-        ValueError, FileNotFoundError, ImportError: what the constructor raises, as it is.
-        ConfigError: anything else it does, in one line.
-    """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    if isinstance(node, Mapping) and not isinstance(node, DictConfig):
-        node = OmegaConf.create(dict(node))
-    if isinstance(node, DictConfig):
-        known = inspect.signature(locate(str(node["_target_"]))).parameters
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
-        extra = {str(key) for key in node} - set(known) - HYDRA_KEYS
-        if extra and not takes_any:
-            # Keys that only other keys refer to (data.path).
-            node = OmegaConf.create({key: value for key, value in to_plain(node).items() if key not in extra})
-    try:
-        if run_time:
-            # In two steps: Hydra would turn dataclasses among its arguments into dictionaries.
-            return instantiate(node, _partial_=True, _convert_="all")(**run_time)
-        return instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ValueError | FileNotFoundError | ImportError):
-            raise cause from None
-        raise ConfigError([first_line(cause or error)]) from error
-
-
-def build_all(node: Mapping[str, Any] | None) -> list[Any]:
-    """Build every entry of a node of nodes (loggers)."""
-    return [build(part) for part in (node or {}).values()]

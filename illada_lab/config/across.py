@@ -1,0 +1,68 @@
+"""What is wrong between groups of a configuration, each of which is fine alone."""
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from illada_lab.config.building import locate
+from illada_lab.config.tree import value_at
+from illada_lab.config.types import shown
+
+
+def between_groups(tree: DictConfig) -> list[str]:
+    """Problems between groups, each of which is fine alone."""
+    problems = []
+    length, longest = value_at(tree, "data.length"), value_at(tree, "model.max_length")
+    if isinstance(length, int) and isinstance(longest, int) and length > longest:
+        problems.append(
+            f"data.length = {length}; longer than model.max_length; at most {longest}, or model.max_length={length}"
+        )
+    rows, micro = value_at(tree, "data.batch_size"), value_at(tree, "data.micro_batch_size")
+    devices = _n_replicas(tree)
+    if all(isinstance(n, int) and n > 0 for n in (rows, micro or 1, devices)):
+        problems += remainder(rows, (micro or 1) * devices)
+    if value_at(tree, "lora._target_") and value_at(tree, "init_from") is None:
+        problems.append("init_from = null; adapters (lora) need a trained model to adapt; a run, a folder or a hub id")
+    if value_at(tree, "lora._target_") and value_at(tree, "trainer.ema_decay") is not None:
+        problems.append(f"trainer.ema_decay = {value_at(tree, 'trainer.ema_decay')}; not with adapters (lora); null")
+    if value_at(tree, "lora._target_") and str(value_at(tree, "trainer.strategy")).startswith("fsdp"):
+        problems.append(
+            f"trainer.strategy = {value_at(tree, 'trainer.strategy')}; not with adapters (lora); auto or ddp"
+        )
+    rows_of_embedding, n_tokens = value_at(tree, "model.vocab_size"), value_at(tree, "tokenizer.vocab_size")
+    if isinstance(rows_of_embedding, int) and isinstance(n_tokens, int) and rows_of_embedding < n_tokens:
+        problems.append(
+            f"model.vocab_size = {rows_of_embedding}; the tokenizer has {n_tokens} tokens; null, or as many"
+        )
+    try:
+        needs_causal = getattr(locate(str(value_at(tree, "objective._target_"))), "needs_causal", None)
+    except (ImportError, AttributeError):  # reported at its own place
+        needs_causal = None
+    is_causal = value_at(tree, "model.is_causal")
+    if needs_causal is not None and is_causal is not None and bool(is_causal) != needs_causal:
+        why = "would see its own targets" if needs_causal else "predicts from both sides"
+        problems.append(f"model.is_causal = {shown(is_causal)}; the objective {why}; {shown(needs_causal)}")
+    return problems
+
+
+def remainder(rows: int, per_pass: int) -> list[str]:
+    """What is wrong with a batch that does not come out even; nothing where it does.
+
+    Args:
+        rows: of an optimiser step.
+        per_pass: rows that all devices together take in one forward pass.
+    """
+    if rows % per_pass == 0:
+        return []
+    nearest = max(1, round(rows / per_pass)) * per_pass
+    return [
+        f"data.batch_size = {rows}; must be a multiple of micro_batch_size * devices = {per_pass}; nearest: {nearest}"
+    ]
+
+
+def _n_replicas(tree: DictConfig) -> Any:
+    """Processes that see different rows; None where a number is missing or wrong, which is reported at its own place."""
+    keys = ("devices", "n_nodes", "tensor_parallel")
+    devices, n_nodes, shared = (value_at(tree, f"trainer.{key}") or 1 for key in keys)
+    are_counts = all(isinstance(n, int) and n > 0 for n in (devices, n_nodes, shared))
+    return max(1, devices * n_nodes // shared) if are_counts else None
