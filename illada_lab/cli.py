@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 COMMANDS = {
     "reproduce": "the main job: pre-train, fine-tune, evaluate, sample, report",
@@ -59,7 +60,7 @@ EXAMPLES = {
     ),
     "infill": (
         "illada-lab infill checkpoint=runs/pretrain-toy text='ada lives in ___ .'",
-        "illada-lab infill checkpoint=runs/pretrain-toy text='one day ___*6 .' sampler.temperature=1",
+        "illada-lab infill checkpoint=runs/pretrain-toy text='on monday ___*5 .' sampler.temperature=1",
     ),
     "trace": (
         "illada-lab trace show story.jsonl",
@@ -170,7 +171,7 @@ def _free_text(word: str) -> str:
 
 
 def _run_all(run: Callable, overrides: Sequence[str]) -> int:
-    """Every combination, each in a folder of its own; all are checked before the first starts."""
+    """Every combination, each in a folder and with a trace file of its own; all are checked before the first starts."""
     from illada_lab.config import ConfigError, compose_and_check
 
     problems: list[str] = []
@@ -186,6 +187,11 @@ def _run_all(run: Callable, overrides: Sequence[str]) -> int:
         configs.append((suffix, config))
     if problems:
         raise ConfigError(problems)
+    traces = [config.trace for _, config in configs]
+    for suffix, config in configs:
+        if config.trace is not None and traces.count(config.trace) > 1:
+            file = Path(config.trace)
+            config.trace = str(file.with_stem(f"{file.stem},{suffix}"))
     for number, (suffix, config) in enumerate(configs, 1):
         print(f"[{number}/{len(configs)}] {suffix}", file=sys.stderr)
         if status := run(config):

@@ -21,19 +21,21 @@ from illada_lab.config import check, conf_dir
 def main(config: DictConfig) -> float:
     """Train; returns the last validation loss, which sweepers minimise.
 
-    A run goes on from its last checkpoint if there is one: a job that is queued again is the same run. Runs of a sweep have the
-    job's number behind their folder.
+    A run goes on from its last checkpoint if there is one, otherwise from `resume`: a job that is queued again is the same run. Runs
+    of a sweep have the job's number behind their folder.
 
     Raises:
         ConfigError: a setting that cannot be used; then nothing has started.
     """
+    from illada_lab.training.checkpoint import find_resumable
     from illada_lab.training.run import train
 
     check(config)
     tell_local_ranks(os.environ)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         config.run_dir = f"{config.run_dir}/{HydraConfig.get().job.num}"
-    config.resume = config.resume or "auto"
+    if find_resumable(config.run_dir) is not None or config.resume is None:
+        config.resume = "auto"
     return last_validation(train(config).history["validation"])
 
 

@@ -1,6 +1,6 @@
 """Special tokens: the only place in the package where a token id may stand."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 
@@ -48,6 +48,20 @@ class SpecialTokens:
             has_bos: whether the model was trained on documents with BOS.
         """
         return self.bos if has_bos and self.bos is not None else self.eos
+
+    @property
+    def anchor(self) -> int | None:
+        """Id that is given, never predicted: BOS; None where BOS is EOS as well (GPT-2's tokenizer), which has to be learnt."""
+        return None if self.bos == self.eos else self.bos
+
+    def opened(self, ids: Sequence[int], has_bos: bool | None) -> list[int]:
+        """Ids of a text behind what stands in front of it.
+
+        Args:
+            ids: of the text.
+            has_bos: as in `opening`; None: nothing stands in front, but of no text BOS, because a predictor needs a token to look at.
+        """
+        return list(ids) if ids and has_bos is None else [self.opening(has_bos is not False), *ids]
 
     @property
     def filler(self) -> int:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import illada_lab.commands.sample
 import illada_lab.commands.train
 from illada_lab.cli import COMMANDS, EXAMPLES, main
+from illada_lab.config import compose_and_check
 
 
 def program(*words: str, **options) -> subprocess.CompletedProcess[str]:
@@ -72,6 +74,25 @@ def test_commands_of_the_readme_are_right(line, runs, monkeypatch, tmp_path):
         command = importlib.import_module(f"illada_lab.commands.{name}")
         monkeypatch.setattr(command, "run", lambda config=None, **flags: called.append(config) or 0)
     assert main(words) == 0 and called
+
+
+def texts_of_examples() -> list[str]:
+    """Every `text=` and `prompt=` of the help and of the README."""
+    lines = [line for lines in EXAMPLES.values() for line in lines]
+    lines += re.findall(r"^illada-lab .*$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    words = [word for line in lines for word in shlex.split(line.partition("  (")[0], comments=True)]
+    return sorted({word.partition("=")[2] for word in words if word.startswith(("text=", "prompt="))})
+
+
+def test_texts_of_the_examples_are_of_the_worlds_words():
+    from illada_lab.commands.infill import HOLES
+    from illada_lab.config import build
+
+    config = compose_and_check(["scale=toy"])
+    tokenizer = build(config.tokenizer)(build(config.data.source))
+    assert len(texts_of_examples()) >= 3
+    for text in texts_of_examples():
+        assert tokenizer.encode_prompt(HOLES.sub(" ", text)), text
 
 
 def test_the_last_line_of_config_is_the_exact_size(capsys):
@@ -149,6 +170,22 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(runs):
     assert len({c.run_dir for c in runs}) == len({c.name for c in runs}) == 4
     assert runs[0].run_dir == "runs/pretrain-smoke/model.n_layers=1,seed=0"
     assert runs[0].logger.csv.save_dir == runs[0].run_dir
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (["trace=out/t.jsonl", "seed=0,1"], ["out/t,seed=0.jsonl", "out/t,seed=1.jsonl"]),
+        (["trace=a.jsonl,b.jsonl"], ["a.jsonl", "b.jsonl"]),
+        (["trace=t.jsonl"], ["t.jsonl"]),
+        (["seed=0,1"], [None, None]),
+    ],
+)
+def test_a_sweep_writes_a_trace_for_every_job(words, files, monkeypatch):
+    seen = []
+    monkeypatch.setattr(illada_lab.commands.sample, "run", lambda config: seen.append(config.trace) or 0)
+    assert main(["sample", "checkpoint=runs/pretrain-toy", *words, "--multirun"]) == 0
+    assert seen == files
 
 
 def test_a_sweep_over_choices_and_with_nothing_to_sweep(runs):

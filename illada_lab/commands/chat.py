@@ -89,7 +89,19 @@ def _room(loaded: Any, sampler: Any) -> int:
 
 
 def _fitting(chat: Any, turns: list[dict[str, str]], said: str, room: int) -> tuple[list[int], list[dict[str, str]]]:
-    """The question behind as many of the turns as leave room for its answer, and those turns."""
-    while len(prompt := chat.prompt([*turns, {"role": "user", "content": said}])) > room and turns:
+    """The question behind as many of the turns as leave room for its answer, and those turns.
+
+    Raises:
+        ValueError: what the question cannot be asked for: itself, or the turns before it (then with what helps).
+    """
+    question = {"role": "user", "content": said}
+    alone = chat.prompt([question])
+    while turns:
+        try:
+            prompt = chat.prompt([*turns, question])
+        except ValueError as error:
+            raise ValueError(f"{error}: /new forgets the turns before, n_turns=0 keeps none") from error
+        if len(prompt) <= room:
+            return prompt, turns
         turns = turns[2:]
-    return prompt, turns
+    return alone, turns

@@ -72,7 +72,7 @@ def _benchmark(config: DictConfig) -> int:
     from illada_lab.manifest import manifest
 
     benchmark, loaded = build(config.evaluation), load(config)
-    folder = Path(benchmark.out or _home(loaded.path) / "evaluation" / benchmark.name)
+    folder = Path(benchmark.out or _home(config, loaded) / "evaluation" / benchmark.name)
     about = {**manifest(seed=config.seed, scale=loaded.config["scale"]["name"]), **_about(config, loaded)}
     about["evaluation"] = to_plain(config.evaluation)
     is_twin = loaded.predictor.spec.is_causal
@@ -83,7 +83,7 @@ def _benchmark(config: DictConfig) -> int:
         return _tell(found, folder)
     results = run_benchmark(
         benchmark, loaded.predictor, loaded.tokenizer, folder, model=_model(loaded), about=about,
-        has_bos=bool(loaded.config["data"].get("adds_bos")), seed=config.seed,
+        has_bos=loaded.config["data"].get("adds_bos", False), seed=config.seed,
     )  # fmt: skip
     return _tell(results, folder)
 
@@ -92,9 +92,16 @@ def _tell(results: dict[str, Any], folder: Path) -> int:
     from illada_lab.evaluation.run import RESULTS
     from illada_lab.report.tables import print_rows
 
+    told = results["manifest"]
     print_rows(results["rows"])
     _warn(results.get("health") or [])
     print(f"written: {folder}/{RESULTS}")
+    if "n_short_of_room" in told:
+        few, hint = f"{told['n_short_of_room']} of {told['n_items']}", "a model with more context"
+        print(
+            f"max_length = {told['max_length']}; the model's context had less room for {few} answers, "
+            f"{told['smallest_budget']} tokens at the least; {f'fewer evaluation.n_shots, or {hint}' if told['n_shots'] else hint}"
+        )
     return 0
 
 
@@ -137,7 +144,7 @@ def _world(config: DictConfig) -> int:
     from illada_lab.commands.writing import load
     from illada_lab.evaluation.folder import claim_folder, digest_of
     from illada_lab.evaluation.journal import Journal
-    from illada_lab.evaluation.run import ITEMS
+    from illada_lab.evaluation.run import ITEMS, RESULTS
     from illada_lab.manifest import manifest
     from illada_lab.report.results import write_text
     from illada_lab.report.tables import print_rows
@@ -146,17 +153,20 @@ def _world(config: DictConfig) -> int:
     ask = _suite(config, loaded)
     # Every combination of settings has a folder of its own: nothing is in the way of a second run with others.
     settings = {"model": _model(loaded), "seed": config.seed, **_asked(config)}
-    folder = _home(loaded.path) / "evaluation" / f"{WORLD}-{digest_of(settings)}"
+    home = _home(config, loaded)
+    folder = home / "evaluation" / f"{WORLD}-{digest_of(settings)}"
     claim_folder(folder, settings)
     result = ask(journal=Journal(folder / ITEMS))
     print_rows(result.rows)
     _warn(result.health)
-    path = _home(loaded.path) / "evaluation.json"
+    path = home / "evaluation.json"
     about = manifest(seed=config.seed, scale=loaded.config["scale"]["name"])
     told = {**about, **_about(config, loaded), **settings, "n_items": len(result.items), **result.settings}
     written = {"manifest": told, "rows": result.rows, "health": result.health, "items": result.items}
-    write_text(path, json.dumps(written, indent=1) + "\n")
-    print(f"written: {path}\nitems: {folder}/{ITEMS}")
+    # Kept with its settings, and as the newest of the run, which the next evaluation takes the place of.
+    for file in (folder / RESULTS, path):
+        write_text(file, json.dumps(written, indent=1) + "\n")
+    print(f"written: {path}\nkept: {folder}/{RESULTS}\nitems: {folder}/{ITEMS}")
     return 0
 
 
@@ -172,12 +182,13 @@ def _suite(config: DictConfig, loaded: Any) -> Any:
     from illada_lab.data.worlds import World
     from illada_lab.evaluation.sandbox import announce
     from illada_lab.evaluation.world_suite import evaluate_base, evaluate_instruct
+    from illada_lab.interop import is_published
 
     source, asked = loaded.config["data"]["source"], config.evaluation
     if "world_seed" not in source:
         why = (
             "a published layout says nothing of a world"
-            if loaded.path.is_dir()
+            if is_published(loaded.path)
             else "trained on text, which has no questions"
         )
         raise ValueError(
@@ -213,9 +224,19 @@ def _asked(config: DictConfig) -> dict[str, Any]:
     return {**asked, "missing_protections": list(missing_protections())} if config.evaluation.run_code else asked
 
 
-def _home(path: Path) -> Path:
-    """The folder of a run, or of a published checkpoint: where its results go."""
-    if path.is_dir():
+def _home(config: DictConfig, loaded: Any) -> Path:
+    """Where the results of a model go: the folder of its run, or of a published checkpoint.
+
+    One from the hub has a folder of its own in runs/: its files lie in a cache, which may be cleared. A sharded checkpoint is a folder too,
+    and the next one takes its place.
+    """
+    from illada_lab.interop import is_published
+    from illada_lab.interop.hub import is_hub_id
+
+    if is_hub_id(config.checkpoint):
+        return Path("runs", str(config.checkpoint).replace("/", "--"))
+    path = loaded.path
+    if is_published(path):
         return path
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 

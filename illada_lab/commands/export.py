@@ -28,6 +28,7 @@ def run(config: DictConfig) -> int:
         folder,
         max_length=predictor.spec.max_length,
         is_chat=is_chat(loaded.config),
+        adds_bos=bool(loaded.config["data"].get("adds_bos")),
     )
     print(f"written: {folder}")
     return 0

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer as Backend
 
 from illada_lab.data.pretrained_tokenizer import FILES, ROLES
 from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.interop.published import TRAINED_WITH_BOS
 from illada_lab.tokens import ASSISTANT, USER, SpecialTokens
 
 # Our own chat format as a template. A system message is refused, as by iLLaDA's: who renders it merges it into the first question.
@@ -22,7 +23,7 @@ _CHAT = (
 
 
 def write_tokenizer(
-    tokenizer: Tokenizer, tokens: SpecialTokens, folder: Path, *, max_length: int, is_chat: bool
+    tokenizer: Tokenizer, tokens: SpecialTokens, folder: Path, *, max_length: int, is_chat: bool, adds_bos: bool
 ) -> None:
     """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json; ids with a role become special tokens there.
 
@@ -32,6 +33,7 @@ def write_tokenizer(
         folder: of the exported model.
         max_length: the model's context, tokens.
         is_chat: the model answers questions; our own chat format becomes a template.
+        adds_bos: the model was trained on documents with BOS.
     """
     backend = Backend.from_str(tokenizer.backend.to_str())
     own_chat = is_chat and tokenizer.chat_template is None
@@ -44,7 +46,8 @@ def write_tokenizer(
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": max_length,
         "clean_up_tokenization_spaces": False,
-        "add_bos_token": False,
+        "add_bos_token": adds_bos,
+        TRAINED_WITH_BOS: adds_bos,
         "add_eos_token": False,
         "added_tokens_decoder": {
             str(i): {name: getattr(token, name) for name in ("content", "lstrip", "normalized", "rstrip", "single_word", "special")}

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-USED = ("checkpoint", "text", "n_samples", "sampler", "seed", "trace", "trainer.accelerator")
+USED = ("checkpoint", "text", "is_chat", "n_samples", "sampler", "seed", "trace", "trainer.accelerator")
 
 # A hole of one token, or of as many as the number says.
 HOLES = re.compile(r"___+(?:\*(\d+))?")
@@ -23,13 +23,15 @@ def translate(overrides: Sequence[str]) -> list[str]:
 def run(config: DictConfig, is_json: bool = False) -> int:
     """Print the text with its holes filled."""
     from illada_lab.commands.sample import n_different
-    from illada_lab.commands.writing import INTERRUPTED, as_json, build_sampler, is_chat, load, save_trace, write
+    from illada_lab.commands.writing import INTERRUPTED, as_json, asks_in_chat, build_sampler, load, save_trace, write
     from illada_lab.samplers import Infill
 
     loaded = load(config)
-    if is_chat(loaded.config):
+    if config.is_chat:
+        raise ValueError("is_chat = True; a text with holes is no conversation; is_chat=false")
+    if asks_in_chat(config, loaded):
         raise ValueError(
-            f"checkpoint = {config.checkpoint}; a fine-tuned model, which answers questions; its pre-trained one"
+            f"checkpoint = {config.checkpoint}; a fine-tuned model, which answers questions; its pre-trained one, or is_chat=false"
         )
     sampler = build_sampler(config, loaded)
     if not isinstance(sampler, Infill):
@@ -59,7 +61,7 @@ def text_ids(text: str | None, loaded: Any) -> list[int]:
     tokenizer, tokens = loaded.tokenizer, loaded.tokenizer.tokens
     if text is None:
         raise ValueError("text = null; what is to be filled?; text='ada lives in ___ .' (___*3: three tokens)")
-    ids: list[int] = [tokens.opening(bool(loaded.config["data"].get("adds_bos")))]
+    ids: list[int] = []
     end = 0
     for hole in HOLES.finditer(text):
         n = int(hole[1] or 1)
@@ -69,5 +71,5 @@ def text_ids(text: str | None, loaded: Any) -> list[int]:
         end = hole.end()
     if end == 0:
         raise ValueError(f"text = {text!r}; has no hole; ___ where a token is wanted (___*3: three tokens)")
-    ids += tokenizer.encode_prompt(text[end:])
+    ids = tokens.opened([*ids, *tokenizer.encode_prompt(text[end:])], loaded.config["data"].get("adds_bos", False))
     return [*ids, tokens.eos] if loaded.config["data"].get("adds_eos") else ids

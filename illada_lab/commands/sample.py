@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-USED = ("checkpoint", "prompt", "n_samples", "sampler", "seed", "trace", "trainer.accelerator")
+USED = ("checkpoint", "prompt", "is_chat", "n_samples", "sampler", "seed", "trace", "trainer.accelerator")
 
 
 def translate(overrides: Sequence[str]) -> list[str]:
@@ -17,8 +17,8 @@ def translate(overrides: Sequence[str]) -> list[str]:
 
 
 def run(config: DictConfig, is_json: bool = False) -> int:
-    """Print responses to a prompt; a fine-tuned model is asked through its chat format."""
-    from illada_lab.commands.writing import INTERRUPTED, as_json, build_sampler, load, save_trace, write
+    """Print responses to a prompt; a fine-tuned model is asked through its chat format, unless `is_chat` says otherwise."""
+    from illada_lab.commands.writing import INTERRUPTED, as_json, asks_in_chat, build_sampler, load, save_trace, write
     from illada_lab.evaluation.health import warnings_of
     from illada_lab.samplers import Infill
 
@@ -29,7 +29,7 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     ids = prompt_ids(config, loaded)
     written = write(loaded, sampler, ids, n_different(config, sampler), config.seed, is_quiet=is_json)
     if is_json:
-        print(as_json(config, written, prompt=config.prompt))
+        print(as_json(config, written, prompt=config.prompt, is_chat=asks_in_chat(config, loaded)))
     else:
         for text in written.texts:
             print(f"{config.prompt} |" if config.prompt else "|", text)
@@ -66,15 +66,17 @@ def prompt_ids(config: DictConfig, loaded: Any) -> list[int]:
     Raises:
         ValueError: a fine-tuned model without a question, an unknown word, a prompt that spells the mask token.
     """
-    from illada_lab.commands.writing import is_chat
+    from illada_lab.commands.writing import asks_in_chat
     from illada_lab.data.chat import ChatTemplate
 
-    if is_chat(loaded.config):
+    if asks_in_chat(config, loaded):
         if config.prompt is None:
-            raise ValueError("prompt = null; a fine-tuned model answers questions; prompt='what did ada write ?'")
+            raise ValueError(
+                "prompt = null; a fine-tuned model answers questions; prompt='what did ada write ?', or is_chat=false"
+            )
         return ChatTemplate(loaded.tokenizer).prompt([{"role": "user", "content": config.prompt}])
-    opening = loaded.tokenizer.tokens.opening(bool(loaded.config["data"].get("adds_bos")))
-    return [opening, *(loaded.tokenizer.encode_prompt(config.prompt) if config.prompt else [])]
+    ids = loaded.tokenizer.encode_prompt(config.prompt) if config.prompt else []
+    return loaded.tokenizer.tokens.opened(ids, loaded.config["data"].get("adds_bos", False))
 
 
 def n_different(config: DictConfig, sampler: Any) -> int:

@@ -108,8 +108,9 @@ def _page(trace: Trace, source: Path, page: Path) -> int:
         records = [
             {
                 **{k: r[k] for k in ("step", "position", "confidence", "runner_up_confidence", "nfe")},
-                "token": trace.show(r["token"]),
-                "runner_up": trace.show(r["runner_up"]),
+                # null: it goes back to a mask
+                "token": None if r["token"] is None else trace.show(r["token"]),
+                "runner_up": None if r["runner_up"] is None else trace.show(r["runner_up"]),
             }
             for r in trace.records
             if r["row"] == row
@@ -121,7 +122,7 @@ def _page(trace: Trace, source: Path, page: Path) -> int:
                 "model": str(trace.about.get("checkpoint", "")),
                 "sampler": _sampler_name(trace.about.get("sampler")),
                 "prompt_tokens": [trace.show(i) for i in about["prompt"]],
-                "tokens": [last.get(i, "") for i in range(n)],
+                "tokens": [last.get(i) or "" for i in range(n)],
                 "records": [*given, *records],
             }
         )

@@ -90,6 +90,11 @@ def is_chat(config: dict) -> bool:
     return source.get("stage") == "sft" or bool(source.get("messages_field"))
 
 
+def asks_in_chat(config: DictConfig, loaded: Any) -> bool:
+    """Whether prompts are put into the chat format: as `is_chat` says; null: where the model was trained on conversations."""
+    return is_chat(loaded.config) if config.is_chat is None else config.is_chat
+
+
 def build_sampler(config: DictConfig, loaded: Any) -> Any:
     """The sampler of a configuration; one that stops at strings is given the tokenizer."""
     from illada_lab.config import build

@@ -27,6 +27,7 @@ ROOT_TYPES: dict[str, Any] = {
     "prompt": str | None,
     "text": str | None,
     "trace": str | None,
+    "is_chat": bool | None,
     "n_samples": int,
     "n_turns": int | None,
     "seeds": int,
@@ -39,8 +40,8 @@ ROOT_TYPES: dict[str, Any] = {
     "evaluation.n_mc_samples": int,
     "evaluation.run_code": bool,
 }
-# Whole numbers and their limits; torch takes no seed above the second.
-ROOT_LIMITS: dict[str, tuple[int, int | None]] = {"seed": (0, 2**63 - 1), "n_samples": (1, None), "n_turns": (0, None)}
+# Whole numbers and their limits; Lightning takes no seed above the second.
+ROOT_LIMITS: dict[str, tuple[int, int | None]] = {"seed": (0, 2**32 - 1), "n_samples": (1, None), "n_turns": (0, None)}
 # Constructors in here only keep and compare numbers, so they are called: their own messages are the most exact ones.
 PURE = (
     "illada_lab.diffusion",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from os.path import commonprefix
 from typing import Any
 
 from illada_lab.data.tokenizer import Tokenizer
@@ -52,6 +53,26 @@ class JinjaChat:
         except ValueError:
             return False
 
+    @cached_property
+    def _unasked(self) -> str:
+        """The assistant's header that the template writes behind an answer too, whatever it is told (LLaDA's does); "" elsewhere."""
+        asked, answered, further = _said("user", "ASKED"), _said("assistant", "ANSWERED"), _said("user", "FURTHER")
+        try:
+            opened = self._text([asked], is_open=True)
+            closed = self._text([asked, answered], is_open=False)
+            whole = self._text([asked, answered, further], is_open=True)
+        except ValueError:
+            return ""
+        if whole.startswith(closed):
+            return ""
+        behind, between = closed.rpartition("ANSWERED")[2], whole.rpartition("ANSWERED")[2].partition("FURTHER")[0]
+        # An answer is closed by what stands before the next question but not before the first, its end token at least.
+        n_closing = len(between) - len(commonprefix([between[::-1], opened.partition("ASKED")[0][::-1]]))
+        names = [self.tokenizer.backend.id_to_token(token) for token in self.tokenizer.tokens.stop_ids]
+        ends = [behind.index(name) + len(name) for name in names if name and name in behind]
+        header = behind[max(n_closing, min(ends, default=0)) :]
+        return header if opened.endswith(header) else ""
+
     def parts(self, turns: Sequence[Message]) -> Iterator[tuple[list[int], bool]]:
         """Pieces of a conversation: ids, and whether they are prompt.
 
@@ -70,6 +91,8 @@ class JinjaChat:
             if turn["role"] == "system":
                 continue
             whole = self._text(turns[: i + 1], is_open=turn["role"] == "user")
+            if turn["role"] == "assistant":
+                whole = whole.removesuffix(self._unasked)
             if not whole.startswith(done):
                 raise ValueError(
                     f"messages[{i}]; the chat template rewrites earlier turns when this one follows; one turn at a time"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from illada_lab.data.files import read_json, read_parquet, read_text
+from illada_lab.data.files import PIECE, read_json, read_parquet, read_text
 from illada_lab.data.find import find_files, is_url, open_bytes, stamp
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ class TextSource:
         self.path, self.format = str(path), format
         self.column, self.wanted = (messages_field, "messages") if messages_field else (text_field, "text")
         self.key = "messages_field" if messages_field else "text_field"
-        self.separator, self.validation_share = separator, validation_share
+        # A shell's command line cannot easily hold a line break: \\n is one.
+        self.separator = None if separator is None else separator.replace("\\n", "\n")
+        self.validation_share = validation_share
         self.is_streaming, self.n_held_out = streaming, n_held_out
         self.hub_split, self.hub_validation_split = hub_split, hub_validation_split
         self.hub_name, self.hub_revision = hub_name, hub_revision
@@ -93,10 +95,20 @@ class TextSource:
         if len(whole) < 2:
             raise ValueError(
                 f"data.path = {self.path}; {len(whole)} document, but some must be held out; "
-                "two or more, or data.source.separator=null for a running text"
+                f"two or more{self._cut_advice()}"
             )
         cut = min(max(1, len(whole) - round(len(whole) * self.validation_share)), len(whole) - 1)
         return whole.select(range(cut)) if is_train else whole.select(range(cut, len(whole)))
+
+    def _cut_advice(self) -> str:
+        """What makes several documents of a file of text that is one; nothing where there is no such thing."""
+        found = find_files(self.path, self.format)
+        if found is None or found[1] in ("json", "parquet"):
+            return ""
+        if self.separator is None:
+            return f": a text of more than {PIECE:,} characters, or data.source.separator='\\n' for a document a line"
+        cut = "data.source.separator=null, which cuts a running text into pieces"
+        return f", or {cut}, or data.source.separator='\\n' for a document a line"
 
     def tokenizer_texts(self) -> Iterator[str]:
         """Training texts to train a tokenizer on, from the beginning of the training split."""

@@ -6,7 +6,7 @@ broken off.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,13 @@ from illada_lab.evaluation.likelihood import monte_carlo_log_likelihoods
 from illada_lab.evaluation.masked import Pair
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.samplers import FixedLength, VariableLength
+from illada_lab.samplers.room import cut_budgets
 
 SCORING = ("confidence", "monte_carlo", "chain_rule")
 # In front of a conversation on its way through a harness, which knows text only: a character that stands for nothing.
 CHAT = "\ue000"
+# Kind of a task -> its metric that counts whether the greedy answer is the candidate. Source: lm-eval, `process_results`.
+COUNTS_GREEDY = {"loglikelihood": "acc", "multiple_choice": "exact_match"}
 KNOWN_OPTIONS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
 
 
@@ -38,7 +41,7 @@ class Answerer:
         scoring: confidence, monte_carlo, or chain_rule (twins).
         n_samples: mask sets per candidate (monte_carlo).
         guidance_scale: classifier-free guidance of scores and answers; 0 is off.
-        has_bos: BOS stands in front of every text.
+        has_bos: BOS stands in front of every text; None: nothing does.
         has_eos: EOS stands behind a candidate, visible (confidence).
         has_greedy: also find out whether the greedy answer is the candidate; costs a pass per token.
         max_length: budget of an answer where the harness names none, tokens.
@@ -58,7 +61,7 @@ class Answerer:
     scoring: str = "confidence"
     n_samples: int = 128
     guidance_scale: float = 0.0
-    has_bos: bool = True
+    has_bos: bool | None = True
     has_eos: bool = True
     has_greedy: bool = False
     max_length: int = 256
@@ -109,13 +112,31 @@ class Answerer:
             # Where a token reaches over the border, each side is encoded for itself.
             is_clean = whole[: len(head)] == head
             response = whole[len(head) :] if is_clean else self.encode(continuation)
-            prompt = [*self._opening(), *head]
+            prompt = self._opened(head)
         room = self.predictor.spec.max_length - len(response) - (self.has_eos and self.scoring == "confidence")
         if not response or room < 1:
             raise ValueError(
                 f"continuation = {continuation[:40]!r}; {len(response)} tokens; 1 to {self.predictor.spec.max_length - 2}"
             )
         return self._cut(prompt, room), response
+
+    def expect(self, task: str, kind: str, metrics: Collection[str]) -> None:
+        """Get ready for a task of a harness: find out whether the greedy answer is the candidate, where a metric counts that.
+
+        Args:
+            task: its name.
+            kind: what it asks: loglikelihood, loglikelihood_rolling, multiple_choice, generate_until.
+            metrics: names of what is made of the scores.
+
+        Raises:
+            ValueError: a metric of likelihoods under a rule that gives none.
+        """
+        of_likelihoods = sorted(m for m in metrics if "perplexity" in m or m == "bits_per_byte")
+        if of_likelihoods and self.scoring == "confidence":
+            raise ValueError(
+                f"scoring = confidence; no likelihood, so no {of_likelihoods[0]}, which {task} asks for; monte_carlo"
+            )
+        self.has_greedy |= COUNTS_GREEDY.get(kind) in metrics
 
     def log_likelihoods(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """Score of each (context, continuation), and whether the greedy answer is the continuation (False unless has_greedy)."""
@@ -142,7 +163,7 @@ class Answerer:
         """
         if self.scoring == "confidence":
             raise ValueError("scoring = confidence; no likelihood, so it cannot be added up over a text; monte_carlo")
-        opening, pairs, owner = self._opening(), [], []
+        pairs, owner = [], []
         limit = self.predictor.spec.max_length
         window = max(1, limit // 2)
         for number, text in enumerate(texts):
@@ -151,7 +172,7 @@ class Answerer:
                 raise ValueError(f"text {number} = {text!r}; nothing to score; text")
             for start in range(0, len(ids), window):
                 response = ids[start : start + window]
-                pairs.append((self._cut([*opening, *ids[:start]], limit - len(response)), response))
+                pairs.append((self._cut(self._opened(ids[:start]), limit - len(response)), response))
                 owner.append(number)
         totals = [0.0] * len(texts)
         for number, value in zip(owner, self.scores(pairs), strict=True):
@@ -173,13 +194,8 @@ class Answerer:
             groups.setdefault(json.dumps(options, sort_keys=True, default=str), []).append(number)
         for numbers in groups.values():
             sampler = self._sampler(requests[numbers[0]][1])
-            prompts = []
-            for number in numbers:
-                context = requests[number][0]
-                ids = self.encode(context)
-                prompt = ids if context.startswith(CHAT) else [*self._opening(), *ids]
-                room = self.predictor.spec.max_length - min(sampler.max_length, self.predictor.spec.max_length // 2)
-                prompts.append(self._cut(prompt, room))
+            room = self._prompt_room(sampler)
+            prompts = [self._cut(self._prompt(requests[number][0]), room) for number in numbers]
             written, _ = generate(
                 self.predictor, self.tokenizer, prompts, sampler, batch_size=self.batch_size,
                 seeds=[seed_of(self.seed, prompt) for prompt in prompts],
@@ -187,6 +203,25 @@ class Answerer:
             for number, g in zip(numbers, written, strict=True):
                 found[number] = g.text
         return found
+
+    def cut_budgets(self, requests: Iterable[tuple[str, dict[str, Any]]]) -> list[int]:
+        """Budgets, tokens, of those answers for which the context has less room than they were to have; as in `answers`."""
+        found: list[int] = []
+        for context, options in requests:
+            sampler = self._sampler(options)
+            n_prompt = min(len(self._prompt(context)), self._prompt_room(sampler))
+            unit = getattr(sampler, "block_length", 1)
+            found += cut_budgets(self.predictor, [n_prompt], wanted=sampler.max_length, unit=unit)
+        return found
+
+    def _prompt(self, context: str) -> list[int]:
+        ids = self.encode(context)
+        return ids if context.startswith(CHAT) else self._opened(ids)
+
+    def _prompt_room(self, sampler: Any) -> int:
+        """Tokens that a prompt may have: what the budget leaves, half of the context at least."""
+        limit = self.predictor.spec.max_length
+        return limit - min(sampler.max_length, limit // 2)
 
     def _sampler(self, options: dict[str, Any]) -> Any:
         """The sampler that a harness's options mean."""
@@ -227,8 +262,8 @@ class Answerer:
                 found[i] = g.text == self.tokenizer.decode(pairs[i][1], skip_special=False)
         return found
 
-    def _opening(self) -> list[int]:
-        return [self.tokenizer.tokens.opening(self.has_bos)]
+    def _opened(self, ids: Sequence[int]) -> list[int]:
+        return self.tokenizer.tokens.opened(ids, self.has_bos)
 
     @staticmethod
     def _cut(prompt: list[int], room: int) -> list[int]:

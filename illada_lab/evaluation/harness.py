@@ -58,7 +58,7 @@ class IlladaLab(LM):
             device = "cpu"
         predictor = loaded.predictor if device is None else loaded.predictor.to(device)
         settings.setdefault("scoring", "chain_rule" if predictor.spec.is_causal else "confidence")
-        settings.setdefault("has_bos", bool(loaded.config["data"].get("adds_bos")))
+        settings.setdefault("has_bos", loaded.config["data"].get("adds_bos", False))
         size = 8 if batch_size == "auto" else int(batch_size)
         self.loaded, self.checkpoint = loaded, str(checkpoint)
         self.answerer = Answerer(predictor=predictor, tokenizer=loaded.tokenizer, batch_size=size, **settings)
@@ -175,17 +175,18 @@ class CheckedTasks(TaskManager):
     Args:
         n_shots: examples in front of a question.
         scoring: the rule that scores candidates; None: the tasks are to generate answers.
+        answerer: the model, which is told what the tasks will make of its scores.
     """
 
-    def __init__(self, *, n_shots: int, scoring: str | None) -> None:
+    def __init__(self, *, n_shots: int, scoring: str | None, answerer: Answerer) -> None:
         super().__init__()
-        self.n_shots, self.scoring = n_shots, scoring
+        self.n_shots, self.scoring, self.answerer = n_shots, scoring, answerer
 
     def load(self, task_list: Any) -> Any:
         """As lm-eval's.
 
         Raises:
-            ValueError: an unknown task, or a setting without effect on one.
+            ValueError: an unknown task, a setting without effect on one, or a rule that gives no numbers for its metrics.
         """
         try:
             found = super().load(task_list)
@@ -204,6 +205,7 @@ class CheckedTasks(TaskManager):
                 )
             if self.n_shots and (kind == "loglikelihood_rolling" or task.get_config("num_fewshot") == 0):
                 raise ValueError(f"n_shots = {self.n_shots}; has no effect on {name}, which takes no examples; 0")
+            self.answerer.expect(name, kind, list(task.aggregation()))
         return found
 
 

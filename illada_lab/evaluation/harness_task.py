@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,15 @@ from typing import Any
 from jinja2 import UndefinedError
 
 from illada_lab.evaluation.folder import claim_folder
+from illada_lab.evaluation.run import room_told
 from illada_lab.training.checkpoint import LoadedRun
 
 RESULTS = "results.json"
+# Settings that play no part where a model is scored by the chain rule and answers greedily.
+MASKED_ONLY = ("scoring", "n_samples", "has_eos", "block_length")
+# Words in the names of metrics that count: shares, 0 to 1. All others (bits_per_byte, brier_score, perplexities) are numbers, whatever
+# they come to. Source: the names in lm-eval's registry and tasks.
+SHARES = {"acc", "accuracy", "em", "match", "f1", "pass", "precision", "recall", "verify"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +118,7 @@ class HarnessTask:
         )  # fmt: skip
         try:
             found = lm_eval.simple_evaluate(
-                model=model, task_manager=CheckedTasks(n_shots=self.n_shots, scoring=self.scoring),
+                model=model, task_manager=CheckedTasks(n_shots=self.n_shots, scoring=self.scoring, answerer=model.answerer),
                 tasks=[local_task(self.task, self.path) if self.path else self.task],
                 num_fewshot=self.n_shots, limit=self.n_items, apply_chat_template=self.is_chat,
                 fewshot_as_multiturn=self.is_chat and self.n_shots > 0, use_cache=str(folder / "asked"),
@@ -124,13 +132,37 @@ class HarnessTask:
             ) from error
         assert found is not None, "only other ranks get nothing"
         n_items = sum(n["effective"] for n in found["n-samples"].values())
-        told = {**settings, **model.get_model_info(), **about, "n_items": n_items, "temperature": 0.0,
+        told = {**told_of(settings, model.get_model_info(), is_twin=is_twin), **about,
+                **room_told(model.answerer.cut_budgets(_generated(found))), "n_items": n_items, "temperature": 0.0,
                 "steps_per_block": None if is_twin else self.block_length, "lm_eval": lm_eval.__version__,
                 "seconds": time.perf_counter() - begin}  # fmt: skip
         results = {"manifest": told, "rows": rows_of(found), "lm_eval": found["results"]}
         text = json.dumps(results, indent=1, ensure_ascii=False, default=str)
         (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
         return results
+
+
+def told_of(settings: dict[str, Any], model: dict[str, Any], *, is_twin: bool) -> dict[str, Any]:
+    """What a result says of its settings: as the task gives them, so that null means "no part in this score".
+
+    Args:
+        settings: of the task.
+        model: what the model says of itself, with a default for each setting that the task leaves out.
+        is_twin: an autoregressive model, whose rule is its own and which has no use for some of them.
+    """
+    own = {key: None for key in MASKED_ONLY} if is_twin else {}
+    if is_twin and settings["scoring"] is not None:
+        own["scoring"] = model["scoring"]
+    return {**model, **settings, **own}
+
+
+def _generated(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Context and options of every answer that lm-eval's result tells of, those of earlier calls as well."""
+    for samples in found.get("samples", {}).values():
+        for sample in samples:
+            for context, options in sample["arguments"]:
+                if isinstance(options, dict):
+                    yield context, options
 
 
 def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -143,7 +175,7 @@ def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
                 continue
             error = values.get(f"{metric}_stderr,{rule}")
             error = error if isinstance(error, int | float) else None
-            is_share = 0 <= value <= 1
+            is_share = not SHARES.isdisjoint(re.split(r"[^a-z0-9]+", metric.lower())) and 0 <= value <= 1
             low, high = (-math.inf, math.inf) if not is_share else (0.0, 1.0)
             rows.append(
                 {"task": task, "metric": metric if rule == "none" else f"{metric}, {rule}", "value": value,

@@ -73,9 +73,10 @@ def eos_shares(
     counts = {name: [[0, 0] for _ in range(n_bins)] for name in ("position", "step")}
     for g in generations:
         for name, bins in counts.items():
-            values = [record[name] for record in g.trace]
+            revealed = [record for record in g.trace if record["token"] is not None]  # not what became a mask again
+            values = [record[name] for record in revealed]
             low, span = min(values, default=0), max(values, default=0) + 1 - min(values, default=0)
-            for record in g.trace:
+            for record in revealed:
                 cell = bins[(record[name] - low) * n_bins // span]
                 cell[0] += record["token"] in tokens.stop_ids
                 cell[1] += 1

@@ -19,6 +19,7 @@ from illada_lab.evaluation.intervals import share_interval
 from illada_lab.evaluation.journal import Journal, Records
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.samplers import EndOfThinking
+from illada_lab.samplers.room import cut_budgets
 from illada_lab.tokens import SpecialTokens
 
 ITEMS, RESULTS = "items.jsonl", "results.json"
@@ -32,7 +33,7 @@ def run_benchmark(
     *,
     model: dict[str, Any],
     about: dict[str, Any],
-    has_bos: bool = True,
+    has_bos: bool | None = True,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Answer all items that `folder` does not hold yet, and sum up.
@@ -44,7 +45,7 @@ def run_benchmark(
         folder: `items.jsonl` (one item a line), `settings.json`, `results.json`; made where it is not there.
         model: what tells this model from others (checkpoint, step); a folder is for one model and one set of settings.
         about: manifest of the run (see `illada_lab.manifest`); what the score depends on is added to it.
-        has_bos: whether the model was trained on documents with BOS.
+        has_bos: whether the model was trained on documents with BOS; None: nothing stands in front of a prompt.
         seed: of draws and of the interval.
 
     Returns:
@@ -78,7 +79,7 @@ def run_benchmark(
     for batch in batches:
         records += journal.batch([items[i].key for i in batch], partial(answer, batch))
     results = {
-        "manifest": {**about, "seed": seed, "model": model, **told, "n_items": len(records),
+        "manifest": {**about, "seed": seed, "model": model, **told, **_room(sampler, predictor, prompts), "n_items": len(records),
                      "n_items_of_this_call": journal.n_new, "seconds": time.perf_counter() - begin},
         "rows": rows_of(benchmark, records, seed),
         "health": _health(records, traces, seconds, predictor.tokens),
@@ -116,6 +117,20 @@ def told_of(benchmark: Benchmark, sampler: Any, predictor: MaskPredictor) -> dic
     }
 
 
+def room_told(cut: Sequence[int]) -> dict[str, int]:
+    """How many answers had less room than configured, and the smallest budget, tokens; nothing where none had.
+
+    Args:
+        cut: budgets of those answers (`samplers.room.cut_budgets`).
+    """
+    return {"n_short_of_room": len(cut), "smallest_budget": min(cut)} if cut else {}
+
+
+def _room(sampler: Any, predictor: MaskPredictor, prompts: Sequence[Sequence[int]]) -> dict[str, int]:
+    unit = getattr(sampler, "block_length", 1)
+    return room_told(cut_budgets(predictor, map(len, prompts), wanted=sampler.max_length, unit=unit))
+
+
 def rows_of(benchmark: Benchmark, records: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
     """The share of right answers with its interval: of everything, and of each group where there are several."""
     groups = [group for group in dict.fromkeys(record["group"] for record in records) if group]
@@ -135,7 +150,7 @@ def rows_of(benchmark: Benchmark, records: Sequence[dict[str, Any]], seed: int) 
 
 
 def _prompts(
-    benchmark: Benchmark, items: Sequence[Item], tokenizer: Tokenizer, predictor: MaskPredictor, has_bos: bool
+    benchmark: Benchmark, items: Sequence[Item], tokenizer: Tokenizer, predictor: MaskPredictor, has_bos: bool | None
 ) -> list[list[int]]:
     """Token ids of every prompt, all of them checked before the first is answered."""
     sampler, limit = benchmark.sampler, predictor.spec.max_length
@@ -147,7 +162,7 @@ def _prompts(
         if chat is not None:
             ids = chat.prompt([{"role": "user", "content": text}])
         else:
-            ids = [tokenizer.tokens.opening(has_bos), *tokenizer.encode_prompt(text)]
+            ids = tokenizer.tokens.opened(tokenizer.encode_prompt(text), has_bos)
         if len(ids) + room > limit:
             raise ValueError(
                 f"prompt of {item.key} = {len(ids)} tokens; with a block of {room} longer than the model's context of {limit}; "

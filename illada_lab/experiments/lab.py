@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from illada_lab.config import compose_and_check as composed
 from illada_lab.data.worlds import World
-from illada_lab.training.checkpoint import BEFORE_DECAY, LoadedRun, find_resumable, load_run
-from illada_lab.training.recipe import differences, recipe
+from illada_lab.training.checkpoint import BEFORE_DECAY, LoadedRun, find_resumable, load_run, read_about
+from illada_lab.training.recipe import differences, recipe, recipe_of
 from illada_lab.training.run import train
 
 
@@ -83,8 +83,24 @@ class Lab:
         """A variant that differs from another run by its decay alone: it goes on from where that run's constant phase ended.
 
         The same as `train` with these overrides, to the bit, in the time of the last phase.
+
+        Raises:
+            ValueError: something else is different, or the decay would have begun before.
         """
-        return self._trained(self.variant_dir(name), self.config(f"name={name}", *overrides), trunk=start)
+        config = self.config(f"name={name}", *overrides)
+        for key, _, now in differences(recipe(start.model.config), recipe(config)):
+            if not key.startswith("lr.") and key not in ("trainer.max_steps", "trainer.validate_every"):
+                raise ValueError(
+                    f"{key} = {now}; a branch differs in lr.* and trainer.max_steps alone; train for the rest"
+                )
+        share, fork = config.lr.get("decay_start", 0.0), fork_of(start)
+        if fork is not None and share != "plateau":
+            begin, end = round(share * config.lr.n_steps), read_about(fork)["global_step"]
+            if begin < end:
+                raise ValueError(
+                    f"lr.decay_start = {share}; step {begin}, where the constant phase of {fork} ends at {end}; later"
+                )
+        return self._trained(self.variant_dir(name), config, trunk=start)
 
     def train_from(self, start: Trained, name: str | Path, *overrides: str) -> Trained:
         """A variant trained from another model's weights; see `train`."""
@@ -109,13 +125,19 @@ class Lab:
         config.run_dir, config.resume = str(run_dir), "auto"
         config.init_from = None if start is None else str(start.model.path)
         done = begun(config, elsewhere="runs_dir")
-        # A run of an earlier version has not kept it: the whole way then, to the same end.
-        if done is None and trunk is not None and (fork := trunk.model.path.with_name(BEFORE_DECAY)).exists():
+        # Without a fork the whole way, to the same end.
+        if done is None and trunk is not None and (fork := fork_of(trunk)) is not None:
             config.resume = str(fork)
         if done is None or done.step < config.trainer.max_steps:
             train(config)
             done = load_run(run_dir)
         return Trained(done, json.loads((run_dir / "history.json").read_text()))
+
+
+def fork_of(run: Trained) -> Path | None:
+    """The checkpoint at which the constant phase of a run ended; None where it has kept none (a run of an earlier version)."""
+    path = run.model.path.with_name(BEFORE_DECAY)
+    return path if path.exists() else None
 
 
 def begun(config: DictConfig, *, elsewhere: str = "run_dir") -> LoadedRun | None:
@@ -135,5 +157,11 @@ def begun(config: DictConfig, *, elsewhere: str = "run_dir") -> LoadedRun | None
     for key, _, _ in differences(recipe(found.config), recipe(config)):
         raise ValueError(
             f"run_dir = {config.run_dir}; holds a run with another {key}; another {elsewhere}=..., or delete that folder"
+        )
+    # A model that was tuned from another one: of one with another recipe, which has since been replaced.
+    start, now = read_about(checkpoint)["illada_lab"].get("start"), recipe_of(config.init_from)
+    for key, _, _ in differences(start or {}, now or {}):
+        raise ValueError(
+            f"run_dir = {config.run_dir}; holds a run from a model with another {key}; another {elsewhere}=..., or delete that folder"
         )
     return found

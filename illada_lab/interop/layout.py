@@ -23,6 +23,7 @@ class Layout:
         config: sizes and special tokens -> config.json.
         tensor_name: our name of a parameter -> theirs.
         flags: properties of a model that the family fixes: field of `ModelSpec` -> the value all its models have.
+        has_bos: the published code puts BOS in front of a text, whatever the tokenizer says.
         code: hub repository and modules of the published classes, for `auto_map`; None: transformers' own.
 
     Source: facts of the released files: config.json, the index of the shards, and the remote code that reads them.
@@ -36,6 +37,7 @@ class Layout:
     config: Callable[[ModelSpec, SpecialTokens], dict[str, Any]]
     tensor_name: Callable[[str], str]
     flags: Mapping[str, bool] = field(default_factory=dict)
+    has_bos: bool = False
     code: "PublishedCode | None" = None
 
     def refusal(self, spec: ModelSpec) -> str | None:

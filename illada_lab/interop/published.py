@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer as Backend
 from torch import Tensor, nn
 
 from illada_lab.interop.files import CONFIG, Stored, read_json, stored_tensors
@@ -14,6 +15,9 @@ from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.models.spec import ModelSpec
 from illada_lab.tokens import SpecialTokens
 
+TOKENIZER = "tokenizer_config.json"
+# Our key in it: whether the documents that an exported model has learnt from began with BOS.
+TRAINED_WITH_BOS = "trained_with_bos"
 # How weights were first drawn does not matter to a trained model; a shorter window than it could have is a choice.
 _FREE = ("init_std", "max_length")
 
@@ -27,6 +31,27 @@ def published_tokens(path: str | Path) -> SpecialTokens:
     """Special tokens of a published checkpoint, from its config.json; raises as `load_published`."""
     config = read_json(checkpoint_folder(path) / CONFIG)
     return find_layout(config).tokens(config)
+
+
+def adds_bos(path: str | Path, backend: Backend) -> bool:
+    """Whether BOS stands in front of a text of a published checkpoint.
+
+    A model that we have exported says so itself. Of others the family decides whose published code puts it there by hand, whatever the
+    tokenizer says (iLLaDA); in all the rest what the tokenizer says, or does.
+
+    Args:
+        path: as in `load_published`.
+        backend: its tokenizer.
+    """
+    folder = checkpoint_folder(path)
+    config, about = read_json(folder / CONFIG), folder / TOKENIZER
+    layout = find_layout(config)
+    bos = layout.tokens(config).bos
+    told = read_json(about) if about.is_file() else {}
+    said = told.get(TRAINED_WITH_BOS, True if layout.has_bos else told.get("add_bos_token"))
+    if bos is None or said is not None:
+        return bos is not None and bool(said)
+    return backend.encode("a").ids[:1] == [bos]
 
 
 def load_published(

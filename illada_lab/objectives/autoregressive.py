@@ -63,7 +63,8 @@ class Autoregressive:
         if predictor.tokens.bos is None:
             raise ValueError("tokens.bos = null; the twin starts every segment with it; a token id")
         is_wanted = batch.is_valid & ~batch.is_prompt if self.is_response_only else batch.is_valid
-        is_wanted = is_wanted & (batch.tokens != predictor.tokens.bos)  # given, as for the diffusion model
+        if predictor.tokens.anchor is not None:  # given, as for the diffusion model
+            is_wanted = is_wanted & (batch.tokens != predictor.tokens.anchor)
         inputs = shift_right(batch.tokens, batch.segment_ids, predictor.tokens.bos)
         if self.input_mask_probability:
             is_hidden = random.uniform(inputs.shape[1]) < self.input_mask_probability

@@ -52,8 +52,8 @@ class Pretrain:
         """Bound in nats per token, averaged over all tokens of the batch."""
         segment_ids = batch.segment_ids if self.shorten is None else self.shorten(batch.segment_ids, random)
         is_maskable = segment_ids > 0
-        if not self.is_bos_maskable and predictor.tokens.bos is not None:
-            is_maskable &= batch.tokens != predictor.tokens.bos
+        if not self.is_bos_maskable and predictor.tokens.anchor is not None:
+            is_maskable &= batch.tokens != predictor.tokens.anchor
         corrupted = corrupt(
             batch.tokens,
             segment_ids,

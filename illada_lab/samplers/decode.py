@@ -190,7 +190,7 @@ def fill_window(
             # So many that as many masks are left as the quota wants, whatever was taken back before.
             left = counts[:, step + 1 :].sum(1)
             left = left if len(due) == len(rows) else left[counts[:, step] > 0]
-            is_transferred = most_confident(confidence, is_masked.sum(1) - left)
+            is_transferred = most_confident(confidence, is_masked.sum(1) - left, canvas.n_pad(due))
             if rules.n_revisited:
                 canvas.confidence[due] = torch.where(is_transferred, confidence, canvas.confidence[due])
         if rules.has_trace:
@@ -198,7 +198,7 @@ def fill_window(
         canvas.x[due] = torch.where(is_transferred, x.masked_scatter(is_masked, drawn), x)
         if rules.n_revisited and counts is not None:
             # Not a row's last step: what it took back would stay a mask.
-            _revisit(canvas, is_ours, due[left > 0], rules.n_revisited, mask)
+            _revisit(canvas, is_ours, due[left > 0], rules, asker)
         if canvas.on_step is not None:
             canvas.on_step(canvas)
 
@@ -235,13 +235,26 @@ def _propose(
     return drawn, sureness.masked_fill(is_eos, 0.0 if rules.remasking in PROBABILITIES else LAST)
 
 
-def _revisit(canvas: Canvas, is_ours: Tensor, rows: Tensor, n: int, mask: int) -> None:
-    """Make the n least sure revealed tokens of each row masks again."""
-    x = canvas.x[rows]
+def _revisit(canvas: Canvas, is_ours: Tensor, rows: Tensor, rules: Rules, asker: Asker) -> None:
+    """Make the `n_revisited` least sure revealed tokens of each row masks again."""
+    x, mask, n = canvas.x[rows], asker.predictor.tokens.mask, rules.n_revisited
     is_revealed = is_ours[rows] & (x != mask)
     unsure = torch.where(is_revealed, -canvas.confidence[rows], -torch.inf)
-    is_taken = most_confident(unsure, is_revealed.sum(1).clamp(max=n))
+    is_taken = most_confident(unsure, is_revealed.sum(1).clamp(max=n), canvas.n_pad(rows))
     canvas.x[rows] = torch.where(is_taken, mask, x)
+    if rules.has_trace:
+        nothing = dict.fromkeys(("token", "confidence", "runner_up", "runner_up_confidence"))
+        nfe, numbers = asker.nfe.tolist(), rows.tolist()
+        canvas.trace += [
+            {
+                "step": canvas.n_steps,
+                "row": numbers[row],
+                "position": position - canvas.n_prompt,
+                **nothing,
+                "nfe": nfe[numbers[row]],
+            }
+            for row, position in is_taken.nonzero().tolist()
+        ]
 
 
 def _record(

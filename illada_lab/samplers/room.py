@@ -1,6 +1,6 @@
 """Rows of a batch whose contexts leave different room: written in groups, so that each gets what it would get alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,36 @@ from illada_lab.shapes import Positions, Tokens
 
 # Writes some rows: (their numbers, prompts, valid positions, budget) -> what came out.
 Write = Callable[[Tensor, Tensor, Tensor | None, int], Sampled]
+
+
+def budget_of(n_prompt: int, *, limit: int | None, wanted: int, unit: int) -> int:
+    """Tokens that a response may have behind a prompt: whole units, one at least.
+
+    Args:
+        n_prompt: tokens of the prompt.
+        limit: tokens of the context; None: no limit.
+        wanted: tokens of a response, where there is room for them.
+        unit: tokens that are written at a time.
+    """
+    room = wanted if limit is None else min(wanted, limit - n_prompt)
+    return max(unit, room // unit * unit)
+
+
+def cut_budgets(predictor: Predictor, lengths: Iterable[int], *, wanted: int, unit: int) -> list[int]:
+    """Budgets of the prompts behind which the context has less room than wanted; those that have room for it are left out.
+
+    Args:
+        predictor: whose context is the limit.
+        lengths: tokens of each prompt.
+        wanted, unit: as in `write_by_room`.
+    """
+    limit, whole = _limit(predictor), budget_of(0, limit=None, wanted=wanted, unit=unit)
+    budgets = (budget_of(n, limit=limit, wanted=wanted, unit=unit) for n in lengths)
+    return [budget for budget in budgets if budget < whole]
+
+
+def _limit(predictor: Predictor) -> int | None:
+    return getattr(getattr(predictor, "spec", None), "max_length", None)
 
 
 def write_by_room(
@@ -31,21 +61,19 @@ def write_by_room(
         unit: tokens that are written at a time (a block); budgets are whole numbers of it, one at least.
     """
     everything = torch.arange(len(prompt), device=prompt.device)
-    limit = getattr(getattr(predictor, "spec", None), "max_length", None)
-    wanted = max(unit, wanted // unit * unit)
+    limit, wanted = _limit(predictor), budget_of(0, limit=None, wanted=wanted, unit=unit)
     if limit is None or prompt.ndim != 2:
         return write(everything, prompt, is_valid, wanted)
     if is_valid is None or prompt.shape[1] + wanted <= limit or is_valid.shape != prompt.shape:
-        left = (limit - prompt.shape[1]) // unit * unit
-        return write(everything, prompt, is_valid, max(unit, min(wanted, left)))
+        return write(everything, prompt, is_valid, budget_of(prompt.shape[1], limit=limit, wanted=wanted, unit=unit))
     lengths = is_valid.sum(1)
-    budgets = (limit - lengths).clamp(max=wanted) // unit * unit
+    budgets = torch.tensor([budget_of(n, limit=limit, wanted=wanted, unit=unit) for n in lengths.tolist()])
     parts: list[tuple[Tensor, int, Sampled]] = []
     for budget in sorted(set(budgets.tolist()), reverse=True):
-        rows = (budgets == budget).nonzero()[:, 0]
+        rows = (budgets == budget).nonzero()[:, 0].to(prompt.device)
         width = int(lengths[rows].max())
         own = slice(prompt.shape[1] - width, None)
-        parts.append((rows, width, write(rows, prompt[rows, own], is_valid[rows, own], max(unit, budget))))
+        parts.append((rows, width, write(rows, prompt[rows, own], is_valid[rows, own], budget)))
     return _merged(parts, prompt, predictor.tokens.filler)
 
 

@@ -1,8 +1,9 @@
 """Traces of generations as files (JSON Lines), and where two of them part.
 
-The first line describes the run, every other line one revealed token:
+The first line describes the run, every other line one revealed token, or one that became a mask again (revisiting: token, runner_up
+and both confidences are null):
 
-    {"format": "illada_lab trace", "version": 1, "rows": [...], "text": {"9": "ada", ...}, "mask": "▢", ...}
+    {"format": "illada_lab trace", "version": 2, "rows": [...], "text": {"9": "ada", ...}, "mask": "▢", ...}
     {"step": 1, "row": 0, "position": 3, "token": 9, "confidence": 0.98, "runner_up": 11, "runner_up_confidence": 0.01, "nfe": 1}
 
 - `rows`: for each row `prompt` (token ids), `start` (the response before the first step: ids, null for masks), `stop_reason`, `nfe`.
@@ -22,7 +23,7 @@ from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.result import Sampled
 from illada_lab.shapes import Positions, Tokens
 
-FORMAT, VERSION = "illada_lab trace", 1
+FORMAT, VERSION = "illada_lab trace", 2
 RECORD = ("step", "row", "position", "token", "confidence", "runner_up", "runner_up_confidence", "nfe")
 
 
@@ -32,7 +33,7 @@ class Trace:
 
     Attributes:
         rows: see the module's description.
-        records: one per revealed token, in the order of revealing.
+        records: one per revealed token, in the order of revealing, and one per token that became a mask again.
         text: id -> what it looks like.
         about: how the run was made.
     """
@@ -109,7 +110,7 @@ def trace_of(
 
 def with_text(trace: Trace, text: Callable[[int], str]) -> Trace:
     """The same with what its ids look like."""
-    ids = {r[name] for r in trace.records for name in ("token", "runner_up")}
+    ids = {r[name] for r in trace.records for name in ("token", "runner_up") if r[name] is not None}
     ids |= {i for row in trace.rows for i in [*row["prompt"], *row["start"]] if i is not None}
     return Trace(trace.rows, trace.records, {i: text(i) for i in sorted(ids)}, trace.about)
 
@@ -184,9 +185,12 @@ def _problem_of_head(head: dict[str, Any]) -> str | None:
 
 def _problem_of_record(record: dict[str, Any], rows: list[Any]) -> str | None:
     """What is wrong with another line."""
+    taken_back = ("token", "confidence", "runner_up", "runner_up_confidence") if record["token"] is None else ()
     for name in RECORD:
         is_share = name.endswith("confidence")
         value = record[name]
+        if value is None and name in taken_back:
+            continue
         if not (isinstance(value, int | float) and not isinstance(value, bool) if is_share else _is_count(value)):
             return f"{name} = {value!r}; not a {'number' if is_share else 'whole number from 0'}"
     return None if record["row"] < len(rows) else f"row = {record['row']}; the file has {len(rows)} rows"

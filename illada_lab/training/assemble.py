@@ -18,6 +18,7 @@ from illada_lab.training.guard import LossGuard
 from illada_lab.training.module import DiffusionModule
 from illada_lab.training.placement import Placement, from_seed, from_trained, to_be_loaded
 from illada_lab.training.progress import LiveProgress
+from illada_lab.training.recipe import recipe_of
 from illada_lab.training.samples import Samples
 from illada_lab.training.saving import AtomicCheckpointIO, RollingCheckpoint
 from illada_lab.training.settings import Resolved, TrainerSettings
@@ -91,7 +92,7 @@ def build_module(
             recomputed=settings.activation_checkpointing,
             is_bf16=here.is_bf16,
         ),
-        about={"config": to_plain(config), "tokenizer": tokenizer.to_dict()},
+        about={"config": to_plain(config), "tokenizer": tokenizer.to_dict(), "start": recipe_of(config.init_from)},
     )
 
 

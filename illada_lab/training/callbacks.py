@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -23,7 +23,12 @@ class StepCallback(Callback):
 
     Subclasses write `after_step`; `step` counts from 1; `outputs` holds `loss` and `n_tokens` of the whole step, over all micro-batches
     and processes, the same in each. The first micro-batch of the next step would show the same step again.
+
+    Attributes:
+        is_training: whether what it does belongs to the time of training; the rest is counted apart (`module.seconds_aside`).
     """
+
+    is_training: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._seen = -1
@@ -39,7 +44,10 @@ class StepCallback(Callback):
         if trainer.global_step > self._seen:
             self._seen = trainer.global_step
             assert isinstance(pl_module, DiffusionModule)
+            begin = time.perf_counter()
             self.after_step(trainer, pl_module, pl_module.last_step, self._seen)
+            if not self.is_training:
+                pl_module.seconds_aside += time.perf_counter() - begin
 
     def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
         """What to do after optimiser step `step`."""
@@ -64,7 +72,7 @@ class History(StepCallback):
 
     def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
         """Record the mean loss of the last steps."""
-        now = time.perf_counter()
+        now = time.perf_counter() - module.seconds_aside
         # The first step of a process is left out: it compiles.
         if self._before is not None:
             self.seconds += now - self._before
@@ -74,20 +82,18 @@ class History(StepCallback):
             record = {
                 "step": step,
                 "loss": sum(self._losses) / len(self._losses),
-                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "lr": module.last_rate,
                 "gradient_norm": module.last_gradient_norm,
             }
             self.train.append(record)
             self._losses = []
-        self._before = time.perf_counter()
+        self._before = now
 
     def add_validation(self, step: int, summary: dict[str, dict[str, float]], bins: list[dict[str, float]]) -> None:
         """Record a validation; the bins of the latest one only."""
         for record in self.validation:
             record.pop("bins", None)
         self.validation.append({"step": step, "kinds": summary, "bins": bins})
-        # Validation is not training time.
-        self._before = None
         if self.path is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(json.dumps(self.to_dict()))
@@ -124,6 +130,8 @@ class Validation(StepCallback):
         every: optimiser steps between validations; None: at the end only.
         history: where results go.
     """
+
+    is_training: ClassVar[bool] = False
 
     def __init__(self, *, every: int | None, history: History) -> None:
         super().__init__()
@@ -165,16 +173,17 @@ class Throughput(StepCallback):
 
     def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
         """Measure over the steps since the last time."""
+        now = time.perf_counter() - module.seconds_aside
         if self._since is None:
-            self._since, self._tokens = time.perf_counter(), 0
+            self._since, self._tokens = now, 0
             return
         self._tokens += outputs["n_tokens"]
         if step % self.every:
             return
-        rate = self._tokens / (time.perf_counter() - self._since)
+        rate = self._tokens / (now - self._since)
         if self._peak is None:
             self._peak = matmul_rate(module.device, "bf16" if "bf16" in str(trainer.precision) else "float32")
         mfu = rate * module.predictor.spec.flops_per_token(self.length) / (self._peak * trainer.world_size)
         for logger in trainer.loggers:
             logger.log_metrics({"tokens_per_second": rate, "mfu": mfu}, step)
-        self._since = None
+        self._since, self._tokens = now, 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from illada_lab.interop import checkpoint_folder, is_published, load_published
+from illada_lab.interop import adds_bos, checkpoint_folder, is_published, load_published
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.tokens import SpecialTokens
 from illada_lab.training import shards
@@ -172,15 +172,16 @@ def find_checkpoint(path: str | Path) -> Path:
 
 def find_resumable(run_dir: str | Path) -> Path | None:
     """The newest checkpoint of a run that can be read, or None: a damaged last one falls back to the ones before."""
-    folder = Path(run_dir) / "checkpoints"
+    folder, newest, most = Path(run_dir) / "checkpoints", None, -1
     for name in (LAST, PREVIOUS, BEFORE_DECAY):
         if _is_checkpoint(folder / name):
             try:
-                read_about(folder / name)
+                step = read_about(folder / name)["global_step"]
             except ValueError:
                 continue
-            return folder / name
-    return None
+            if step > most:
+                newest, most = folder / name, step
+    return newest
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -238,7 +239,9 @@ def _published_run(folder: Path) -> LoadedRun:
     predictor, tokenizer = load_published(folder), start_tokenizer(folder)
     stage = "pretrain" if tokenizer.chat_template is None else "sft"
     # What commands ask a configuration; the published one says nothing of data.
-    data = {"adds_bos": predictor.tokens.bos is not None, "adds_eos": False, "source": {"stage": stage}}
+    # Without BOS nothing stands in front: published code asks as the tokenizer encodes.
+    has_bos = adds_bos(folder, tokenizer.backend) or None
+    data = {"adds_bos": has_bos, "adds_eos": False, "source": {"stage": stage}}
     return LoadedRun(predictor, tokenizer, {"data": data, "scale": {"name": folder.name}}, step=0, path=folder)
 
 

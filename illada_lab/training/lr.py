@@ -117,16 +117,23 @@ class WarmupConstantDecay(LRScheduler, ABC):
         """
         self.last_epoch = state_dict["last_epoch"]
         self._step_count = self.last_epoch + 1
-        if self.waits_for_plateau and (plateau := state_dict["plateau"]) is not None:
-            self.best, self.n_without_progress, self.decay_from = plateau
+        if self.waits_for_plateau and (plateau := state_dict.get("plateau")) is not None:
+            self.best, self.n_without_progress, self.decay_from, *told = plateau
+            # Another patience, or another length, judges a plateau that was found only now again.
+            if self.decay_from == self.last_epoch and told != self._told():
+                self.n_without_progress, self.decay_from = 0, None
         # The optimiser has brought the rates of the saved run.
         self._last_lr = self.get_lr()
+        self._last_lr = [*self.get_lr()]
         for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             group["lr"] = rate
 
     def _plateau(self) -> list[Any] | None:
         """What has been seen of a plateau; None: nobody waits for one."""
-        return [self.best, self.n_without_progress, self.decay_from] if self.waits_for_plateau else None
+        return [self.best, self.n_without_progress, self.decay_from, *self._told()] if self.waits_for_plateau else None
+
+    def _told(self) -> list[Any]:
+        return [self.n_steps, self.patience, self.min_progress]
 
 
 class ConstantCosine(WarmupConstantDecay):

@@ -60,7 +60,8 @@ class DiffusionModule(pl.LightningModule):
         self.seed, self.validation, self.about = seed, validation, about or {}
         self.max_norm = max_norm
         self.last_validation: ValidationResult | None = None
-        self.last_gradient_norm = 0.0
+        self.last_gradient_norm, self.last_rate = 0.0, 0.0
+        self.seconds_aside = 0.0
         self.last_step: dict[str, Any] = {}
         self._placement, self._is_placed = placement, False
         self._step = StepSums()
@@ -135,7 +136,7 @@ class DiffusionModule(pl.LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> None:
         """Clip to `max_norm` and log the norm before clipping: the first thing to look at when a loss jumps."""
-        norm = self.measure_gradients()
+        norm, self.last_rate = self.measure_gradients(), optimizer.param_groups[0]["lr"]
         if self.max_norm is not None:
             gradients.clip(self.predictor.parameters(), self.max_norm, norm)
         self.log("train/gradient_norm", norm)
@@ -164,7 +165,19 @@ class DiffusionModule(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Count micro-batches as this run does: another number of processes needs another number of them per step."""
+        """Count micro-batches as this run does: another number of processes needs another number of them per step.
+
+        And go on with the weights, not with their average, where this run keeps none.
+        """
+        before, now = (about.get("base", {}).get("fingerprint") for about in (checkpoint["illada_lab"], self.about))
+        if before != now:
+            raise ValueError(
+                f"init_from = {self.about.get('base', {}).get('path')}; the adapters of this run were trained on another model "
+                f"({checkpoint['illada_lab'].get('base', {}).get('path')}); that one, or a new run"
+            )
+        has_average = any(isinstance(callback, WeightAveraging) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        if "current_model_state" in checkpoint and not has_average:
+            checkpoint["state_dict"] = checkpoint.pop("current_model_state")
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         n_batches = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
         for counts in (progress["total"], progress["current"]):

@@ -67,7 +67,7 @@ def restore(optimizer: Optimizer, names: Names, saved: Mapping[str, Tensor], sav
             assert [names[p] for p in group["params"]] == old["params"], "the same parameters in the same order"
             for p in group["params"]:
                 for key, value in states.get(names[p], {}).items():
-                    part.state[p][key] = _placed(value, p)
+                    part.state[p][key] = _placed(value, p, is_fused=bool(group.get("fused") or group.get("capturable")))
 
 
 def indexed(saved: Mapping[str, Tensor], saved_groups: Groups) -> dict[str, Any]:
@@ -112,8 +112,8 @@ def _split(saved: Mapping[str, Tensor]) -> Iterator[tuple[str, str, Tensor]]:
         yield name, key, value
 
 
-def _placed(value: Tensor, p: nn.Parameter) -> Tensor:
-    """A piece of state where its parameter lies; counters of steps stay as they are."""
+def _placed(value: Tensor, p: nn.Parameter, *, is_fused: bool = False) -> Tensor:
+    """A piece of state where its parameter lies; counters of steps only where a kernel reads them there."""
     if isinstance(value, DTensor) or value.shape != p.shape:
-        return value
+        return value.to(p.device) if is_fused else value
     return part_like(value, p).clone()

@@ -1,21 +1,34 @@
 """What a run learns from, and where two runs differ in it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from illada_lab.config import to_plain
+from illada_lab.interop import is_published
+from illada_lab.training.checkpoint import read_about
 
 # Everything else says where a run stands, what it shows, or belongs to other commands. What a scale says stands in these already,
 # resolved: a pre-trained model stays good where the scale's fine-tuning changes.
 LEARNT_FROM = ("seed", "model", "tokenizer", "data", "objective", "optim", "lr", "trainer")
+# Of the trainer's settings those that decide when something is written or shown, not what is learnt.
+HOUSEKEEPING = ("save_every", "keeps_before_decay", "is_async_save", "log_every", "timeout_minutes")
 
 
 def recipe(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """What a run of this configuration, composed or resolved, learns from, as plain data."""
     plain = to_plain(config) if isinstance(config, DictConfig) else config
-    return {key: plain[key] for key in LEARNT_FROM}
+    found = {key: plain[key] for key in LEARNT_FROM}
+    return {**found, "trainer": {key: value for key, value in found["trainer"].items() if key not in HOUSEKEEPING}}
+
+
+def recipe_of(path: str | Path | None) -> dict[str, Any] | None:
+    """What a trained model has learnt from; None where it does not say: a published one, or nothing."""
+    if path is None or is_published(path):
+        return None
+    return recipe(read_about(path)["illada_lab"]["config"])
 
 
 def differences(

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from omegaconf import DictConfig
 
 from illada_lab.config import build, to_plain
 from illada_lab.manifest import manifest
-from illada_lab.training.checkpoint import LAST, find_checkpoint, find_resumable, read_about
-from illada_lab.training.recipe import differences, recipe
+from illada_lab.training.checkpoint import LAST, read_about
+from illada_lab.training.resume import resume_point, say_changes
 from illada_lab.training.settings import Resolved, TrainerSettings, resolve
 from illada_lab.training.start import start_tokenizer
 
@@ -71,7 +70,7 @@ def train(config: DictConfig) -> TrainedRun:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     run_dir = Path(config.run_dir)
-    checkpoint = _resume_from(config, run_dir)
+    checkpoint = resume_point(config)
     data = _prepare(config, checkpoint)
     settings: TrainerSettings = build(config.trainer)
     here = resolve(settings, batch_size=data.batch_size, micro_batch_size=data.micro_batch_size)
@@ -86,7 +85,7 @@ def train(config: DictConfig) -> TrainedRun:
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "manifest.json").write_text(json.dumps({**about, "config": to_plain(config)}, indent=1))
         if checkpoint is not None:
-            _say_changes(config, checkpoint)
+            say_changes(config, checkpoint)
     _fit(trainer, module, data, checkpoint, here, settings)
     return TrainedRun(
         run_dir=run_dir,
@@ -131,33 +130,9 @@ def _fit(
         ) from error
 
 
-def _say_changes(config: DictConfig, checkpoint: Path) -> None:
-    """What this run is told otherwise than the one that saved: its own settings hold, the checkpoint brings the state."""
-    saved = read_about(checkpoint)
-    changed = [
-        f"{key} {was} -> {now}" for key, was, now in differences(recipe(saved["illada_lab"]["config"]), recipe(config))
-    ]
-    if changed:
-        print(f"goes on from step {saved['global_step']} with other settings: {'; '.join(changed)}", flush=True)
-
-
 def _prepare(config: DictConfig, checkpoint: Path | None) -> "DataModule":
     """Data, with the tokenizer of the model the run starts from."""
     data = build(config.data)
     trained = checkpoint or config.init_from
     data.prepare(None if trained is None else start_tokenizer(trained))
     return data
-
-
-def _resume_from(config: DictConfig, run_dir: Path) -> Path | None:
-    """The checkpoint to go on from; refuses to overwrite a finished or broken-off run unasked."""
-    if config.resume is None:
-        # A process that another one has started for this run comes later than its siblings: it does not judge.
-        if os.environ.get("LOCAL_RANK", "0") == "0" and find_resumable(run_dir) is not None:
-            raise ValueError(
-                f"run_dir = {run_dir}; a run has been saved there and would be lost; resume=auto, another name=..., or delete it"
-            )
-        return None
-    if config.resume == "auto":
-        return find_resumable(run_dir)
-    return find_checkpoint(config.resume)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -28,6 +28,8 @@ class Samples(StepCallback):
         every: optimiser steps between samples; None: at the end only.
         seed: of the draws.
     """
+
+    is_training: ClassVar[bool] = False
 
     def __init__(
         self, *, path: Path, tokenizer: Tokenizer, length: int, opening: int, every: int | None, seed: int = 0

@@ -4,13 +4,21 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from illada_lab.training.callbacks import StepCallback, is_due
-from illada_lab.training.checkpoint import ABSENT, BEFORE_DECAY, LAST, read_checkpoint, save_atomically, save_failed
+from illada_lab.training.checkpoint import (
+    ABSENT,
+    BEFORE_DECAY,
+    LAST,
+    read_about,
+    read_checkpoint,
+    save_atomically,
+    save_failed,
+)
 from illada_lab.training.module import DiffusionModule
 from illada_lab.training.together import any_of
 
@@ -60,12 +68,14 @@ class RollingCheckpoint(StepCallback):
         Preempted: see above.
     """
 
+    is_training: ClassVar[bool] = False
+
     def __init__(self, *, folder: Path, every: int | None, keeps_before_decay: bool, files: AtomicCheckpointIO) -> None:
         super().__init__()
         self.folder, self.every, self.keeps_before_decay, self.files = folder, every, keeps_before_decay, files
         self.signal = 0
         self._handlers: dict[int, Any] = {}
-        self._process = os.getpid()
+        self._process, self._begin = os.getpid(), 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Remember who listens before Lightning and we do."""
@@ -78,7 +88,7 @@ class RollingCheckpoint(StepCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen."""
         super().on_train_start(trainer, pl_module)
-        self._process = os.getpid()
+        self._process, self._begin = os.getpid(), trainer.global_step
         for number in self._handlers:
             signal.signal(number, self._on_signal)
 
@@ -88,7 +98,7 @@ class RollingCheckpoint(StepCallback):
         is_told, has_failed = any_of([bool(self.signal), saving_error is not None], module.device)
         if has_failed:
             self._finish(trainer)
-        if self.keeps_before_decay and step < trainer.max_steps and module.ends_constant_phase():
+        if self._is_fork(module, step, trainer.max_steps):
             self._save(trainer, module, BEFORE_DECAY)
         if is_told or is_due(step, self.every, trainer.max_steps):
             self._save(trainer, module, LAST)
@@ -96,6 +106,15 @@ class RollingCheckpoint(StepCallback):
             self._finish(trainer)
         if is_told:
             self._stop(trainer, step)
+
+    def _is_fork(self, module: DiffusionModule, step: int, n_steps: int) -> bool:
+        """Whether the decay begins here; one that the run passed before it went on stays: this one may have been through a decay."""
+        if not self.keeps_before_decay or step == n_steps or not module.ends_constant_phase():
+            return False
+        try:
+            return read_about(self.folder / BEFORE_DECAY)["global_step"] > self._begin
+        except (FileNotFoundError, ValueError):
+            return True
 
     def _save(self, trainer: pl.Trainer, module: DiffusionModule, name: str) -> None:
         trainer.save_checkpoint(self.folder / name, weights_only=False)

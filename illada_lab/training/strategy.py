@@ -116,6 +116,7 @@ class ShardedStrategy(ModelParallelStrategy):
             return shards.read_about(checkpoint_path)
         payload = read_checkpoint(checkpoint_path, is_mapped=True)
         state, (old,) = payload.pop("state_dict"), payload.pop("optimizer_states")
+        state = payload.pop("current_model_state", state)  # an average is not gone on with
         with torch.no_grad():
             for name, place in weights.items():
                 place.copy_(part_like(state[name], place))

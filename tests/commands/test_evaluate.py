@@ -1,13 +1,17 @@
 """`illada-lab evaluate` on the world's questions."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from illada_lab.cli import main
 from illada_lab.evaluation import sandbox
+from illada_lab.training import shards
+from illada_lab.training.checkpoint import predictor_state, read_checkpoint
 
 
 @pytest.mark.parametrize("model", ["base", "instruct"])
@@ -51,6 +55,59 @@ def test_items_are_written_as_they_come_and_a_rerun_asks_nothing(models, monkeyp
     monkeypatch.undo()
     assert main([*words[:-1], "seed=6"]) == 0
     assert len(set(home.glob("evaluation/toy-*")) - before) == 2
+
+
+def test_every_evaluation_is_kept(models, tmp_path):
+    """Seeds of one sweep, and another checkpoint of the same run; evaluation.json is the newest of them."""
+    home = tmp_path / "run"
+    shutil.copytree(models["base"].partition("=")[2], home, ignore=shutil.ignore_patterns("evaluation*"))
+    words = ["evaluate", "scale=smoke", "evaluation.n_questions=1"]
+
+    def kept():
+        found = [json.loads(path.read_text()) for path in home.glob("evaluation/toy-*/results.json")]
+        return {(told["model"]["checkpoint"], told["seed"]): told for told in (f["manifest"] for f in found)}
+
+    last, early = home / "checkpoints" / "last.ckpt", home / "checkpoints" / "before_decay.ckpt"
+    assert main([*words, f"checkpoint={home}", "seed=0,1", "--multirun"]) == 0
+    assert set(kept()) == {(str(last), 0), (str(last), 1)}
+    assert json.loads((home / "evaluation.json").read_text())["manifest"] == kept()[str(last), 1]
+    shutil.copy(last, early)
+    assert main([*words, f"checkpoint={early}"]) == 0
+    assert len(kept()) == 3 and json.loads((home / "evaluation.json").read_text())["manifest"] == kept()[str(early), 0]
+    payload = read_checkpoint(early)
+    torch.save({**payload, "global_step": payload["global_step"] + 1}, early)
+    assert main([*words, f"checkpoint={early}"]) == 0
+    assert len(list(home.glob("evaluation/toy-*/results.json"))) == 4
+
+
+def sharded(model: str, home: Path, **source) -> Path:
+    """A run's checkpoint as the folder that a sharded run writes; `source` replaces what it says of its data."""
+    payload = read_checkpoint(model.partition("=")[2])
+    folder = home / "checkpoints" / "last.ckpt"
+    tensors = {f"{shards.WEIGHTS}predictor.{name}": value for name, value in predictor_state(payload).items()}
+    shards.write(folder, tensors, None, False)
+    about = {key: payload[key] for key in payload if key not in ("state_dict", "optimizer_states")}
+    if source:
+        about["illada_lab"]["config"]["data"]["source"] = source
+    torch.save({**about, "optimiser_groups": []}, folder / shards.ABOUT)
+    return folder
+
+
+def test_results_of_a_sharded_run_stand_beside_its_checkpoint(models, tmp_path):
+    """Not in it: it is a folder, and the next checkpoint takes its place."""
+    folder = sharded(models["base"], tmp_path / "run")
+    before = set(folder.rglob("*"))
+    words = ["evaluate", "scale=smoke", "evaluation.n_questions=1"]
+    assert main([*words, f"checkpoint={tmp_path}/run"]) == 0
+    assert main([*words, f"checkpoint={folder}", "seed=1"]) == 0
+    assert set(folder.rglob("*")) == before and (tmp_path / "run" / "evaluation.json").is_file()
+    assert len(list((tmp_path / "run" / "evaluation").glob("toy-*/results.json"))) == 2
+
+
+def test_a_sharded_run_is_no_published_layout(models, tmp_path, capsys):
+    folder = sharded(models["base"], tmp_path / "run", path="text.txt")
+    assert main(["evaluate", f"checkpoint={folder}", "scale=smoke"]) == 2
+    assert "trained on text, which has no questions" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ def test_an_exported_model_writes_the_same(models, tmp_path, capsys, layout):
         assert main(["sample", checkpoint, *SHORT]) == 0
         texts.append(json.loads(capsys.readouterr().out)["samples"][0]["text"])
     assert texts[0] == texts[1] and texts[0]
+    assert json.loads((folder / "tokenizer_config.json").read_text())["add_bos_token"] is True
 
 
 def test_what_cannot_be_exported_leaves_nothing_behind(models, tmp_path, capsys):

@@ -10,11 +10,12 @@ import illada_lab.samplers.fixed_length
 import illada_lab.samplers.infill
 from illada_lab.cli import _free_text, main
 from illada_lab.commands.chat import _all_that_fit, _fitting
-from illada_lab.commands.sample import health_of
+from illada_lab.commands.sample import health_of, prompt_ids
 from illada_lab.commands.writing import Written
 from illada_lab.config import compose_and_check
 from illada_lab.evaluation.health import warnings_of
 from illada_lab.samplers.result import Sampled
+from illada_lab.tokens import ASSISTANT
 from illada_lab.training.checkpoint import load_run
 
 SHORT = ["sampler.response_length=6", "sampler.block_length=3"]
@@ -85,6 +86,9 @@ def test_infill_fills_the_holes_and_leaves_the_rest(models, capsys):
         ),
         ("sample", ["sampler=variable_length", "sampler.stop_ids=[99999]"], "99999 is not in the vocabulary; 0 to"),
         ("infill", ["text=ada ___ .", "prompt=ada"], "prompt = 'ada'; has no effect on infill"),
+        ("infill", ["text=ada ___ .", "is_chat=true"], "is_chat = True; a text with holes is no conversation"),
+        ("sample", ["is_chat=maybe"], "is_chat = 'maybe'; text is not what it takes; true or false or null"),
+        ("chat", ["is_chat=false"], "is_chat = false; has no effect on chat"),
         ("chat", ["trace=t.jsonl"], "trace = t.jsonl; has no effect on chat"),
         ("chat", ["n_turns=-1"], "n_turns = -1; out of range; 0 or more"),
     ],
@@ -151,6 +155,48 @@ def test_the_oldest_turns_leave_a_conversation_first(room, n_kept):
     turns = [{"role": role, "content": text} for text in ("first", "later") for role in ("user", "assistant")]
     prompt, kept = _fitting(Template(), turns, "now", room)
     assert kept == turns[len(turns) - 2 * n_kept :] and len(prompt) == 3 + 10 * n_kept
+
+
+class Rewriting(Template):
+    """Refuses a second turn, and questions that shout."""
+
+    def prompt(self, turns):
+        if turns[-1]["content"].isupper():
+            raise ValueError("question; too loud; softer")
+        if len(turns) > 1:
+            raise ValueError("messages[2]; earlier turns; one turn at a time")
+        return super().prompt(turns)
+
+
+def test_turns_that_cannot_be_kept_are_said_to_be_forgotten_how():
+    turns = [{"role": "user", "content": "first"}, {"role": "assistant", "content": "yes"}]
+    with pytest.raises(ValueError, match="one turn at a time: /new forgets the turns before, n_turns=0 keeps none$"):
+        _fitting(Rewriting(), turns, "now", 100)
+    with pytest.raises(ValueError, match="softer$"):
+        _fitting(Rewriting(), turns, "NOW", 100)
+    assert _fitting(Rewriting(), [], "now", 100) == ([0] * 3, [])
+
+
+def test_a_chat_model_writes_as_a_base_model_where_it_is_told_to(models, capsys):
+    assert main(["sample", models["instruct"], *SHORT, "n_samples=1"]) == 2
+    assert "prompt='what did ada write ?', or is_chat=false" in said(capsys)[1]
+    found = sampled(capsys, models["instruct"], *SHORT, "n_samples=1", "is_chat=false")
+    assert found["is_chat"] is False and found["prompt"] is None
+    assert main(["infill", models["instruct"], "text=ada ___ ."]) == 2
+    assert "its pre-trained one, or is_chat=false" in said(capsys)[1]
+    assert main(["infill", models["instruct"], "text=ada ___ .", "is_chat=false"]) == 0
+    out = said(capsys)[0]
+    assert out.startswith("ada ") and "(1 passes" in out
+
+
+def test_a_base_model_is_asked_in_the_chat_format_where_it_is_told_to(models, capsys):
+    asked = [models["base"], *SHORT, "n_samples=1", "prompt=where does ada live ?"]
+    assert sampled(capsys, *asked, "is_chat=true")["is_chat"] is True
+    config = compose_and_check([*asked, "is_chat=true"])
+    loaded = load_run(config.checkpoint)
+    assert prompt_ids(config, loaded)[-1] == ASSISTANT
+    config.is_chat = None
+    assert prompt_ids(config, loaded)[-1] != ASSISTANT
 
 
 def test_turns_are_kept_where_a_model_was_trained_on_them(models):

@@ -6,6 +6,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from illada_lab.data import ChatTemplate, pretrained
+from illada_lab.data.jinja_chat import JinjaChat
 
 CHATML = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
@@ -82,6 +83,51 @@ def test_its_chat_template_tells_who_said_what(folder):
     assert ids[: len(prompt)] == prompt and tokenizer.decode(prompt[-10:]) == "assistant\n"
     system = chat.prompt([{"role": "system", "content": "be kind"}, *messages[:1]])
     assert tokenizer.decode(system, skip_special=False).startswith("<|start|>system\nbe kind<|end|>\n<|start|>user\nhi")
+
+
+# As LLaDA's: the assistant's header is written whatever `add_generation_prompt` says.
+ALWAYS_OPEN = CHATML.replace("{% if add_generation_prompt %}", "{% if true %}")
+# Without special tokens, and with a system message where none is given.
+PLAIN = (
+    "{% if messages[0]['role'] != 'system' %}system: be kind.\n{% endif %}"
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] | trim }}!\n{% endfor %}assistant: "
+)
+NEVER_OPEN = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+TALK = [
+    {"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(("hi", "yes", "so", "no", "why"))
+]
+
+
+@pytest.mark.parametrize(("eot", "head"), [(258, ""), (None, ""), (258, "<|start|>system\nbe kind<|end|>\n")])
+def test_a_header_that_is_written_whatever_one_asks_is_nobodys_answer(folder, eot, head):
+    (folder / "chat_template.jinja").write_text(head + CHATML)
+    usual = ChatTemplate(pretrained(str(folder), mask=259, eot=eot))
+    (folder / "chat_template.jinja").write_text(head + ALWAYS_OPEN)
+    always = ChatTemplate(pretrained(str(folder), mask=259, eot=eot))
+    for n in (1, 3, 5):
+        assert always.prompt(TALK[:n]) == usual.prompt(TALK[:n])
+    for n in (2, 4):
+        assert always.render(TALK[:n]) == usual.render(TALK[:n])
+
+
+def test_a_header_in_plain_words_is_found_behind_a_system_message(folder):
+    (folder / "chat_template.jinja").write_text(PLAIN)
+    tokenizer = pretrained(str(folder), mask=259)
+    ids, is_prompt = ChatTemplate(tokenizer).render(TALK[:4])
+    response = [i for i, p in zip(ids, is_prompt, strict=True) if not p]
+    assert tokenizer.decode(response, skip_special=False) == "yes!<|eos|>no!<|eos|>"
+    assert tokenizer.decode(ids).startswith("system: be kind.\nuser: hi!\nassistant: yes!\nuser: so!\nassistant: no")
+
+
+def test_a_template_that_writes_no_header_loses_nothing(folder):
+    (folder / "chat_template.jinja").write_text(NEVER_OPEN)
+    assert JinjaChat(pretrained(str(folder), mask=259))._unasked == ""
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(folder):
+    (folder / "chat_template.jinja").write_text("{{ messages | length }}" + CHATML)
+    with pytest.raises(ValueError, match=r"messages\[1\]; the chat template rewrites earlier turns"):
+        ChatTemplate(pretrained(str(folder), mask=259, eot=258)).prompt(TALK[:3])
 
 
 def test_a_template_without_system_role_gets_it_in_the_first_turn(folder):

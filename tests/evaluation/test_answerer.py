@@ -63,6 +63,45 @@ def test_the_greedy_answer_is_greedy(scoring):
     assert one.log_likelihoods([(context, text), (context, "zzzz")]) == [(ANY, True), (ANY, False)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "metrics", "is_counted"),
+    [
+        ("loglikelihood", ["perplexity", "acc"], True),
+        ("loglikelihood", ["perplexity"], False),
+        ("multiple_choice", ["acc", "acc_norm"], False),
+        ("multiple_choice", ["exact_match"], True),
+        ("generate_until", ["exact_match"], False),
+    ],
+)
+def test_greedy_answers_are_found_out_where_a_metric_counts_them(kind, metrics, is_counted):
+    """Otherwise a model that says exactly the candidate would score 0."""
+    one = answerer(scoring="monte_carlo", n_samples=1, block_length=4)
+    contexts = ["ab", "one", "two", "x", "what is it ?"]
+    said = one.answers([(context, {"max_gen_toks": 4}) for context in contexts])
+    request = next(pair for pair in zip(contexts, said, strict=True) if len(ids(pair[1])) == 4)
+    one.expect("a", kind, metrics)
+    one.expect("another", "multiple_choice", ["acc"])  # asked of the same model, in the same call
+    assert one.has_greedy is is_counted and one.log_likelihoods([request]) == [(ANY, is_counted)]
+
+
+@pytest.mark.parametrize("metric", ["perplexity", "word_perplexity", "bits_per_byte"])
+def test_perplexities_are_made_of_likelihoods(metric):
+    with pytest.raises(
+        ValueError, match=f"scoring = confidence; no likelihood, so no {metric}, which lambada asks for"
+    ):
+        answerer(scoring="confidence").expect("lambada", "loglikelihood", ["acc", metric])
+    answerer(scoring="monte_carlo").expect("lambada", "loglikelihood", ["acc", metric])
+    answerer(scoring="chain_rule", sizes={"is_causal": True}).expect("lambada", "loglikelihood", ["acc", metric])
+
+
+def test_budgets_that_the_context_cuts():
+    """A context of 64, half of it at least for the prompt: 40 tokens of an answer are had behind 24, 32 behind more."""
+    one = answerer(block_length=8)
+    options = {"max_gen_toks": 40}
+    assert one.cut_budgets([("a" * n, options) for n in (23, 24, 31, 60)]) == [32, 32, 32]
+    assert one.cut_budgets([("a" * 60, {"max_gen_toks": 32})]) == []
+
+
 @pytest.mark.parametrize("scoring", ["monte_carlo", "chain_rule"])
 def test_rolling_adds_up_windows(scoring):
     """65 bytes in a context of 64: windows of 32, 32 and 1."""
@@ -263,3 +302,30 @@ def test_settings_that_lm_eval_would_pass_over_are_refused(run, tmp_path, change
         changes = {**changes, "path": str(file)}
     with pytest.raises(ValueError, match=message):
         harness_task(tmp_path / "data", **changes).run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
+
+
+LAST_WORD = {
+    "task": "last_word", "dataset_path": "json", "test_split": "test", "output_type": "loglikelihood", "doc_to_text": "{{text}}",
+    "doc_to_target": "{{last}}", "metric_list": [{"metric": "acc"}],
+}  # fmt: skip
+
+
+def test_lm_eval_counts_greedy_answers(run, tmp_path, monkeypatch):
+    """A model that writes every candidate has an accuracy of 1 in a task of lm-eval's kind loglikelihood (LAMBADA)."""
+    pytest.importorskip("lm_eval")
+    from illada_lab.evaluation import harness
+
+    (tmp_path / "test.jsonl").write_text(json.dumps({"text": "one and", "last": " two"}) + "\n")
+    task = {**LAST_WORD, "dataset_kwargs": {"data_files": {"test": str(tmp_path / "test.jsonl")}}}
+    monkeypatch.setattr(harness, "local_task", lambda *_: task)
+    monkeypatch.setattr(Answerer, "_greedy", lambda self, pairs: [True] * len(pairs))
+    settings = {"task": "last_word", "n_shots": 0, **SCORED}
+    own = {"scoring": "monte_carlo", "n_samples": 2}
+    found = harness_task(tmp_path, **settings, **own).run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
+    assert {row["metric"]: row["value"] for row in found["rows"]}["acc"] == 1.0 and found["manifest"]["has_greedy"]
+    assert found["manifest"]["max_length"] is None and "n_short_of_room" not in found["manifest"]
+    task["metric_list"] = [{"metric": "acc"}, {"metric": "perplexity"}]
+    with pytest.raises(ValueError, match="scoring = confidence; no likelihood, so no perplexity, which last_word asks"):
+        harness_task(tmp_path, **settings, scoring="confidence", has_eos=True).run(
+            str(run), load_run(run), tmp_path / "other", seed=0, about={}
+        )

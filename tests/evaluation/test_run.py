@@ -1,20 +1,20 @@
 """`illada-lab evaluate tasks=...`: results item by item, going on, the manifest, settings without effect."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from illada_lab.cli import main
 from illada_lab.commands.evaluate import translate
-from illada_lab.config import ConfigError, compose_and_check
+from illada_lab.config import ConfigError, build, compose_and_check
 from illada_lab.data.build_tokenizer import byte_tokenizer
 from illada_lab.evaluation import run as runs
 from illada_lab.evaluation.benchmarks import Gsm8k
 from illada_lab.evaluation.folder import fingerprint
 from illada_lab.evaluation.generation import steps_told
-from illada_lab.evaluation.harness_task import HarnessTask, rows_of
+from illada_lab.evaluation.harness_task import HarnessTask, rows_of, told_of
 from illada_lab.evaluation.intervals import bootstrap, share_interval, wilson
 from illada_lab.samplers import Threshold, VariableLength
 from illada_lab.training.checkpoint import load_run
@@ -151,8 +151,11 @@ def test_another_model_or_file_is_another_run(models, file, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("layout", ["illada", "llada"])
-def test_published_folders_are_evaluated(models, file, tmp_path, layout):
-    """A model written in a published layout answers as the run it was made of, and its results stand beside its weights."""
+def test_published_folders_are_evaluated(models, file, tmp_path, layout, monkeypatch):
+    """A model written in a published layout answers as the run it was made of, and its results stand beside its weights.
+
+    One from the hub has a folder in runs/: where its files lie is a cache.
+    """
     plain = tmp_path / "plain"
     words = [
         "scale=smoke",
@@ -171,6 +174,32 @@ def test_published_folders_are_evaluated(models, file, tmp_path, layout):
     assert (own / "items.jsonl").read_text() == (other / "items.jsonl").read_text()
     told = json.loads((other / "results.json").read_text())["manifest"]
     assert told["model"]["checkpoint"] == f"{tmp_path}/published" and told["scale"] == "published"
+    (tmp_path / "published").rename(tmp_path / "cache")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    before = {path for path in (tmp_path / "cache").rglob("*")}
+    assert main(["evaluate", *words, "checkpoint=owner/name@v2"]) == 0
+    hub = tmp_path / "runs" / "owner--name@v2" / "evaluation" / "gsm8k"
+    assert (hub / "items.jsonl").read_text() == (own / "items.jsonl").read_text()
+    assert {path for path in (tmp_path / "cache").rglob("*")} == before
+
+
+@pytest.mark.parametrize(("model", "smallest"), [("base", 4), ("twin", 6)])
+def test_answers_with_less_room_than_configured_are_told(models, file, tmp_path, capsys, model, smallest):
+    """A question that leaves 6 tokens of the context, of 8 that an answer may have; without it there is nothing to tell."""
+    assert evaluate(models, file, tmp_path / "room", model=model) == 0
+    told = json.loads((tmp_path / "room" / "results.json").read_text())["manifest"]
+    assert "n_short_of_room" not in told and "less room" not in capsys.readouterr().out
+    limit = load_run(models / model).predictor.spec.max_length
+    question = "x" * (limit - 6 - len("^Question: \nAnswer:"))
+    file.write_text("".join(json.dumps(q) + "\n" for q in (*QUESTIONS[:2], {"question": question, "answer": "#### 1"})))
+    for _ in range(2):  # a run that has nothing left to ask tells the same
+        assert evaluate(models, file, tmp_path / "out", model=model) == 0
+        told = json.loads((tmp_path / "out" / "results.json").read_text())["manifest"]
+        assert (told["n_short_of_room"], told["smallest_budget"], told["max_length"]) == (1, smallest, 8)
+        last = capsys.readouterr().out.splitlines()[-1]
+        said = f"max_length = 8; the model's context had less room for 1 of 3 answers, {smallest} tokens at the least"
+        assert last == f"{said}; a model with more context"
 
 
 def test_the_twin_answers_greedily(models, file, tmp_path, capsys):
@@ -364,3 +393,38 @@ def test_rows_of_lm_eval_results():
     assert (acc["metric"], acc["value"], acc["n"]) == ("acc", 0.5, 4)
     assert (acc["ci_low"], acc["ci_high"]) == (pytest.approx(0.304), pytest.approx(0.696))
     assert perplexity["ci_low"] is None and perplexity["unit"] == ""
+
+
+@pytest.mark.parametrize("metric", ["bits_per_byte", "brier_score", "word_perplexity", "likelihood_diff", "mcc"])
+def test_numbers_that_happen_to_be_small_are_no_shares(metric):
+    values = {f"{metric},none": 0.82, f"{metric}_stderr,none": 0.2}
+    (row,) = rows_of({"results": {"a": values}, "n-samples": {}})
+    assert row["unit"] == "" and row["ci_high"] == pytest.approx(1.212)
+
+
+@pytest.mark.parametrize("metric", ["acc_norm", "exact_match", "pass@1", "pass_at_1", "f1", "prompt_level_strict_acc"])
+def test_metrics_that_count_are_shares(metric):
+    values = {f"{metric},none": 0.9, f"{metric}_stderr,none": 0.2}
+    (row,) = rows_of({"results": {"a": values}, "n-samples": {}})
+    assert "unit" not in row and row["ci_high"] == 1.0
+
+
+DEFAULTS = {"n_samples": 128, "has_eos": True, "max_length": 256, "block_length": 32, "guidance_scale": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("task", "is_twin", "expected"),
+    [
+        ("hellaswag", False, ("confidence", None, True, None, None)),
+        ("mmlu", False, ("monte_carlo", 1, None, None, None)),
+        ("math", False, (None, None, None, 1024, 32)),
+        ("mmlu", True, ("chain_rule", None, None, None, None)),
+        ("math", True, (None, None, None, 1024, None)),
+    ],
+)
+def test_a_result_names_no_settings_that_played_no_part(task, is_twin, expected):
+    settings = asdict(build(compose_and_check(translate([f"tasks={task}"])).evaluation))
+    model = {**DEFAULTS, "scoring": "chain_rule" if is_twin else "confidence"}
+    told = told_of(settings, model, is_twin=is_twin)
+    keys = ("scoring", "n_samples", "has_eos", "max_length", "block_length")
+    assert tuple(told[key] for key in keys) == expected and told["guidance_scale"] == 0.0

@@ -1,14 +1,18 @@
 """The main job at smoke scale: every part runs, the report is whole, a second call trains nothing again."""
 
 import json
+import shutil
 from html.parser import HTMLParser
 
 import pytest
 
 from illada_lab.cli import main
 from illada_lab.config import check, compose, compose_and_check
+from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.reproduce import _stage, reproduce
 from illada_lab.report import read_results
+from illada_lab.training.checkpoint import load_run
+from illada_lab.training.recipe import differences, recipe
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,40 @@ def test_settings_of_the_world_and_of_the_machine_hold_for_both_stages(job, tmp_
     pretrain, sft = composed
     assert (pretrain.trainer.max_steps, sft.trainer.max_steps) == (given.scale.n_steps, given.scale.sft_steps)
     assert sft.data.source.stage == "sft" and sft.objective.shorten.probability == 0.3
+
+
+def test_studies_find_the_models_of_the_main_job(job, tmp_path):
+    """What `reproduce` has trained is what a study asks for, and the other way round."""
+    config, _, report = job
+    lab = Lab("smoke", 0, tmp_path)
+    for stage, overrides in (("pretrain", ()), ("sft", ("experiment=sft",))):
+        made = load_run(report.parent / stage).config
+        wanted = lab.config("trainer.accelerator=cpu", *overrides)
+        assert not list(differences(recipe(made), recipe(wanted)))
+
+
+def test_a_model_tuned_from_a_base_that_was_replaced_is_refused(tmp_path):
+    lab = Lab("smoke", 0, tmp_path)
+    lab.train_from(lab.pretrained, "tuned", "experiment=sft", "scale.sft_steps=3")
+    shutil.rmtree(lab.folder)
+    other = lab.train("base", "lr.decay_start=0.5")
+    with pytest.raises(
+        ValueError, match="tuned; holds a run from a model with another lr.decay_start; another runs_dir"
+    ):
+        lab.train_from(other, "tuned", "experiment=sft", "scale.sft_steps=3")
+
+
+def test_a_branch_is_the_run_that_had_its_decay_from_the_start(tmp_path):
+    lab = Lab("smoke", 0, tmp_path)
+    branch = lab.branch(lab.pretrained, "constant", "lr.decay_start=1.0")
+    whole = lab.train("whole", "lr.decay_start=1.0")
+    assert branch.history["validation"] == whole.history["validation"] != lab.pretrained.history["validation"]
+    with pytest.raises(
+        ValueError, match="lr.decay_start = 0.5; step 10, where the constant phase of .* ends at 14; later"
+    ):
+        lab.branch(lab.pretrained, "early", "lr.decay_start=0.5")
+    with pytest.raises(ValueError, match="optim.lr = 0.5; a branch differs in lr"):
+        lab.branch(lab.pretrained, "fast", "optim.lr=0.5")
 
 
 def test_a_folder_of_another_recipe_is_refused(job):

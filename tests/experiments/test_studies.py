@@ -9,10 +9,11 @@ from filelock import FileLock
 from illada_lab.cli import main
 from illada_lab.commands.replicate import plans_of, translate
 from illada_lab.config import build, compose, compose_and_check, groups, to_plain
-from illada_lab.experiments.lab import Lab, Trained, recipe
+from illada_lab.experiments.lab import Lab, Trained
 from illada_lab.experiments.replicate import Plan, _Job, command, replicate, replicate_all
 from illada_lab.experiments.study import Study
 from illada_lab.report.ledger import read_all
+from illada_lab.training.recipe import recipe
 
 STUDIES = groups()["study"]
 

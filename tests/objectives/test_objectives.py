@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -181,6 +182,20 @@ def test_without_an_anchor_a_short_row_cannot_be_learnt():
     """Why BOS is never masked: where all is masked every position sees the same, so the loss keeps a floor."""
     losses = overfit(has_bos=False)
     assert sum(losses[-60:]) / 60 > 1.0
+
+
+def test_a_bos_that_is_eos_as_well_is_learnt():
+    """GPT-2's tokenizer has one token for both: kept out like a BOS, no model would ever learn to end."""
+    tokens = replace(small_predictor().tokens, bos=3, eos=3)
+    batch, ones = random_batch(), lambda random, n: torch.ones(4, n, dtype=torch.float64)
+    batch.tokens[:, 7] = 3
+    for predictor, objective in (
+        (small_predictor(), Pretrain(times=ones)),
+        (small_predictor(is_causal=True), Autoregressive()),
+    ):
+        predictor.tokens = tokens
+        with_end = objective(predictor, batch, RowRandom(0, batch.index)).n_predicted
+        assert with_end == int(batch.is_valid.sum())
 
 
 def test_bos_is_not_masked_and_not_counted():

@@ -64,6 +64,21 @@ def test_a_parting_names_the_first_step_and_position():
     ]
 
 
+def test_what_is_taken_back_stands_in_the_trace(tmp_path):
+    """Replayed, the records give the number of masks that each step left, and the text in the end."""
+    predictor, seen = small_predictor(), []
+    sampler = FixedLength(response_length=8, n_steps=4, n_revisited=2)
+    out = sampler.sample(predictor, PROMPT, on_step=lambda canvas: seen.append(canvas.x.clone()))
+    trace = read_trace(write_trace(tmp_path / "t.jsonl", trace_of(out, predictor, PROMPT)))
+    assert sum(r["token"] is None for r in trace.records) == 2 * 2 * 3  # rows, tokens, steps but the last
+    for row in range(2):
+        canvas: list[int | None] = [None] * 8
+        for step, x in zip(trace.steps(row), seen, strict=True):
+            for record in step:
+                canvas[record["position"]] = record["token"]
+            assert canvas == [None if i == MASK else i for i in x[row, 3:].tolist()]
+
+
 def test_traces_of_other_prompts_are_not_compared():
     sampler = FixedLength(response_length=2)
     with pytest.raises(ValueError, match="rows = 2 and 1; not the same prompts"):
@@ -77,8 +92,8 @@ def test_traces_of_other_prompts_are_not_compared():
     [
         ([], "not a trace this version reads"),
         (["{"], "line 1 is not JSON"),
-        (['{"format": "other", "rows": []}'], "not a trace this version reads; a file of illada_lab trace, version 1"),
-        (['{"format": "illada_lab trace", "version": 2, "rows": []}'], "not a trace this version reads"),
+        (['{"format": "other", "rows": []}'], "not a trace this version reads; a file of illada_lab trace, version 2"),
+        (['{"format": "illada_lab trace", "version": 3, "rows": []}'], "not a trace this version reads"),
         (['{"format": "illada_lab trace", "version": 1, "rows": []}', '{"step": 1}'], "line 2 lacks one of step, row"),
         (["[]"], "line 1 lacks one of format, rows"),
     ],

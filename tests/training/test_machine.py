@@ -1,5 +1,8 @@
 """What a machine can do is measured quickly, also where it can do little."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -41,3 +44,12 @@ def test_precision_is_the_one_that_pays(monkeypatch: pytest.MonkeyPatch):
     assert machine.best_precision("cpu") == "bf16-mixed"
     rates["bf16"] = 1.2e11
     assert machine.best_precision("cpu") == "32-true"
+
+
+def test_waiting_threads_sleep_unless_told_otherwise():
+    """Said before torch is imported, which reads it once."""
+    for told, expected in ({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"):
+        environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"} | told
+        code = "import illada_lab.cli, os, sys; assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+        said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert said.stdout.strip() == expected

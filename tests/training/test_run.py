@@ -1,5 +1,6 @@
 """Whole runs at smoke scale: they learn, they resume to the bit, they survive being killed, they stop when they must."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -103,7 +104,67 @@ def test_a_resumed_run_is_as_long_and_learns_as_fast_as_it_is_told(tmp_path, cap
     muon, adamw = (payload["optimizer_states"][0][part]["param_groups"][0] for part in ("muon", "adamw"))
     # The last step's rate has been set for the step after it, the end of the decay.
     assert muon["lr"] == pytest.approx(1e-3 * 0.025) and muon["weight_decay"] == adamw["weight_decay"] == 0.3
-    assert read_checkpoint(tmp_path / "a" / "checkpoints" / "before_decay.ckpt")["global_step"] == 8
+    # Of the two places where a decay began the first has none behind it.
+    assert read_checkpoint(tmp_path / "a" / "checkpoints" / "before_decay.ckpt")["global_step"] == 3
+
+
+def test_the_rate_of_a_step_is_the_one_it_was_made_with(tmp_path):
+    done = run(tmp_path / "a", "scale.n_steps=6", "trainer.log_every=1", "lr.n_warmup_steps=2", "lr.decay_start=1.0")
+    assert [record["lr"] for record in done.history["train"]] == [0.005, 0.01, 0.01, 0.01, 0.01, 0.01]
+
+
+def test_metrics_of_a_resumed_run_are_one_file(tmp_path):
+    """Rows up to the step that it went on from stay, each step once."""
+    run(tmp_path / "a", "scale.n_steps=6", "trainer.log_every=1")
+    run(tmp_path / "a", "scale.n_steps=12", "trainer.log_every=1", "resume=auto")
+    with (tmp_path / "a" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(12))
+
+
+def test_without_the_average_a_run_goes_on_with_its_weights(tmp_path):
+    """A checkpoint with an average holds both; switched off, the raw weights go on, to which the optimiser's state belongs."""
+    run(tmp_path / "a", "scale.n_steps=4", "trainer.ema_decay=0.9")
+    raw = read_checkpoint(tmp_path / "a")["current_model_state"]
+    run(
+        tmp_path / "a",
+        "scale.n_steps=5",
+        "resume=auto",
+        "trainer.ema_decay=null",
+        "optim.lr=1e-12",
+        "optim.adamw_lr=1e-12",
+    )
+    after = weights(tmp_path / "a")
+    assert all(torch.allclose(after[name], raw[name], atol=1e-6) for name in raw)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optim=adamw"], "optim._target_ = .*adamw; .* holds the state of .*muon; that, or init_from="),
+        (["model.d_ffn=32"], "model.d_ffn = 32; .* holds the state of .*init_from="),
+        (["trainer.max_steps=3"], "trainer.max_steps = 3; .* stands at step 4 already; 5 or more"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(tmp_path_factory, overrides, message):
+    folder = tmp_path_factory.getbasetemp() / "to_resume"
+    if not folder.exists():
+        run(folder, "scale.n_steps=4")
+    with pytest.raises(ValueError, match=message):
+        run(folder, "resume=auto", "scale.n_steps=4", *overrides)
+
+
+def test_going_back_in_a_folder_that_has_gone_on_is_refused(tmp_path):
+    """As a job that is queued again with the same command would; in a folder of its own it begins, and then nothing is left to do."""
+    run(tmp_path / "a", "scale.n_steps=4")
+    fork = f"resume={tmp_path / 'a' / 'checkpoints' / 'before_decay.ckpt'}"
+    with pytest.raises(ValueError, match="saved there at step 4 and would be lost; resume=auto"):
+        run(tmp_path / "a", fork, "scale.n_steps=4")
+    run(tmp_path / "b", fork, "scale.n_steps=5")
+    with pytest.raises(ValueError, match="saved there at step 5"):
+        run(tmp_path / "b", fork, "scale.n_steps=5")
+    with pytest.raises(ValueError, match="trainer.max_steps = 3; .* stands at step 3 already; 4 or more"):
+        run(tmp_path / "c", fork, "scale.n_steps=3")
 
 
 def test_accumulated_micro_batches_draw_the_same_masks(tmp_path):

@@ -93,6 +93,8 @@ def prepare(
         if value < 1:
             raise ValueError(f"{key} = {value}; counts from 1; 1 or more")
     form = {"adds_bos": adds_bos, "adds_eos": adds_eos, "max_extra_eos": max_extra_eos}
+    if max_extra_eos:
+        form["seed"] = seed  # of their numbers
     kept = {**settings, **form, "tokens_per_shard": tokens_per_shard, "chunk_bytes": CHUNK_BYTES}
     with claimed(folder):
         progress = Progress(folder, kept)

@@ -1,0 +1,68 @@
+"""Where a run goes on from: which checkpoint, what must be the same, what is said of the rest."""
+
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from illada_lab.training.checkpoint import find_checkpoint, find_resumable, read_about
+from illada_lab.training.recipe import differences, recipe
+
+# What a state cannot be taken over into.
+FIXED = ("_target_", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ffn", "is_tied", "has_qk_norm")
+
+
+def resume_point(config: DictConfig) -> Path | None:
+    """The checkpoint to go on from; None: a new run.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: steps in `run_dir` would be lost unasked, or the checkpoint is of another model, optimiser or base, or of a step at
+            which this run would be over.
+    """
+    run_dir = Path(config.run_dir)
+    found = find_resumable(run_dir)
+    if config.resume == "auto":
+        checkpoint = found
+    else:
+        checkpoint = None if config.resume is None else find_checkpoint(config.resume)
+        # A process that another one has started for this run comes later than its siblings: it does not judge.
+        if found is not None and os.environ.get("LOCAL_RANK", "0") == "0" and _step(found) > _step(checkpoint):
+            raise ValueError(
+                f"run_dir = {run_dir}; a run has been saved there at step {_step(found)} and would be lost; "
+                "resume=auto, another name=..., or delete it"
+            )
+    if checkpoint is not None:
+        _check(config, checkpoint, is_own=checkpoint == found)
+    return checkpoint
+
+
+def say_changes(config: DictConfig, checkpoint: Path) -> None:
+    """What this run is told otherwise than the one that saved: its own settings hold, the checkpoint brings the state."""
+    saved = read_about(checkpoint)
+    before, now = recipe(saved["illada_lab"]["config"]), recipe(config)
+    before.pop("tokenizer")  # always the checkpoint's
+    changed = [f"{key} {was} -> {is_now}" for key, was, is_now in differences(before, now)]
+    if changed:
+        print(f"goes on from step {saved['global_step']} with other settings: {'; '.join(changed)}", flush=True)
+
+
+def _step(checkpoint: Path | None) -> int:
+    return -1 if checkpoint is None else read_about(checkpoint)["global_step"]
+
+
+def _check(config: DictConfig, checkpoint: Path, *, is_own: bool) -> None:
+    """Refuse what a state cannot go on with."""
+    saved = read_about(checkpoint)
+    told = {key: (was, now) for key, was, now in differences(recipe(saved["illada_lab"]["config"]), recipe(config))}
+    for key in ("optim._target_", *(f"model.{name}" for name in FIXED)):
+        if key in told:
+            was, now = told[key]
+            raise ValueError(
+                f"{key} = {now}; {checkpoint} holds the state of {was}; that, or init_from={checkpoint} for a new run from its weights"
+            )
+    step = saved["global_step"]
+    if config.trainer.max_steps < step or (config.trainer.max_steps == step and not is_own):
+        raise ValueError(
+            f"trainer.max_steps = {config.trainer.max_steps}; {checkpoint} stands at step {step} already; {step + 1} or more"
+        )

@@ -1,0 +1,78 @@
+"""What stands in front of a text of a published model: BOS where its tokenizer says or does so, or its family's code does."""
+
+import json
+
+import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers.processors import TemplateProcessing
+
+from illada_lab.commands.export_tokenizer import write_tokenizer
+from illada_lab.commands.infill import text_ids
+from illada_lab.commands.sample import prompt_ids
+from illada_lab.config import compose
+from illada_lab.data import word_tokenizer
+from illada_lab.evaluation.answerer import Answerer
+from illada_lab.interop import adds_bos, export_published
+from illada_lab.tokens import ILLADA
+from illada_lab.training.checkpoint import load_run
+from tests.interop.test_released import LLADA_8B
+from tests.small import small_predictor
+
+BOS = ILLADA.bos
+
+
+def published(folder, layout, *, says=None, does=False):
+    """A small model in a published layout; `says`: add_bos_token, `does`: the tokenizer's own encoding begins with BOS."""
+    predictor, tokenizer = small_predictor(has_qk_norm=layout == "qwen3"), word_tokenizer(["ada", "lives", "in", "."])
+    export_published(predictor, folder, layout)
+    write_tokenizer(tokenizer, predictor.tokens, folder, max_length=64, is_chat=False, adds_bos=False)
+    about = json.loads((folder / "tokenizer_config.json").read_text())
+    del about["add_bos_token"], about["trained_with_bos"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(about | ({} if says is None else {"add_bos_token": says})))
+    if does:
+        backend = Backend.from_file(str(folder / "tokenizer.json"))
+        name = backend.id_to_token(BOS)
+        backend.post_processor = TemplateProcessing(single=[name, "$A"], special_tokens=[(name, BOS)])
+        backend.save(str(folder / "tokenizer.json"))
+    return load_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("layout", "says", "does", "has_bos"),
+    [
+        ("llada", None, False, False),
+        ("llada", False, False, False),
+        ("llada", True, False, True),
+        ("llada", None, True, True),
+        ("illada", None, False, True),
+        ("illada", False, False, True),
+        ("qwen3", None, False, False),
+        ("qwen3", None, True, True),
+    ],
+)
+def test_bos_stands_where_the_published_files_say(tmp_path, layout, says, does, has_bos):
+    loaded = published(tmp_path, layout, says=says, does=does)
+    head = [BOS] if has_bos else []
+    ids = loaded.tokenizer.encode("ada lives")
+    assert prompt_ids(compose(["prompt='ada lives'"]), loaded) == [*head, *ids]
+    assert text_ids("ada lives ___", loaded) == [*head, *ids, ILLADA.mask]
+    # Something must stand in front of a response.
+    assert prompt_ids(compose([]), loaded) == [BOS]
+    one = Answerer(
+        predictor=loaded.predictor, tokenizer=loaded.tokenizer, has_bos=loaded.config["data"]["adds_bos"], has_eos=False
+    )
+    assert one.pair("ada lives", " in") == ([*head, *ids], loaded.tokenizer.encode("in"))
+    assert one.pair("", "in") == ([BOS], loaded.tokenizer.encode("in"))
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_model_of_ours_in_illadas_layout_says_what_it_learnt_from(tmp_path, trained):
+    predictor, tokenizer = small_predictor(has_qk_norm=False), word_tokenizer(["ada", "lives", "in", "."])
+    export_published(predictor, tmp_path, "illada")
+    write_tokenizer(tokenizer, predictor.tokens, tmp_path, max_length=64, is_chat=False, adds_bos=trained)
+    assert adds_bos(tmp_path, tokenizer.backend) is trained
+
+
+def test_llada_8b_has_none(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLADA_8B))
+    assert not adds_bos(tmp_path, word_tokenizer(["ada"]).backend)
