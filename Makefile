@@ -2,6 +2,7 @@
 #
 #   make reproduce   the main job at toy scale: data, pre-training, fine-tuning, evaluation, samples, report
 #   make test        lint, types, tests, notebooks
+#   make lab         the notebooks in a browser (JupyterLab)
 #   make notebooks   execute all notebooks anew at toy scale
 #   make bench       speed of training, sampling and scoring against plain loops; planned memory against measured
 #   make bench-data  1 GB of text prepared under a cap of memory (ARGS='--mb 10': less)
@@ -19,7 +20,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: help setup reproduce test lint types tests check-notebooks notebooks bench bench-data soak format wheel clean
+.PHONY: help setup lab reproduce test lint types tests check-notebooks notebooks bench bench-data soak format wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -59,7 +60,10 @@ tests: $(READY)
 	$(BIN)/python -m pytest -o addopts="--strict-markers -ra -m compiled" $(PYTEST_ARGS) || test $$? -eq 5
 
 # Executes every notebook at smoke scale, with the models of one folder per worker; drift of .ipynb from .py is among the tests.
-check-notebooks: $(READY)
+check-lab: $(READY)
+	$(BIN)/jupyter lab $(ARGS) notebooks
+
+notebooks: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) -m notebooks tests/notebooks $(PYTEST_ARGS)
 
 # Writes every .ipynb anew from its .py, executed at toy scale (NAMES=01_objective: some of them).

@@ -17,10 +17,19 @@
 # **Paper:** iLLaDA, Table 1 and pre-training recipe: choices that it makes without an ablation. **Study:** `conf/study/architecture.yaml`
 #
 # > **Time:** about two minutes on two CPU cores: three short runs of a smaller model (scale `mini`) are trained here, the full comparison is read from the committed results. **Memory:** under 1 GB.
-# > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
+# > **Elsewhere:** on Colab, Kaggle or your own GPU open this notebook in a clone of the repository: the first cell installs what is missing, the second picks the scale.
+
+# %%
+# On Colab, Kaggle or a machine of your own, in a clone of the repository: installs the package if it is not there.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("illada_lab") is None:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", ".."], check=True)
 
 # %% tags=["parameters"]
-scale = "toy"
+scale = "toy"  # smoke: in seconds, to see that all runs; small and larger: with a GPU
 seed = 1  # of the models
 runs_dir = "../runs"
 

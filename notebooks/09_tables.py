@@ -17,8 +17,17 @@
 # **Paper:** iLLaDA, Tables 2 and 3. **Studies:** `conf/study/base_table.yaml`, `conf/study/instruct_table.yaml`
 #
 # > **Time:** about a minute on two CPU cores once the models of this scale are there: they answer the toy benchmarks here, the comparison of the three recipes is read from committed results. If they are not, this
-# > notebook trains them first: seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at `scale = "toy"`; all notebooks share them. **Memory:** under 1 GB.
-# > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
+# > notebook trains them first: seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at `scale = "toy"  # smoke: in seconds, to see that all runs; small and larger: with a GPU`; all notebooks share them. **Memory:** under 1 GB.
+# > **Elsewhere:** on Colab, Kaggle or your own GPU open this notebook in a clone of the repository: the first cell installs what is missing, the second picks the scale.
+
+# %%
+# On Colab, Kaggle or a machine of your own, in a clone of the repository: installs the package if it is not there.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("illada_lab") is None:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", ".."], check=True)
 
 # %% tags=["parameters"]
 scale = "toy"

@@ -17,10 +17,19 @@
 # **Paper:** arXiv 2507.15857 and 2511.03276 on data-constrained training; iLLaDA fine-tunes for 12 epochs. **Study:** `conf/study/data_repetition.yaml`
 #
 # > **Time:** about a minute on two CPU cores: two short runs are trained here at scale `mini`, the full comparison is read from the committed result. **Memory:** under 1 GB.
-# > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
+# > **Elsewhere:** on Colab, Kaggle or your own GPU open this notebook in a clone of the repository: the first cell installs what is missing, the second picks the scale.
+
+# %%
+# On Colab, Kaggle or a machine of your own, in a clone of the repository: installs the package if it is not there.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("illada_lab") is None:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", ".."], check=True)
 
 # %% tags=["parameters"]
-scale = "toy"
+scale = "toy"  # smoke: in seconds, to see that all runs; small and larger: with a GPU
 seed = 1  # of the models
 runs_dir = "../runs"
 

@@ -17,10 +17,19 @@
 # **Paper:** LLaDA, section 3.1 (equal FLOPs); iLLaDA, Table 1 and released checkpoints. **Study:** `conf/study/scaling.yaml`
 #
 # > **Time:** seconds on two CPU cores: the ladder is read from the committed result, larger scales are composed and counted, a published-layout folder is written and read. **Memory:** under 1 GB.
-# > **Elsewhere:** on Colab, Kaggle or your own GPU clone the repository, run `pip install -e ".[notebooks]"` in it, and set `scale` below.
+# > **Elsewhere:** on Colab, Kaggle or your own GPU open this notebook in a clone of the repository: the first cell installs what is missing, the second picks the scale.
+
+# %%
+# On Colab, Kaggle or a machine of your own, in a clone of the repository: installs the package if it is not there.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("illada_lab") is None:
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", ".."], check=True)
 
 # %% tags=["parameters"]
-scale = "toy"
+scale = "toy"  # smoke: in seconds, to see that all runs; small and larger: with a GPU
 runs_dir = "../runs"
 
 # %%

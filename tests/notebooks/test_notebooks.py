@@ -55,7 +55,9 @@ def test_the_skeleton_is_whole(path):
     at = [text.find(part) for part in SKELETON]
     assert -1 not in at and at == sorted(at), [part for part, i in zip(SKELETON, at, strict=True) if i < 0]
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert code[0].metadata.get("tags") == ["parameters"] and code[0].source.startswith('scale = "toy"')
+    assert code[0].source == next(cell.source for cell in source(SOURCES[0]).cells if cell.cell_type == "code")
+    assert "pip" in code[0].source and "illada_lab" in code[0].source
+    assert code[1].metadata.get("tags") == ["parameters"] and code[1].source.startswith('scale = "toy"')
     assert sum("assert " in cell.source for cell in code) >= 2
     assert "<details>" in text
 
