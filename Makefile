@@ -60,15 +60,15 @@ tests: $(READY)
 	$(BIN)/python -m pytest -o addopts="--strict-markers -ra -m compiled" $(PYTEST_ARGS) || test $$? -eq 5
 
 # Executes every notebook at smoke scale, with the models of one folder per worker; drift of .ipynb from .py is among the tests.
-check-lab: $(READY)
-	$(BIN)/jupyter lab $(ARGS) notebooks
-
-notebooks: $(READY)
+check-notebooks: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) -m notebooks tests/notebooks $(PYTEST_ARGS)
 
 # Writes every .ipynb anew from its .py, executed at toy scale (NAMES=01_objective: some of them).
 notebooks: $(READY)
 	$(BIN)/python -m tests.notebooks.run $(NAMES)
+
+lab: $(READY)
+	$(BIN)/jupyter lab $(ARGS) notebooks
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.training $(ARGS)
