@@ -21,12 +21,15 @@
 
 # %%
 # On Colab, Kaggle or a machine of your own, in a clone of the repository: installs the package if it is not there.
-import importlib.util
-import subprocess
-import sys
+try:
+    import illada_lab  # before torch, whose waiting threads then sleep
+except ImportError:
+    import subprocess
+    import sys
 
-if importlib.util.find_spec("illada_lab") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", ".."], check=True)
+    import illada_lab
+print("illada_lab", illada_lab.__version__)
 
 # %% tags=["parameters"]
 scale = "toy"  # smoke: in seconds, to see that all runs; small and larger: with a GPU

@@ -5,6 +5,7 @@ import warnings
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -124,8 +125,9 @@ class WarmupConstantDecay(LRScheduler, ABC):
                 self.n_without_progress, self.decay_from = 0, None
         # The optimiser has brought the rates of the saved run.
         self._last_lr = self.get_lr()
-        self._last_lr = [*self.get_lr()]
-        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+        rates: list[float | Tensor] = [*self.get_lr()]
+        self._last_lr = rates
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
 
     def _plateau(self) -> list[Any] | None:
