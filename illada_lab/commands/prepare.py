@@ -1,10 +1,31 @@
 """`illada-lab prepare`: documents to shards of tokens on the disk."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+
+from illada_lab.commands.writing import refuse_without_effect
+
+USED = ("data", "tokenizer", "scale", "seed", "init_from", "out", "n_processes", "tokens_per_shard")
+# Of `data` what shards are made from; how rows are cut out of them is said where they are trained on.
+OF_DATA = ("source", "path", "adds_bos", "adds_eos", "max_extra_eos", "seed")
+
+
+def translate(overrides: Sequence[str]) -> list[str]:
+    """The words as they are; settings that have no effect on shards are refused."""
+    words = refuse_without_effect("prepare", overrides, USED)
+    problems = []
+    for word in words:
+        key, _, value = word.lstrip("+~").partition("=")
+        head, _, rest = key.partition(".")
+        if head == "data" and rest and rest.partition(".")[0] not in OF_DATA:
+            problems.append(f"{key} = {value}; has no effect on prepare; for train data=shards {key}={value}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return words
 
 
 def run(config: DictConfig) -> int:

@@ -91,6 +91,11 @@ def test_what_cannot_be_prepared(corpus, tmp_path, capsys):
     for words, message in (
         (["prepare", "data=text", f"data.path={corpus}"], "out = null; where to?"),
         (
+            ["prepare", "data=text", f"data.path={corpus}", f"out={tmp_path}/x", "data.length=512"],
+            "data.length = 512; has no effect on prepare; for train data=shards data.length=512",
+        ),
+        (["prepare", "data=text", f"data.path={corpus}", "model=toy"], "model = toy; has no effect on prepare"),
+        (
             ["prepare", "data=shards", f"data.path={tmp_path}", f"out={tmp_path}/x"],
             "data = shards; is prepared already",
         ),
