@@ -206,7 +206,9 @@ def _watch(process: subprocess.Popen, report_in: int, limits: Limits) -> tuple[b
             os.set_blocking(pipe, False)
             selector.register(pipe, selectors.EVENT_READ)
         while True:
-            # Closing its pipes is no end of a process: look at it as well.
+            # Closing its pipes is no end of a process: look at it as well, and before its pipes. Afterwards, what it wrote and reported
+            # between the two looks would be lost.
+            has_ended = process.poll() is not None
             ready = selector.select(0.02) if selector.get_map() else time.sleep(0.005) or []
             for key, _ in ready:
                 try:
@@ -220,7 +222,7 @@ def _watch(process: subprocess.Popen, report_in: int, limits: Limits) -> tuple[b
                 is_running, deadline = True, time.perf_counter() + limits.seconds
             if len(read[printed]) > limits.max_output_bytes or len(read[report_in]) > limits.max_output_bytes:
                 return read[printed][: limits.max_output_bytes], read[report_in], "output"
-            if not ready and process.poll() is not None:
+            if not ready and has_ended:
                 return read[printed], read[report_in], ""
             if time.perf_counter() > deadline:
                 return read[printed], read[report_in], "timeout"

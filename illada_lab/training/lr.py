@@ -124,7 +124,6 @@ class WarmupConstantDecay(LRScheduler, ABC):
             if self.decay_from == self.last_epoch and told != self._told():
                 self.n_without_progress, self.decay_from = 0, None
         # The optimiser has brought the rates of the saved run.
-        self._last_lr = self.get_lr()
         rates: list[float | Tensor] = [*self.get_lr()]
         self._last_lr = rates
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
