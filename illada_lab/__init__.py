@@ -1,11 +1,14 @@
 """A laboratory for masked diffusion language models, built around iLLaDA (arXiv 2606.25331)."""
 
 import os
+import warnings
 from typing import Any
 
 # Threads that wait by spinning keep a core from whoever needs it: on two cores one other busy program made a training step four to six
 # times as long. Asleep they cost 3 to 8 % of a toy's step, and nothing of a larger model's. Read once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What a notebook would show first of all: another package's wish for widgets, for bars that are not shown.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "build", "check", "compose", "load_predictor"]

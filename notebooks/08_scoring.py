@@ -85,7 +85,14 @@ def score(predictor, prompt, ending):
 
 
 # %%
-prompt = torch.tensor([tokens.bos, *model.tokenizer.encode_known("mia gave the red kite to a fox .")])
+prompt = torch.tensor(
+    [
+        tokens.bos,
+        *model.tokenizer.encode_known(
+            "on monday mia went to the mill . she found a red kite . mia gave the red kite to a fox ."
+        ),
+    ]
+)
 ending = torch.tensor([*model.tokenizer.encode_known("now the fox has a red kite ."), tokens.eos])
 mine, order = score(model.predictor, prompt, ending)
 theirs, their_order = confidence_score(model.predictor, prompt, ending)
