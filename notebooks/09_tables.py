@@ -170,17 +170,32 @@ for name in ("base_table", "instruct_table"):
 # Scores of the paper, 8B parameters, its benchmarks (Tables 2 and 3); nothing of this was measured here:
 
 # %%
-paper = pd.DataFrame(
-    [
-        ["base", "iLLaDA 8B", "12T", 74.8, 71.3, 60.8, 76.6, 81.9, 38.4, 63.9],
-        ["base", "LLaDA 8B", "2.3T", 65.9, 49.7, 45.9, 70.5, 70.3, 31.4, 51.1],
-        ["base", "Qwen2.5 7B (autoregressive)", "18T", 71.9, 63.9, 51.5, 79.0, 78.9, 41.1, 63.3],
-        ["instruct", "iLLaDA 8B", "", 71.6, None, None, None, 89.0, 56.7, 67.1],
-        ["instruct", "LLaDA 8B", "", 65.5, None, None, None, 77.5, 42.2, 54.5],
-        ["instruct", "Qwen2.5 7B (autoregressive)", "", 76.6, None, None, None, 91.6, 75.5, 77.1],
-    ],
-    columns=["table", "model", "tokens", "MMLU", "BBH", "ARC-C", "HellaSwag", "GSM8K", "MATH", "mean of all its tasks"],
-).fillna("")
+paper = (
+    pd.DataFrame(
+        [
+            ["base", "iLLaDA 8B", "12T", 74.8, 71.3, 60.8, 76.6, 81.9, 38.4, 63.9],
+            ["base", "LLaDA 8B", "2.3T", 65.9, 49.7, 45.9, 70.5, 70.3, 31.4, 51.1],
+            ["base", "Qwen2.5 7B (autoregressive)", "18T", 71.9, 63.9, 51.5, 79.0, 78.9, 41.1, 63.3],
+            ["instruct", "iLLaDA 8B", "", 71.6, None, None, None, 89.0, 56.7, 67.1],
+            ["instruct", "LLaDA 8B", "", 65.5, None, None, None, 77.5, 42.2, 54.5],
+            ["instruct", "Qwen2.5 7B (autoregressive)", "", 76.6, None, None, None, 91.6, 75.5, 77.1],
+        ],
+        columns=[
+            "table",
+            "model",
+            "tokens",
+            "MMLU",
+            "BBH",
+            "ARC-C",
+            "HellaSwag",
+            "GSM8K",
+            "MATH",
+            "mean of all its tasks",
+        ],
+    )
+    .astype(object)
+    .fillna("")
+)
 paper
 
 # %% [markdown]
