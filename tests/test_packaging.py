@@ -177,7 +177,10 @@ def test_the_hook_for_configurations_runs_their_contracts():
     )
     paths = [word for word in hook["entry"].split() if word.startswith("tests/")]
     assert {"tests/test_config.py", "tests/conf"} <= set(paths) and all((ROOT / path).exists() for path in paths)
-    watched = ["conf/model/toy.yaml", *(f"illada_lab/{path.name}" for path in (ROOT / "illada_lab").glob("config*.py"))]
+    watched = [
+        "conf/model/toy.yaml",
+        *(f"illada_lab/config/{path.name}" for path in (ROOT / "illada_lab/config").glob("*.py")),
+    ]
     assert len(watched) > 3 and all(re.search(hook["files"], path) for path in watched)
 
 

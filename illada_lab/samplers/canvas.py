@@ -39,10 +39,6 @@ class Canvas:
     def __post_init__(self) -> None:
         self.confidence = torch.zeros(self.x.shape, device=self.x.device)
 
-    def n_pad(self, rows: Tensor) -> Tensor | None:
-        """Columns of padding in front of some rows, int64 [b]; None: nowhere any."""
-        return None if self.is_valid is None else (~self.is_valid[rows]).sum(1)
-
     @classmethod
     def start(cls, predictor: Predictor, prompt: Tokens, is_valid: Positions | None, n_response: int) -> "Canvas":
         """A prompt with `n_response` masks behind it.

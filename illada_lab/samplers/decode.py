@@ -190,7 +190,7 @@ def fill_window(
             # So many that as many masks are left as the quota wants, whatever was taken back before.
             left = counts[:, step + 1 :].sum(1)
             left = left if len(due) == len(rows) else left[counts[:, step] > 0]
-            is_transferred = most_confident(confidence, is_masked.sum(1) - left, canvas.n_pad(due))
+            is_transferred = most_confident(confidence, is_masked.sum(1) - left)
             if rules.n_revisited:
                 canvas.confidence[due] = torch.where(is_transferred, confidence, canvas.confidence[due])
         if rules.has_trace:
@@ -240,7 +240,7 @@ def _revisit(canvas: Canvas, is_ours: Tensor, rows: Tensor, rules: Rules, asker:
     x, mask, n = canvas.x[rows], asker.predictor.tokens.mask, rules.n_revisited
     is_revealed = is_ours[rows] & (x != mask)
     unsure = torch.where(is_revealed, -canvas.confidence[rows], -torch.inf)
-    is_taken = most_confident(unsure, is_revealed.sum(1).clamp(max=n), canvas.n_pad(rows))
+    is_taken = most_confident(unsure, is_revealed.sum(1).clamp(max=n))
     canvas.x[rows] = torch.where(is_taken, mask, x)
     if rules.has_trace:
         nothing = dict.fromkeys(("token", "confidence", "runner_up", "runner_up_confidence"))

@@ -120,19 +120,16 @@ def transfer_counts(n_masked: Int[Tensor, " B"], n_steps: int) -> Int[Tensor, "B
     return base[:, None] + is_early.long()
 
 
-def most_confident(
-    confidence: Float[Tensor, "B L"], counts: Int[Tensor, " B"], n_pad: Int[Tensor, " B"] | None = None
-) -> Bool[Tensor, "B L"]:
+def most_confident(confidence: Float[Tensor, "B L"], counts: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
     """The `counts` most confident positions of each row.
 
     Of equal ones those that `torch.topk` takes from the whole row, as in the published code: deferred EOS all have confidence 0, so ties
-    are common, and any other choice would part from it. Which those are depends on the row's width; a row behind padding is therefore
-    asked without it where it matters, so that it equals its solo run.
+    are common, and any other choice would part from it. Which those are depends on the row's width, padding included: as there, a row
+    with such a tie may be another beside a longer prompt than alone.
 
     Args:
         confidence: -inf where nothing can be revealed.
         counts: how many per row, never more than are eligible.
-        n_pad: columns of padding in front of each row; None: nowhere any.
     """
     is_chosen = torch.zeros_like(confidence, dtype=torch.bool)
     listed = counts.tolist()
@@ -140,14 +137,6 @@ def most_confident(
         rows = counts == n
         part = confidence[rows]
         is_chosen[rows] = torch.zeros_like(part, dtype=torch.bool).scatter(1, part.topk(n, dim=1).indices, True)
-    if n_pad is not None:
-        # A row has a tie if something as sure as the last that was chosen was not.
-        last = confidence.masked_fill(~is_chosen, torch.inf).amin(1, keepdim=True)
-        for row in ((confidence == last) & ~is_chosen & (last > -torch.inf)).any(1).nonzero()[:, 0].tolist():
-            own = confidence[row, int(n_pad[row]) :]
-            is_chosen[row, int(n_pad[row]) :] = torch.zeros_like(own, dtype=torch.bool).scatter(
-                0, own.topk(listed[row]).indices, True
-            )
     return is_chosen & (confidence > -torch.inf)
 
 

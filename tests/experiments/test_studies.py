@@ -146,7 +146,7 @@ def test_two_studies_do_not_train_one_model_at_once(monkeypatch, tmp_path):
     """While one process holds the model's lock, another waits, and then finds what it has left."""
     lab, steps = Lab("smoke", 0, tmp_path), []
 
-    def finished(run_dir, config, start):
+    def finished(run_dir, config, start, trunk):
         steps.append("begun")
         return object.__new__(Trained)
 

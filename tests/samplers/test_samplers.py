@@ -43,18 +43,6 @@ def test_quota_gives_the_remainder_to_the_first_steps():
     assert transfer_counts(torch.tensor([10, 7, 2]), 4).tolist() == [[3, 3, 2, 2], [2, 2, 2, 1], [1, 1, 0, 0]]
 
 
-@pytest.mark.parametrize("n_pad", [0, 1, 17, 40])
-def test_of_equals_a_row_behind_padding_takes_what_it_takes_alone(n_pad):
-    """topk's choice among equals depends on the width of what it is given."""
-    confidence = torch.full((2, 40), -torch.inf)
-    confidence[:, 8:] = 1.0
-    confidence[0, 11] = 0.5
-    alone = most_confident(confidence, torch.tensor([3, 7]))
-    padded = torch.cat((torch.full((2, n_pad), -torch.inf), confidence), dim=1)
-    together = most_confident(padded, torch.tensor([3, 7]), torch.tensor([n_pad, n_pad]))
-    assert torch.equal(together[:, n_pad:], alone) and alone.sum(1).tolist() == [3, 7]
-
-
 def test_most_confident_takes_so_many_of_each_row_and_never_what_is_not_eligible():
     confidence = torch.tensor(
         [[0.5, 0.9, 0.8, -torch.inf], [-torch.inf, 0.1, -torch.inf, -torch.inf], [0.1, 0.2, 0.3, 0.4]]

@@ -182,7 +182,7 @@ class Soak:
         at = find_resumable(folder)
         return {
             **asdict(kill),
-            "is_half_written": (folder / "checkpoints" / "last.ckpt.partial").exists(),
+            "is_half_written": any((folder / "checkpoints").glob("*.partial")),
             "saved_step": None if at is None else read_about(at)["global_step"],
             "others": kinds,
         }
