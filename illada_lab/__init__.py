@@ -5,7 +5,7 @@ import warnings
 from typing import Any
 
 # Threads that wait by spinning keep a core from whoever needs it: on two cores one other busy program made a training step four to six
-# times as long. Asleep they cost 3 to 8 % of a toy's step, and nothing of a larger model's. Read once, when torch is imported.
+# times as long. Asleep they cost 3 to 8 % of a toy's step (benchmarks/README.md). Read once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # What a notebook would show first of all: another package's wish for widgets, for bars that are not shown.
 warnings.filterwarnings("ignore", message="IProgress not found")

@@ -18,7 +18,7 @@ class Architecture:
 
     Args:
         n_documents: held-out documents whose first halves are the short inputs.
-        n_steps: optimiser steps of each model, the decay included. Five models a seed: fewer than the main job's where that takes long.
+        n_steps: optimiser steps of each model, the decay included.
         cut_probability: of the variant with random cuts (the paper: 0.3).
     """
 

@@ -82,7 +82,7 @@ class Lab:
     def branch(self, start: Trained, name: str, *overrides: str) -> Trained:
         """A variant that differs from another run by its decay alone: it goes on from where that run's constant phase ended.
 
-        The same as `train` with these overrides, to the bit, in the time of the last phase.
+        The same as `train` with these overrides, to the bit, in the steps of the last phase.
 
         Raises:
             ValueError: something else is different, or the decay would have begun before.

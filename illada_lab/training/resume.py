@@ -58,9 +58,9 @@ def _check(config: DictConfig, checkpoint: Path, *, is_own: bool) -> None:
     for key in ("optim._target_", *(f"model.{name}" for name in FIXED)):
         if key in told:
             was, now = told[key]
-            raise ValueError(
-                f"{key} = {now}; {checkpoint} holds the state of {was}; that, or init_from={checkpoint} for a new run from its weights"
-            )
+            # Weights of another size are no start either.
+            other = f"init_from={checkpoint} for a new run from its weights" if key.startswith("optim") else "a new run"
+            raise ValueError(f"{key} = {now}; {checkpoint} holds the state of {was}; that, or {other}")
     step = saved["global_step"]
     if config.trainer.max_steps < step or (config.trainer.max_steps == step and not is_own):
         raise ValueError(

@@ -142,7 +142,7 @@ def test_without_the_average_a_run_goes_on_with_its_weights(tmp_path):
     ("overrides", "message"),
     [
         (["optim=adamw"], "optim._target_ = .*adamw; .* holds the state of .*muon; that, or init_from="),
-        (["model.d_ffn=32"], "model.d_ffn = 32; .* holds the state of .*init_from="),
+        (["model.d_ffn=32"], "model.d_ffn = 32; .* holds the state of .*; that, or a new run"),
         (["trainer.max_steps=3"], "trainer.max_steps = 3; .* stands at step 4 already; 5 or more"),
     ],
 )
