@@ -1,10 +1,9 @@
-"""What users install: the wheel, the pins, the time of an import, the direction of imports."""
+"""What users install: the wheel, the pins, what an import brings along, the direction of imports."""
 
 import os
 import re
 import subprocess
 import sys
-import time
 import tomllib
 import zipfile
 from pathlib import Path
@@ -100,25 +99,13 @@ def test_imports_bring_nothing_heavy_along(module):
         assert "hydra" not in imported
 
 
-def test_import_and_help_are_fast():
-    """Relative to torch's own import, which no one can avoid, so that a slow or busy machine does not matter."""
-
-    def seconds(code: str) -> float:
-        begin = time.perf_counter()
-        python(code)
-        return time.perf_counter() - begin
-
-    codes = (
-        "import torch",
-        "import illada_lab",
-        "from illada_lab.cli import main; main(['--help'])",
-        "import illada_lab.models, illada_lab.objectives, illada_lab.samplers",
-    )
-    # In turn, so that a slow moment slows all; the fastest round of each.
-    torch_alone, package, help_, parts = map(min, zip(*(map(seconds, codes) for _ in range(4)), strict=True))
-    assert package < max(0.5 * torch_alone, 0.5)
-    assert help_ < max(0.5 * torch_alone, 0.5)
-    assert parts < 2 * torch_alone + 0.5
+@pytest.mark.parametrize("code", ["import illada_lab", "from illada_lab.cli import main; main(['--help'])"])
+def test_import_and_help_do_not_wait_for_torch(code):
+    """What was imported and not seconds: torch alone takes 2 to 4 s, a busy machine any number."""
+    out = python(f"{code}; import sys; print('imported', *sorted(sys.modules))")
+    names = out.partition("imported ")[2].split()
+    slow = HEAVY | {"torch", "numpy", "hydra", "omegaconf", "rich", "sympy"}
+    assert "illada_lab" in names and not {name.partition(".")[0] for name in names} & slow
 
 
 def test_public_names_are_there_and_others_are_not():
