@@ -53,9 +53,9 @@ class Architecture:
             "multi-head": (multi_head,),
             "multi-head, narrow": (multi_head, f"model.d_ffn={multi_head_ffn(lab.config().model)}"),
             "untied": ("model.is_tied=false",),
-            "cut": (f"scale.cut_probability={self.cut_probability}",),
         }
-        runs = {name: self._train(lab, name, *settings) for name, settings in variants.items()}
+        runs = {name: self._train(lab, name, 0.0, *settings) for name, settings in variants.items()}
+        runs["cut"] = self._train(lab, "cut", self.cut_probability)
         halves = self._halves(lab, next(iter(runs.values())))
         rows = [{"variant": name, **_row(run, halves)} for name, run in runs.items()]
         base, heads, narrow, untied, cut = rows
@@ -70,12 +70,18 @@ class Architecture:
             },
         )
 
-    def _train(self, lab: Lab, name: str, *settings: str) -> Trained:
+    def _train(self, lab: Lab, name: str, cut_probability: float, *settings: str) -> Trained:
         """A variant for `n_steps`, validated at its end; the main job's model where it is the same."""
-        if not settings and self.n_steps == lab.config().trainer.max_steps:
+        own = lab.config()
+        if not settings and (cut_probability, self.n_steps) == (own.scale.cut_probability, own.trainer.max_steps):
             return lab.pretrained
-        short = (f"scale.n_steps={self.n_steps}", "trainer.validate_every=null", "trainer.keeps_before_decay=false")
-        return lab.train(f"architecture-{name.replace(', ', '-').replace(' ', '-')}", *settings, *short)
+        always = (
+            f"scale.cut_probability={cut_probability}",
+            f"scale.n_steps={self.n_steps}",
+            "trainer.validate_every=null",
+            "trainer.keeps_before_decay=false",
+        )
+        return lab.train(f"architecture-{name.replace(', ', '-').replace(' ', '-')}", *settings, *always)
 
     def _halves(self, lab: Lab, known: Trained) -> FrozenMasks:
         """First halves of held-out documents under one set of masks for all variants."""

@@ -9,6 +9,8 @@ from illada_lab.experiments.twin import twin_of
 
 DIFFUSION, TWIN, MASKED = "diffusion (bound)", "autoregressive twin", "twin, inputs masked"
 SOURCE = "arXiv 2507.15857 and 2511.03276"
+# Validations of a repeated run.
+N_VALIDATIONS = 20
 
 
 class DataRepetition:
@@ -29,7 +31,7 @@ class DataRepetition:
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="twin_turns", sentence="On repeated data the autoregressive loss turns up.", source=SOURCE,
               paper="after a few to tens of epochs", metric="twin: last less best held-out loss on stories", unit="nats/token",
-              smallest=0.02),
+              threshold=0.02),  # the best of a curve is never above its last: nothing but noise is above zero too
         Claim(id="diffusion_falls", sentence="The diffusion bound goes on falling.", source=SOURCE, paper="no overfitting at 500 epochs",
               metric="diffusion: held-out bound on stories at half of the run less at the end", unit="nats/token"),
         Claim(id="crossing", sentence="In the end diffusion is ahead of the twin as it then is.", source=SOURCE,
@@ -65,25 +67,31 @@ class DataRepetition:
         own_steps = lab.config().scale.n_steps
         n_steps = min(own_steps, self.max_steps)
         is_whole = n_steps == own_steps
-        short = [] if is_whole else [f"trainer.max_steps={n_steps}", f"trainer.validate_every={max(1, n_steps // 7)}"]
-        name = f"{self.n_documents}-{n_steps}"
+        # The twin is at its best for a few dozen steps only: seven validations missed that by 0.04 nats, in favour of the claims.
+        often = [f"trainer.max_steps={n_steps}", f"trainer.validate_every={max(1, n_steps // N_VALIDATIONS)}"]
+        seldom = [] if is_whole else [f"trainer.max_steps={n_steps}", f"trainer.validate_every={max(1, n_steps // 7)}"]
+        name = f"{self.n_documents}-{n_steps}-often"
         runs = {
-            (DIFFUSION, "repeated"): lab.train(f"repeated{name}", few, *short),
-            (TWIN, "repeated"): lab.train(f"autoregressive-repeated{name}", causal, few, *short),
+            (DIFFUSION, "repeated"): lab.train(f"repeated{name}", few, *often),
+            (TWIN, "repeated"): lab.train(f"autoregressive-repeated{name}", causal, few, *often),
             (MASKED, "repeated"): lab.train(
-                f"masked{self.input_mask_probability}-repeated{name}", causal, few, hidden, *short
+                f"masked{self.input_mask_probability}-repeated{name}", causal, few, hidden, *often
             ),
-            (DIFFUSION, "fresh"): lab.pretrained if is_whole else lab.train(f"fresh-{n_steps}", *short),
-            (TWIN, "fresh"): twin_of(lab) if is_whole else lab.train(f"autoregressive-fresh-{n_steps}", causal, *short),
+            (DIFFUSION, "fresh"): lab.pretrained if is_whole else lab.train(f"fresh-{n_steps}", *seldom),
+            (TWIN, "fresh"): twin_of(lab)
+            if is_whole
+            else lab.train(f"autoregressive-fresh-{n_steps}", causal, *seldom),
         }
         rows = [row for (model, data), run in runs.items() for row in _curve(run, model, data, self.n_documents)]
         loss = {key: [row["loss"] for row in rows if (row["model"], row["data"]) == key] for key in runs}
         twin, masked, diffusion = (loss[model, "repeated"] for model in (TWIN, MASKED, DIFFUSION))
+        half = min((row for row in rows if (row["model"], row["data"]) == (DIFFUSION, "repeated")),
+                   key=lambda row: abs(row["step"] - n_steps / 2))  # fmt: skip
         return Outcome(
             tables={"curves": rows},
             effects={
                 "twin_turns": twin[-1] - min(twin),
-                "diffusion_falls": diffusion[(len(diffusion) - 1) // 2] - diffusion[-1],
+                "diffusion_falls": half["loss"] - diffusion[-1],
                 "crossing": twin[-1] - diffusion[-1],
                 "crossing_best": min(twin) - min(diffusion),
                 "fresh": loss[DIFFUSION, "fresh"][-1] - loss[TWIN, "fresh"][-1],

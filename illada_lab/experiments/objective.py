@@ -94,18 +94,19 @@ class _Document:
 def gradient_noise(model: LoadedRun, texts: list[list[int]], bos: int, n_draws: int, seed: int) -> list[dict]:
     """Noise of the gradient of one masked text under each weighting: root of the summed variances over the norm of the mean.
 
+    Both are estimated without bias from the same draws, one that masks nothing among them with its gradient of zero.
+
     Args:
         model: where the gradient is taken; its weights stay as they are.
         texts: token ids without BOS.
         bos: in front of each.
-        n_draws: masked texts drawn, the same for every weighting.
+        n_draws: masked texts drawn, the same for every weighting; 2 or more.
         seed: of the draws.
     """
     generator = torch.Generator().manual_seed(seed)
-    sums = {name: [0.0, 0.0] for name in WEIGHTS}
+    squares = dict.fromkeys(WEIGHTS, 0.0)
     parameters = [p for p in model.predictor.parameters() if p.requires_grad]
     means = {name: torch.zeros(sum(p.numel() for p in parameters)) for name in WEIGHTS}
-    n = 0
     for draw in range(n_draws):
         ids = texts[draw % len(texts)]
         x0 = torch.tensor([[bos, *ids]])
@@ -113,20 +114,22 @@ def gradient_noise(model: LoadedRun, texts: list[list[int]], bos: int, n_draws: 
         is_masked = torch.rand(x0.shape, generator=generator) < t
         is_masked[:, 0] = False
         n_masked = is_masked.sum()
-        if n_masked == 0:
+        if n_masked == 0:  # nothing to predict: a gradient of zero, and a draw like any other
             continue
         x = torch.where(is_masked, model.predictor.tokens.mask, x0)
         total = spread(cross_entropy_at(model.predictor, x, x0, is_masked), is_masked).sum()
         gradient = torch.cat([g.flatten() for g in torch.autograd.grad(total, parameters)])
-        n += 1
         for name, weight in WEIGHTS.items():
             scaled = gradient * float(weight(t, n_masked, len(ids)))
             means[name] += scaled
-            sums[name][0] += float(scaled.square().sum())
+            squares[name] += float(scaled.square().sum())
     found = []
     for name in WEIGHTS:
-        signal = float((means[name] / n).square().sum())
-        found.append({"weighting": name, "gradient noise": ((sums[name][0] / n - signal) / signal) ** 0.5, "draws": n})
+        square, of_mean = squares[name] / n_draws, float((means[name] / n_draws).square().sum())
+        # The mean of n draws holds an nth of their noise: without taking it out, no noise above sqrt(n - 1) could ever be seen.
+        signal = (n_draws * of_mean - square) / (n_draws - 1)
+        noise = ((square - signal) / signal) ** 0.5 if signal > 0 else None  # None: more than so many draws can tell
+        found.append({"weighting": name, "gradient noise": noise, "draws": n_draws})
     return found
 
 

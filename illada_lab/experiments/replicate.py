@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from illada_lab.config import build, compose, to_plain
-from illada_lab.experiments.claims import judge
+from illada_lab.experiments.claims import MIN_SEEDS, judge
 from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.study import Study
-from illada_lab.manifest import commit, manifest
+from illada_lab.manifest import PACKAGES, commit, machine, manifest, versions
 from illada_lab.training.recipe import recipe
 
 # Changes when a reader must behave differently.
@@ -65,8 +65,13 @@ def replicate_all(
 
     Yields:
         What was written, each study as soon as its last seed is measured: format, study, title, scale, command, manifest, config,
-        seeds (seed, seconds, commit and date of the measurement, tables, effects, rooms), claims.
+        seeds (seed, seconds, commit, date, machine and versions of the measurement, tables, effects, rooms), looks, claims.
+
+    Raises:
+        ValueError: a result file was made from more seeds.
     """
+    for plan in plans:
+        looks_of(_result_path(plan, results_dir), len(seeds))  # refuses before anything is measured
     jobs = [(plan, _Job(plan.name, plan.node, plan.scale, seed, str(runs_dir))) for plan in plans for seed in seeds]
     waiting = [(plan, job) for plan, job in jobs if not job.path.is_file()]
     for _, job in jobs:
@@ -92,6 +97,8 @@ def _write_result(plan: Plan, seeds: Sequence[int], runs_dir: str | Path, result
     done = [json.loads(path.read_text()) for path in paths]
     about = manifest(seed=seeds[0], scale=plan.scale)
     del about["seed"]
+    path = _result_path(plan, results_dir)
+    looks = looks_of(path, len(seeds))
     result = {
         "format": FORMAT,
         "study": plan.name,
@@ -101,12 +108,40 @@ def _write_result(plan: Plan, seeds: Sequence[int], runs_dir: str | Path, result
         "manifest": {**about, "seeds": list(seeds), "seconds": sum(record["seconds"] for record in done)},
         "config": plan.node,
         "seeds": done,
-        "claims": judged(study, done),
+        "looks": looks,
+        "claims": judged(study, done, len(looks)),
     }
-    path = Path(results_dir) / plan.scale / f"{plan.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, result)
     return result
+
+
+def _result_path(plan: Plan, results_dir: str | Path) -> Path:
+    return Path(results_dir) / plan.scale / f"{plan.name}.json"
+
+
+def looks_of(path: Path, n_seeds: int) -> list[int]:
+    """Numbers of seeds at which the claims of a result file have been judged, this one among them.
+
+    Whoever adds seeds where a verdict is open looks twice; the interval has to pay for that (`t_interval`). Fewer than three
+    seeds decide nothing, so they are no look.
+
+    Args:
+        path: of the result, there or not.
+        n_seeds: that are about to be judged.
+
+    Raises:
+        ValueError: the file was made from more seeds, which would be lost.
+    """
+    before: list[int] = []
+    if path.is_file():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if (n_known := len(known["seeds"])) > n_seeds:
+            raise ValueError(
+                f"seeds = {n_seeds}; {path} was made from {n_known} and would be lost; seeds={n_known}, or results_dir="
+            )
+        before = known.get("looks", [n_known])
+    return sorted({n for n in (*before, n_seeds) if n >= MIN_SEEDS}) or [n_seeds]
 
 
 def command(plan: Plan, n_seeds: int) -> str:
@@ -121,13 +156,13 @@ def _shown(value: Any) -> str:
     return json.dumps(value, separators=(",", ":")) if isinstance(value, list) else str(value)
 
 
-def judged(study: Study, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every claim of a study with its effects and verdict."""
+def judged(study: Study, records: Sequence[dict[str, Any]], n_looks: int = 1) -> list[dict[str, Any]]:
+    """Every claim of a study with its effects and verdict; `n_looks`: see `t_interval`."""
     found = []
     for claim in study.claims:
         effects = [record["effects"][claim.id] for record in records]
         rooms = [record["rooms"][claim.id] for record in records if claim.id in record["rooms"]]
-        found.append({**vars(claim), "effects": effects, **judge(claim, effects, rooms).to_dict()})
+        found.append({**vars(claim), "effects": effects, **judge(claim, effects, rooms, n_looks).to_dict()})
     return found
 
 
@@ -159,7 +194,13 @@ class _Job:
         assert set(outcome.rooms) <= ids, f"rooms of unknown claims: {sorted(set(outcome.rooms) - ids)}"
         seconds = time.perf_counter() - begin
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        measured = {"commit": commit(), "date": time.strftime("%Y-%m-%d")}
+        # With the measurement: the file of all seeds may be written later, by another process or on another machine.
+        measured = {
+            "commit": commit(),
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": machine(),
+            "versions": versions(PACKAGES),
+        }
         _write(self.path, {"seed": self.seed, "seconds": round(seconds, 1), **measured, **vars(outcome)})
         return seconds
 

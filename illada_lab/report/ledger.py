@@ -17,8 +17,9 @@ HEAD = """# Claims ledger
 Written by `illada-lab replicate` from the JSON files in these folders; not edited by hand. A claim is judged from one effect per
 seed: the mean and its 95 % interval (Student's t). *Replicated*: the whole interval is above the claim's threshold. *Not
 replicated*: the whole interval is below the smallest effect worth the name. *Inconclusive*: neither, or fewer than three seeds, or
-no room for the effect to show. The paper's numbers are those of models of 8B parameters; ours are compared with them in direction
-only, never in size.
+no room for the effect to show. Where seeds were added after verdicts had been looked for, the interval is wider, so that all looks
+together are wrong in 5 % of the cases at most; such looks are named below the tables. The paper's numbers are those of models of
+8B parameters; ours are compared with them in direction only, never in size.
 """
 
 
@@ -80,22 +81,27 @@ def _conditions(results: Sequence[dict[str, Any]]) -> str:
     lines = []
     for result in results:
         about = result["manifest"]
-        machine, versions = about["machine"], about["versions"]
+        looks = result.get("looks", [len(about["seeds"])])
+        looked = f" (looked at after {', '.join(map(str, looks[:-1]))} and {looks[-1]})" if len(looks) > 1 else ""
         lines.append(
-            f"- `{result['study']}`: `{result.get('command', about['command'])}`; seeds {', '.join(map(str, about['seeds']))}; "
-            f"{duration(about['seconds'])} with {machine['threads']} thread(s) of {machine['processor']}, torch {versions['torch']}, "
-            f"{_measured(result)}"
+            f"- `{result['study']}`: `{result.get('command', about['command'])}`; seeds {', '.join(map(str, about['seeds']))}{looked}; "
+            f"{duration(about['seconds'])} in all, {_measured(result)}"
         )
     return "\n".join(lines)
 
 
 def _measured(result: dict[str, Any]) -> str:
-    """Commits and days of the measurements; a seed without its own (older files) was measured when the result was written."""
+    """Where each seed was measured; of a seed that does not say (older files): where the result was written."""
     about = result["manifest"]
-    places = {
-        (s.get("commit", about["commit"]), s.get("date", about["date"][:10])) for s in result.get("seeds") or [{}]
-    }
-    return "; ".join(f"commit {commit}, {day}" for commit, day in sorted(places, key=str))
+    places = set()
+    for seed in result.get("seeds") or [{}]:
+        told = {**about, "date": about["date"][:10], **seed}
+        machine = told["machine"]
+        places.add(
+            f"{machine['threads']} thread(s) of {machine['processor']}, torch {told['versions']['torch']}, "
+            f"commit {told['commit']}, {told['date']}"
+        )
+    return "; ".join(sorted(places))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from filelock import FileLock
 from illada_lab.cli import main
 from illada_lab.commands.replicate import plans_of, translate
 from illada_lab.config import build, compose, compose_and_check, groups, to_plain
+from illada_lab.experiments.claims import t_quantile
 from illada_lab.experiments.lab import Lab, Trained
 from illada_lab.experiments.replicate import Plan, _Job, command, replicate, replicate_all
 from illada_lab.experiments.study import Study
@@ -130,6 +131,52 @@ def test_a_result_is_written_as_soon_as_its_last_seed_is_measured(monkeypatch, t
     assert next(results)["study"] == "pretraining" and last.exists()
     assert list(results) == [] and said[1:3] == ["pretraining seed 1: waiting", "reversal seed 0: measured before"]
     assert said[-1] == "pretraining seed 1: 1 s"
+
+
+def test_seeds_that_are_added_are_a_further_look(monkeypatch, tmp_path):
+    """Three seeds, then five: the interval of five pays for both looks; three again would lose two, and is refused."""
+
+    def run(job):
+        effects = {claim.id: 0.5 + 0.01 * job.seed for claim in build(job.node).claims}
+        about = {"seed": job.seed, "seconds": 1.0, "commit": "abc", "date": "2026-01-01"}
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        job.path.write_text(json.dumps({**about, "tables": {}, "effects": effects, "rooms": {}}))
+        return 1.0
+
+    monkeypatch.setattr(_Job, "run", run)
+    node = to_plain(compose(["study=reversal", "scale=smoke"]).study)
+    how = {
+        "scale": "smoke",
+        "runs_dir": tmp_path / "runs",
+        "results_dir": tmp_path / "results",
+        "say": lambda line: None,
+    }
+    looks = [replicate("reversal", node, seeds=range(n), **how) for n in (2, 3, 3, 5)]
+    assert [result["looks"] for result in looks] == [[2], [3], [3], [3, 5]]
+    claim = looks[-1]["claims"][0]
+    half = t_quantile(1 - 0.025 / 2, 4) * 0.01 * (2.5 / 5) ** 0.5
+    assert claim["ci_high"] - claim["ci_low"] == pytest.approx(2 * half)
+    with pytest.raises(
+        ValueError, match=r"seeds = 3; .*reversal.json was made from 5 and would be lost; seeds=5, or results_dir="
+    ):
+        replicate("reversal", node, seeds=range(3), **how)
+
+
+@pytest.mark.parametrize("scale", ["toy", "8b"])
+def test_only_the_variant_that_is_cut_is_cut(scale, monkeypatch):
+    """At every scale, whatever its own recipe does."""
+    seen = {}
+
+    def train(lab, name, *settings):
+        seen[name] = lab.config(*settings).objective.shorten.probability
+        raise StopIteration
+
+    monkeypatch.setattr(Lab, "train", train)
+    lab, study = Lab(scale, 0), build(compose([f"scale={scale}", "study=architecture", "study.n_steps=9"]).study)
+    for name, probability in (("base", 0.0), ("untied", 0.0), ("cut", study.cut_probability)):
+        with pytest.raises(StopIteration):
+            study._train(lab, name, probability)
+    assert seen == {"architecture-base": 0.0, "architecture-untied": 0.0, "architecture-cut": 0.3}
 
 
 def test_the_command_of_a_result_names_what_was_changed():
