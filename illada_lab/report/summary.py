@@ -33,8 +33,8 @@ def summary(results: Sequence[dict[str, Any]]) -> str:
     for kind in (kind for kind in kinds if kind != "all"):
         values = [_last(result, kind) for result in results]
         limits = [result["stages"][0]["entropy_per_token"][kind] for result in results]
-        over = [f"{v:.3f} ({100 * (v / limit - 1):+.1f} %)" for v, limit in zip(values, limits, strict=True)]
-        rows.append([f"{kind}: bound, nats/token", f"entropy {limits[0]:.3f}", *over])
+        over = [f"{v:.3f} ({100 * (v / limit - 1):+.1f} % over {limit:.3f})" for v, limit in zip(values, limits, strict=True)]
+        rows.append([f"{kind}: bound, nats/token", "the seed's entropy", *over])
     for number, table in enumerate(results[0]["tables"]):
         for place, row in enumerate(table["rows"]):
             values = [quantity(result["tables"][number]["rows"][place]["value"]) for result in results]
