@@ -185,7 +185,7 @@ plt.show()
 
 # %% [markdown]
 # - `1/t, over the length` and `mean over the masked` (sequence by sequence) are the **same number**: with a uniform $t$ the number of masks is
-#   uniform. The second has a little less noise in its gradient (2 to 4 % over the
+#   uniform. The second has a little less noise in its gradient (1 to 3 % over the
 #   three seeds of the ledger), column *gradient noise*: noise over signal of the gradient of one masked text.
 # - Pooling the masked tokens of a whole batch before dividing gives sequences with many masks more weight: above the bound, not tight.
 # - Without the weight the loss is far below $-\log p$: it bounds nothing.
