@@ -150,7 +150,7 @@ def _main(words: list[str], flags: set[str]) -> int:
     if command in USUAL and not any(word.startswith("sampler=") for word in overrides):
         overrides = [USUAL[command], *overrides]
     if "--multirun" in flags:
-        return _run_all(run, overrides)
+        return _run_all(run, overrides, is_json="--json" in flags)
     if command == "trace":
         return run(overrides)  # names of files, no settings
     from illada_lab.config import compose_and_check
@@ -170,8 +170,11 @@ def _free_text(word: str) -> str:
     return f"{key}='{escaped}'"
 
 
-def _run_all(run: Callable, overrides: Sequence[str]) -> int:
-    """Every combination, each in a folder and with a trace file of its own; all are checked before the first starts."""
+def _run_all(run: Callable, overrides: Sequence[str], *, is_json: bool = False) -> int:
+    """Every combination, each in a folder and with a trace file of its own; all are checked before the first starts.
+
+    With `is_json` each prints one line.
+    """
     from illada_lab.config import ConfigError, compose_and_check
 
     problems: list[str] = []
@@ -182,8 +185,8 @@ def _run_all(run: Callable, overrides: Sequence[str]) -> int:
         except ConfigError as error:
             problems += [line for line in error.problems if line not in problems]
             continue
-        config.run_dir = f"{config.run_dir}/{suffix}" if suffix else config.run_dir
-        config.name = f"{config.name}/{suffix}" if suffix else config.name
+        if suffix:
+            config.run_dir, config.name = f"{config.run_dir}/{suffix}", f"{config.name}/{suffix}"
         configs.append((suffix, config))
     if problems:
         raise ConfigError(problems)
@@ -194,7 +197,7 @@ def _run_all(run: Callable, overrides: Sequence[str]) -> int:
             config.trace = str(file.with_stem(f"{file.stem},{suffix}"))
     for number, (suffix, config) in enumerate(configs, 1):
         print(f"[{number}/{len(configs)}] {suffix}", file=sys.stderr)
-        if status := run(config):
+        if status := run(config, is_json=True) if is_json else run(config):
             return status
     return 0
 

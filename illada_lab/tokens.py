@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,8 @@ class SpecialTokens:
 
         Args:
             ids: of the text.
-            has_bos: as in `opening`; None: nothing stands in front, but of no text BOS, because a predictor needs a token to look at.
+            has_bos: as in `opening` (of a run: `has_bos_of`); None: nothing stands in front, but of no text BOS, because a predictor needs
+                a token to look at.
         """
         return list(ids) if ids and has_bos is None else [self.opening(has_bos is not False), *ids]
 
@@ -96,6 +98,16 @@ class SpecialTokens:
         if missing := [role for role in ("mask", "eos") if values.get(role) is None]:
             raise ValueError(f"tokens.{missing[0]} = null; a masked diffusion model needs it; a token id")
         return cls(**values)  # type: ignore[arg-type]
+
+
+def has_bos_of(data: Mapping[str, Any]) -> bool | None:
+    """What stands in front of a text of a model, for `SpecialTokens.opened`: BOS, the EOS of the document before, or nothing (None).
+
+    Args:
+        data: of the configuration of its run. Trained on documents with neither, it has never seen one of them in front of a text.
+    """
+    has_bos = data.get("adds_bos", False)
+    return has_bos if has_bos or data.get("adds_eos", True) else None
 
 
 # iLLaDA-8B: neither its config nor its tokenizer names [MASK] (paper's README: "set mask_id=5").

@@ -98,7 +98,7 @@ for name, objective, maskable in (
     random = RowRandom(0, batch.index)
     with torch.no_grad():
         noise = random.uniform(x0.shape[1])
-        mine = loss_of(x0, maskable, 1 - random.uniform(1), noise)
+        mine = loss_of(x0, maskable, UniformTimes()(random, 1), noise)
         theirs = objective(predictor, batch, RowRandom(0, batch.index)).value
     assert torch.isclose(mine.float(), theirs, rtol=1e-4), (mine, theirs)
     print(f"{name}: {int(maskable.sum())} of {len(ids)} tokens may be hidden, loss {float(theirs):.3f}")

@@ -48,13 +48,41 @@ def test_help_lists_every_command_and_each_shows_two_examples(capsys):
         assert len(EXAMPLES[command]) >= 2 and all(example in shown for example in EXAMPLES[command])
 
 
-@pytest.mark.parametrize("example", [e for c in ("train", "config", "reproduce") for e in EXAMPLES[c]])
-def test_examples_of_the_help_are_right(example, runs, monkeypatch):
-    """They compose and check; nothing is run."""
-    import illada_lab.commands.reproduce
+@pytest.fixture
+def replicated(monkeypatch, tmp_path):
+    """The plans and seeds that `replicate` was called with; nothing is measured."""
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "illada_lab.experiments.replicate.replicate_all",
+        lambda plans, *, seeds, **how: seen.append(([(plan.name, plan.scale) for plan in plans], list(seeds))) or [],
+    )
+    return seen
 
-    monkeypatch.setattr(illada_lab.commands.reproduce, "run", lambda config: 0)
-    assert main(example.split()[1:]) == 0
+
+@pytest.mark.parametrize("example", [line for lines in EXAMPLES.values() for line in lines])
+def test_examples_of_the_help_are_right(example, replicated, monkeypatch):
+    """They compose and check, and every word has an effect; nothing is run."""
+    command, *words = shlex.split(example.partition("  (")[0])[1:]
+    called = replicated
+    if command != "replicate":  # which looks at its settings when it is run
+        called = []
+        module = importlib.import_module(f"illada_lab.commands.{command}")
+        monkeypatch.setattr(module, "run", lambda config, **flags: called.append(config) or 0)
+    assert main([command, *words]) == 0 and called
+
+
+def test_a_sweep_of_studies_or_of_seeds(replicated, capsys):
+    assert main(["replicate", "study=sampling,scoring", "scale=smoke", "-m"]) == 0
+    assert main(["replicate", "experiment=scoring", "scale=smoke", "seeds=1,2", "-m"]) == 0
+    one, other = [("sampling", "smoke")], [("scoring", "smoke")]
+    assert replicated == [(one, [0, 1, 2]), (other, [0, 1, 2]), (other, [0]), (other, [0, 1])]
+    capsys.readouterr()
+    # What has no effect is refused as before.
+    for words in (["logger=wandb"], ["model.n_layers=1"], ["run_dir=here"], ["name=mine"]):
+        assert main(["replicate", "study=scoring", "scale=smoke", "seeds=1,2", *words, "-m"]) == 2
+        assert "has no effect on replicate" in capsys.readouterr().err
+    assert len(replicated) == 4
 
 
 README = Path(__file__).parent.parent / "README.md"
@@ -119,6 +147,20 @@ def test_bad_input_gives_one_line_and_status_2(words, message, capsys):
     assert main(words) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and error.startswith("illada-lab: ")
+
+
+def test_settings_of_other_commands_are_refused_by_train(capsys, runs):
+    others = ["checkpoint=runs/none", "n_samples=5", "study=sampling", "prompt=hello", "+new=1"]
+    assert main(["train", "scale=smoke", "name=x", *others]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    keys = [line.removeprefix("illada-lab: ").partition(" = ")[0] for line in lines]
+    assert keys == ["checkpoint", "n_samples", "study", "prompt", "new"]
+    assert all("has no effect on train; " in line for line in lines) and "scale, experiment" in lines[1]
+    assert "init_from=runs/none starts from its weights, resume=runs/none goes on with its run" in lines[0]
+    assert not runs
+    # What is no setting of any command is a slip of the pen.
+    assert main(["train", "modle=toy"]) == 2
+    assert "modle = toy; there is no such key; did you mean model?" in capsys.readouterr().err
 
 
 def test_every_problem_of_a_configuration_gets_its_line(capsys, runs):
@@ -186,6 +228,14 @@ def test_a_sweep_writes_a_trace_for_every_job(words, files, monkeypatch):
     monkeypatch.setattr(illada_lab.commands.sample, "run", lambda config: seen.append(config.trace) or 0)
     assert main(["sample", "checkpoint=runs/pretrain-toy", *words, "--multirun"]) == 0
     assert seen == files
+
+
+def test_a_sweep_prints_json_where_it_is_asked_to(monkeypatch, capsys):
+    monkeypatch.setattr(
+        illada_lab.commands.sample, "run", lambda config, is_json=False: print(config.seed, is_json) or 0
+    )
+    assert main(["sample", "checkpoint=runs/pretrain-toy", "seed=0,1", "--multirun", "--json"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["0 True", "1 True"]
 
 
 def test_a_sweep_over_choices_and_with_nothing_to_sweep(runs):

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 from omegaconf import OmegaConf
 
-from illada_lab.config import ConfigError, build, check, compose, compose_and_check, to_plain
+from illada_lab.config import ConfigError, build, check, compose, compose_and_check, groups, to_plain
 from illada_lab.config.types import fits, name_of
 
 # Override -> what the message must say. Each line stands for a mistake users make.
@@ -36,12 +36,21 @@ MISTAKES = {
     "data.micro_batch_size=9973": "must be a multiple of micro_batch_size * devices = 9973; nearest: 9973",
     "trainer.precision=fp8": "trainer.precision = 'fp8'; text is not what TrainerSettings takes; auto or 32-true or bf16",
     "trainer.max_steps=0": "trainer.max_steps = 0; counts from 1",
+    "trainer.max_norm=0": "trainer.max_norm = 0; gradients are scaled down to this norm; above 0, or null",
+    "data.micro_batch_size=-4": "data.micro_batch_size = -4; out of range; 1 or more",
+    "data.n_validation=0": "data.n_validation = 0; out of range; 1 or more",
+    "+data.n_buffer=0": "data.n_buffer = 0; out of range; 1 or more",
+    "optim.lr=-0.01": "optim.lr = -0.01; would lead uphill; 0 or more",
+    "optim.momentum=1.5": "optim.momentum = 1.5; the share of a running mean that is kept; 0 to below 1",
     "optim.betas=0.9": "optim.betas = 0.9; a number is not what muon takes",
     "sampler.block_length=5": "sampler.block_length = 5; must divide response_length = 32; nearest",
     "objective.schedule.min_probability=2.0": "objective.schedule.min_probability = 2.0; ",
     "run_dir=${nam}": "run_dir = ${nam}; there is no key nam; did you mean name?",
     "model.is_causal=true": "model.is_causal = true; the objective predicts from both sides; false",
     "objective=autoregressive": "model.is_causal = false; the objective would see its own targets; true",
+    "evaluation.n_questions=0": "evaluation.n_questions = 0; out of range; 1 or more",
+    "evaluation.n_mc_samples=-1": "evaluation.n_mc_samples = -1; out of range; 1 or more",
+    "scale.n_questions=0": "scale.n_questions = 0; out of range; 1 or more",
     "seed=x": "seed = 'x'; text is not what it takes; a whole number",
     "scale.n_steps=abc": "scale.n_steps = 'abc'; text is not what",
     "foo": "foo; not a setting; of the form key=value",
@@ -57,6 +66,17 @@ def test_one_mistake_gives_one_line_that_says_what_would_be_right(mistake, messa
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("study", groups()["study"])
+def test_a_study_counts_from_one_and_its_own_limits_go_first(study):
+    counts = [key for key, value in compose([f"study={study}"]).study.items() if key[:2] == "n_" and type(value) is int]
+    for key in counts:
+        with pytest.raises(ConfigError, match=rf"^study\.{key} = 0; .*; [12] or more$"):
+            compose_and_check([f"study={study}", f"study.{key}=0"])
+    if study == "reversal":
+        with pytest.raises(ConfigError, match=r"^study.n_candidates = 1; a choice needs two; 2 or more$"):
+            compose_and_check(["study=reversal", "study.n_candidates=1"])
+
+
 def test_all_problems_come_at_once_from_both_stages_and_in_a_fixed_order():
     mistakes = ["scale=toyy", "model.n_layer=3", "model.n_heads=3", "seed=x", "run_dir=${nam}", "optim.lr=fast"]
     with pytest.raises(ConfigError) as error:
@@ -64,6 +84,15 @@ def test_all_problems_come_at_once_from_both_stages_and_in_a_fixed_order():
     keys = [line.partition(" = ")[0] for line in error.value.problems]
     assert set(keys) == {"scale", "model.n_layer", "model.n_heads", "model.n_kv_heads", "seed", "run_dir", "optim.lr"}
     assert keys[:2] == ["scale", "model.n_layer"]
+
+
+def test_a_decay_that_waits_for_validations_needs_some():
+    waiting = ["scale=smoke", "lr.decay_start=plateau"]
+    compose_and_check(waiting)
+    with pytest.raises(
+        ConfigError, match="^trainer.validate_every = null; lr.decay_start=plateau watches the valida[^\n]*$"
+    ):
+        compose_and_check([*waiting, "trainer.validate_every=null"])
 
 
 def test_nothing_is_built_by_the_check(monkeypatch):

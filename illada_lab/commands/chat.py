@@ -23,11 +23,12 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     `n_turns=null`: as many as fit into the model's context with an answer, of a model that was trained on conversations or comes in a
     published layout; none of one that was trained on single questions, as the world's are.
 
-    Ctrl-C stops an answer and keeps what is written of it; at the prompt it ends the conversation.
+    Ctrl-C stops an answer; the conversation keeps of it what stands before the first hole, and nothing of the turn where that is
+    nothing. At the prompt it ends the conversation.
     """
     import torch
 
-    from illada_lab.commands.writing import build_sampler, is_chat, load, write
+    from illada_lab.commands.writing import INTERRUPTED, build_sampler, is_chat, load, write
     from illada_lab.data.chat import ChatTemplate
     from illada_lab.samplers import Infill
 
@@ -62,14 +63,20 @@ def run(config: DictConfig, is_json: bool = False) -> int:
         except ValueError as error:
             print(json.dumps({"question": said, "error": str(error)}) if is_json else f"({error})", flush=True)
             continue
-        answer, reason = written.texts[0], written.stop_reasons[0]
+        answer, reason, kept = written.texts[0], written.stop_reasons[0], written.kept[0]
+        is_cut = reason == INTERRUPTED
         if is_json:
             line = {"question": said, "answer": answer, "stop_reason": reason, "nfe": written.passes}
+            # Holes are shown, and not remembered.
+            line |= {"remembered": kept if n_turns else ""} if is_cut else {}
             print(json.dumps(line, ensure_ascii=False), flush=True)
         else:
             print(answer if reason in ("eos", "stop") else f"{answer} ({reason})")
-        if answer:
-            turns += [{"role": "user", "content": said}, {"role": "assistant", "content": answer}]
+            if is_cut and n_turns and kept != answer:
+                told = f"remembered: {kept}" if kept else "nothing before the first hole: the question is forgotten too"
+                print(f"({told})")
+        if kept:
+            turns += [{"role": "user", "content": said}, {"role": "assistant", "content": kept}]
             turns = turns[max(0, len(turns) - 2 * n_turns) :]
     return 0
 

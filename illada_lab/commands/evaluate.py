@@ -28,6 +28,8 @@ def translate(overrides: Sequence[str]) -> list[str]:
     known = groups()["evaluation"]
     words = [_in_our_words(word) for word in overrides]
     tasks = next((word.partition("=")[2].split(",") for word in words if word.startswith("evaluation=")), [WORLD])
+    is_benchmark = any(task in known and task != WORLD for task in tasks)
+    command = f"evaluate tasks={','.join(tasks)}" if is_benchmark else "evaluate"
     problems = []
     for task in tasks:
         if task not in known:
@@ -37,11 +39,10 @@ def translate(overrides: Sequence[str]) -> list[str]:
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
         top = re.split(r"[.@\[]", key, maxsplit=1)[0]
-        is_benchmark = any(task in known and task != WORLD for task in tasks)
         if key == "trainer.accelerator":
             continue
         if top not in EFFECTIVE or (top == "scale" and is_benchmark):
-            problems.append(f"{key} = {value}; has no effect on {', '.join(tasks)}; {_instead(key, is_benchmark)}")
+            problems.append(f"{key} = {value}; has no effect on {command}; {_instead(key, is_benchmark)}")
     if problems:
         raise ValueError("\n".join(problems))
     return words
@@ -70,6 +71,7 @@ def _benchmark(config: DictConfig) -> int:
     from illada_lab.evaluation.harness_task import HarnessTask
     from illada_lab.evaluation.run import run_benchmark
     from illada_lab.manifest import manifest
+    from illada_lab.tokens import has_bos_of
 
     benchmark, loaded = build(config.evaluation), load(config)
     folder = Path(benchmark.out or _home(config, loaded) / "evaluation" / benchmark.name)
@@ -83,7 +85,7 @@ def _benchmark(config: DictConfig) -> int:
         return _tell(found, folder)
     results = run_benchmark(
         benchmark, loaded.predictor, loaded.tokenizer, folder, model=_model(loaded), about=about,
-        has_bos=loaded.config["data"].get("adds_bos", False), seed=config.seed,
+        has_bos=has_bos_of(loaded.config["data"]), seed=config.seed,
     )  # fmt: skip
     return _tell(results, folder)
 

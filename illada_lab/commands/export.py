@@ -29,6 +29,7 @@ def run(config: DictConfig) -> int:
         max_length=predictor.spec.max_length,
         is_chat=is_chat(loaded.config),
         adds_bos=bool(loaded.config["data"].get("adds_bos")),
+        adds_eos=bool(loaded.config["data"].get("adds_eos")),
     )
     print(f"written: {folder}")
     return 0

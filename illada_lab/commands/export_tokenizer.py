@@ -6,9 +6,9 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
-from illada_lab.data.pretrained_tokenizer import FILES, ROLES
+from illada_lab.data.pretrained_tokenizer import FILES, ROLES, WORD_LEVEL
 from illada_lab.data.tokenizer import Tokenizer
-from illada_lab.interop.published import TRAINED_WITH_BOS
+from illada_lab.interop.published import TRAINED_WITH_BOS, TRAINED_WITH_EOS
 from illada_lab.tokens import ASSISTANT, USER, SpecialTokens
 
 # Our own chat format as a template. A system message is refused, as by iLLaDA's: who renders it merges it into the first question.
@@ -23,7 +23,14 @@ _CHAT = (
 
 
 def write_tokenizer(
-    tokenizer: Tokenizer, tokens: SpecialTokens, folder: Path, *, max_length: int, is_chat: bool, adds_bos: bool
+    tokenizer: Tokenizer,
+    tokens: SpecialTokens,
+    folder: Path,
+    *,
+    max_length: int,
+    is_chat: bool,
+    adds_bos: bool,
+    adds_eos: bool,
 ) -> None:
     """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json; ids with a role become special tokens there.
 
@@ -34,6 +41,7 @@ def write_tokenizer(
         max_length: the model's context, tokens.
         is_chat: the model answers questions; our own chat format becomes a template.
         adds_bos: the model was trained on documents with BOS.
+        adds_eos: and with EOS.
     """
     backend = Backend.from_str(tokenizer.backend.to_str())
     own_chat = is_chat and tokenizer.chat_template is None
@@ -49,6 +57,8 @@ def write_tokenizer(
         "add_bos_token": adds_bos,
         TRAINED_WITH_BOS: adds_bos,
         "add_eos_token": False,
+        TRAINED_WITH_EOS: adds_eos,
+        WORD_LEVEL: tokenizer.is_word_level,
         "added_tokens_decoder": {
             str(i): {name: getattr(token, name) for name in ("content", "lstrip", "normalized", "rstrip", "single_word", "special")}
             for i, token in sorted(backend.get_added_tokens_decoder().items())

@@ -6,6 +6,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.tokens import has_bos_of
+
 USED = ("checkpoint", "text", "is_chat", "n_samples", "sampler", "seed", "trace", "trainer.accelerator")
 
 # A hole of one token, or of as many as the number says.
@@ -62,14 +65,34 @@ def text_ids(text: str | None, loaded: Any) -> list[int]:
     if text is None:
         raise ValueError("text = null; what is to be filled?; text='ada lives in ___ .' (___*3: three tokens)")
     ids: list[int] = []
-    end = 0
+    end, is_space_brought = 0, brings_space(tokenizer)
     for hole in HOLES.finditer(text):
         n = int(hole[1] or 1)
         if not 1 <= n <= MAX_HOLE:
             raise ValueError(f"text = {hole[0]!r}; a hole of {n} tokens; 1 to {MAX_HOLE}")
-        ids += [*tokenizer.encode_prompt(text[end : hole.start()]), *[tokens.mask] * n]
+        piece = text[end : hole.start()]
+        # The token in the hole brings its own, as it does in what the model was trained on; a second space would be too many.
+        piece = piece.removesuffix(" ") if is_space_brought else piece
+        ids += [*_piece_ids(tokenizer, piece, is_behind=end > 0), *[tokens.mask] * n]
         end = hole.end()
     if end == 0:
         raise ValueError(f"text = {text!r}; has no hole; ___ where a token is wanted (___*3: three tokens)")
-    ids = tokens.opened([*ids, *tokenizer.encode_prompt(text[end:])], loaded.config["data"].get("adds_bos", False))
+    ids = tokens.opened([*ids, *_piece_ids(tokenizer, text[end:], is_behind=True)], has_bos_of(loaded.config["data"]))
     return [*ids, tokens.eos] if loaded.config["data"].get("adds_eos") else ids
+
+
+def _piece_ids(tokenizer: Tokenizer, text: str, *, is_behind: bool) -> list[int]:
+    """Ids of the text before, between or behind holes; behind one without the space that some tokenizers put in front of a text."""
+    ids, front = tokenizer.encode_prompt(text), tokenizer.encode("\n")
+    whole = tokenizer.encode(f"\n{text}") if is_behind else []
+    return whole[len(front) :] if is_behind and whole[: len(front)] == front else ids
+
+
+def brings_space(tokenizer: Tokenizer) -> bool:
+    """Whether a token can stand for a space and what follows it: of byte-level BPE and SentencePiece some do, of bytes and words none."""
+    if tokenizer.is_word_level:
+        return False
+    # Asked behind a letter: some tokenizers put a space of their own in front of a text.
+    head = tokenizer.encode("a")
+    words = ((i, tokenizer.token_text(i).strip(" ")) for i in tokenizer.backend.get_vocab().values())
+    return any(word and tokenizer.encode(f"a {word}") == [*head, i] for i, word in words)

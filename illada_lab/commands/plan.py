@@ -10,7 +10,8 @@ from illada_lab.config import build
 from illada_lab.planner.job import job
 from illada_lab.planner.memory import Memory, memory_per_device
 from illada_lab.planner.nearest import nearest_that_fit
-from illada_lab.planner.plan import Plan, largest_micro_batch, plan, refusal
+from illada_lab.planner.plan import SECONDS_PER_DAY, Plan, largest_micro_batch, plan, refusal
+from illada_lab.report.tables import duration
 
 GIB = 2**30
 Rows = list[tuple[str, ...]]
@@ -79,6 +80,9 @@ def _arithmetic(made: Plan) -> Rows:
     """Formula and source beside each number."""
     flops, budget, paper = made.flops, made.flops.times(made.job.n_tokens), made.to_dict()["paper"]
     times, backward = (6, 4) if made.job.lora is None else (4, 2)
+    is_causal = made.job.spec.is_causal
+    where = "every position" if is_causal else "half of the positions"
+    attention = "6 D L per layer, looking backwards only" if is_causal else "12 D L per layer"
     return [
         ("", "per token", f"{made.job.n_tokens:.3g} tokens", "formula"),
         (
@@ -87,8 +91,8 @@ def _arithmetic(made: Plan) -> Rows:
             f"{budget.matrices:.3e}",
             f"{times} N (2 forward, {backward} backward per weight)",
         ),
-        ("head", f"{flops.head:.3e}", f"{budget.head:.3e}", f"{times} V D at half of the positions"),
-        ("attention", f"{flops.attention:.3e}", f"{budget.attention:.3e}", "12 D L per layer (PaLM, App. B)"),
+        ("head", f"{flops.head:.3e}", f"{budget.head:.3e}", f"{times} V D at {where}"),
+        ("attention", f"{flops.attention:.3e}", f"{budget.attention:.3e}", f"{attention} (PaLM, App. B)"),
         ("sum", f"{flops.total:.3e}", f"{budget.total:.3e}", ""),
         (
             "the paper's run",
@@ -136,13 +140,13 @@ def _memory(made: Plan, largest: int | None) -> Rows:
 
 def _time(made: Plan) -> Rows:
     peak = made.device.peak_flops(made.job.precision)
-    unit = "CPU-hours" if made.device.is_cpu else "GPU-hours"
+    unit, days = "CPU-hours" if made.device.is_cpu else "GPU-hours", made.seconds / SECONDS_PER_DAY
     rows = [
         ("peak of a device", f"{peak / 1e12:.4g} TFLOP/s ({'measured' if made.device.is_cpu else 'data sheet'})"),
         ("tokens/s", f"{made.tokens_per_second:,.0f}"),
         ("tokens", f"{made.job.n_tokens:.4g}"),
-        ("time", f"{made.seconds / 86_400:,.2f} days"),
-        (unit, f"{made.device_hours:,.1f}"),
+        ("time", f"{days:,.2f} days" if days >= 1 else duration(made.seconds)),
+        (unit, f"{made.device_hours:,.1f}" if made.device_hours >= 1 else f"{made.device_hours:.2g}"),
     ]
     if made.job.recomputed == 1:
         rows.append(

@@ -11,10 +11,20 @@ from omegaconf import DictConfig
 # Where all studies are run at this scale, those that train many models are run at that one: at toy scale a run takes minutes and
 # they need dozens.
 MANY_RUNS_SCALE = {"toy": "mini"}
+# What belongs to a single run. Sweeps set them, for a folder of each of their jobs.
+OF_ONE_RUN = ("run_dir", "name")
 
 
 def translate(overrides: Sequence[str]) -> list[str]:
-    """Overrides in the words of the configuration: an experiment of the paper, `experiment=sampling`, is a study here."""
+    """Overrides in the words of the configuration: an experiment of the paper, `experiment=sampling`, is a study here.
+
+    Raises:
+        ValueError: a name or a folder for one run, of which there are many.
+    """
+    for word in overrides:
+        key, _, value = word.lstrip("+").partition("=")
+        if key in OF_ONE_RUN:
+            raise ValueError(f"{key} = {value}; has no effect on replicate, which has many runs; runs_dir, results_dir")
     return [re.sub(r"^experiment=", "study=", word) for word in overrides]
 
 
@@ -91,11 +101,11 @@ def check_settings(config: DictConfig) -> None:
         raise ValueError(f"seeds = {config.seeds}; how many, counted from seed 0; 3 or more give a verdict")
     if config.n_processes < 1:
         raise ValueError(f"n_processes = {config.n_processes}; seeds measured at once; 1 or more")
-    own = to_plain(compose([f"scale={config.scale.name}"]))
-    mine = to_plain(config)
-    # The last two: sweeps name their folders.
-    ours = {"study", "seeds", "runs_dir", "results_dir", "n_processes", "run_dir", "name"}
-    for key in sorted(set(own) - ours):
+    usual = compose([f"scale={config.scale.name}"])
+    for key in OF_ONE_RUN:  # others refer to them: the logger writes into the folder of the run
+        usual[key] = config[key]
+    own, mine = to_plain(usual), to_plain(config)
+    for key in sorted(set(own) - {"study", "seeds", "runs_dir", "results_dir", "n_processes"}):
         if (found := _first_difference(own[key], mine.get(key), key)) is not None:
             raise ValueError(
                 f"{found}; has no effect on replicate, which trains the recipes of its scale; study.*, seeds, scale"

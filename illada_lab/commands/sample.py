@@ -68,6 +68,7 @@ def prompt_ids(config: DictConfig, loaded: Any) -> list[int]:
     """
     from illada_lab.commands.writing import asks_in_chat
     from illada_lab.data.chat import ChatTemplate
+    from illada_lab.tokens import has_bos_of
 
     if asks_in_chat(config, loaded):
         if config.prompt is None:
@@ -76,7 +77,7 @@ def prompt_ids(config: DictConfig, loaded: Any) -> list[int]:
             )
         return ChatTemplate(loaded.tokenizer).prompt([{"role": "user", "content": config.prompt}])
     ids = loaded.tokenizer.encode_prompt(config.prompt) if config.prompt else []
-    return loaded.tokenizer.tokens.opened(ids, loaded.config["data"].get("adds_bos", False))
+    return loaded.tokenizer.tokens.opened(ids, has_bos_of(loaded.config["data"]))
 
 
 def n_different(config: DictConfig, sampler: Any) -> int:

@@ -1,6 +1,20 @@
 """`illada-lab train`: one stage of training."""
 
+from collections.abc import Sequence
+
 from omegaconf import DictConfig
+
+# Settings that training reads; the others belong to other commands.
+USED = ("scale", "experiment", "model", "tokenizer", "data", "objective", "optim", "lr", "trainer", "logger", "lora", "seed", "name",
+        "run_dir", "init_from", "resume")  # fmt: skip
+INSTEAD = {"checkpoint": "init_from={value} starts from its weights, resume={value} goes on with its run"}
+
+
+def translate(overrides: Sequence[str]) -> list[str]:
+    """The overrides as they are; raises ValueError for those without effect."""
+    from illada_lab.commands.writing import refuse_without_effect
+
+    return refuse_without_effect("train", overrides, USED, INSTEAD)
 
 
 def run(config: DictConfig) -> int:

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,35 +28,50 @@ class Written:
         stop_reasons: of each; "interrupted" after Ctrl-C.
         seconds: it took.
         sampled: the sampler's result; None after Ctrl-C.
+        begun: after Ctrl-C, of each what stands before its first hole.
     """
 
     texts: list[str]
     stop_reasons: list[str]
     seconds: float
     sampled: Sampled | None
+    begun: list[str] | None = None
 
     @property
     def passes(self) -> int | None:
         """Predictor passes of all rows; None after Ctrl-C."""
         return None if self.sampled is None else int(self.sampled.nfe.sum())
 
+    @property
+    def kept(self) -> list[str]:
+        """What a conversation can go on from: the responses without holes."""
+        return self.texts if self.begun is None else self.begun
 
-def refuse_without_effect(command: str, overrides: Sequence[str], used: Sequence[str]) -> list[str]:
-    """The overrides, all of which the command reads.
+
+def refuse_without_effect(
+    command: str, overrides: Sequence[str], used: Sequence[str], instead: Mapping[str, str] | None = None
+) -> list[str]:
+    """The overrides, all of which the command reads; what is no setting at all is left to `compose`, which knows what is near.
 
     Args:
         command: its name.
         overrides: as on the command line.
         used: settings it reads: first parts of keys, or whole ones.
+        instead: of some keys what to write in their place, with {value}; of the others that is `used`.
 
     Raises:
         ValueError: some have no effect; all of them, one line each.
     """
-    problems = []
+    from illada_lab.config import root_keys
+
+    problems, known = [], root_keys()
     for word in overrides:
         key, _, value = word.lstrip("+~").partition("=")
-        if not {key, re.split(r"[.@\[]", key, maxsplit=1)[0]} & set(used):
-            problems.append(f"{key} = {value}; has no effect on {command}; {', '.join(used)}")
+        top = re.split(r"[.@\[]", key, maxsplit=1)[0]
+        # A new key (+) is composed whatever it is.
+        if not {key, top} & set(used) and (top in known or word.startswith("+")):
+            hint = (instead or {}).get(key, ", ".join(used)).format(value=value)
+            problems.append(f"{key} = {value}; has no effect on {command}; {hint}")
     if problems:
         raise ValueError("\n".join(problems))
     return list(overrides)
@@ -127,7 +142,10 @@ def write(
         except KeyboardInterrupt:
             rows = [[]] * n if display.canvas is None else _so_far(display.canvas, loaded.tokenizer)
             texts = [shown(loaded.tokenizer, row) for row in rows]
-            return Written(texts, [INTERRUPTED] * n, time.perf_counter() - begin, None)
+            mask = loaded.tokenizer.tokens.mask
+            whole = [row[: row.index(mask)] if mask in row else row for row in rows]
+            begun = [loaded.tokenizer.decode(row, skip_special=False) for row in whole]
+            return Written(texts, [INTERRUPTED] * n, time.perf_counter() - begin, None, begun)
     texts = [loaded.tokenizer.decode(row, skip_special=False) for row in out.responses]
     return Written(texts, out.stop_reasons, time.perf_counter() - begin, out)
 

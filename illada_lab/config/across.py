@@ -29,6 +29,11 @@ def between_groups(tree: DictConfig) -> list[str]:
         problems.append(
             f"trainer.strategy = {value_at(tree, 'trainer.strategy')}; not with adapters (lora); auto or ddp"
         )
+    if value_at(tree, "lr.decay_start") == "plateau" and value_at(tree, "trainer.validate_every") is None:
+        problems.append(
+            "trainer.validate_every = null; lr.decay_start=plateau watches the validations, and the only one is at the end; "
+            "1 or more steps"
+        )
     rows_of_embedding, n_tokens = value_at(tree, "model.vocab_size"), value_at(tree, "tokenizer.vocab_size")
     if isinstance(rows_of_embedding, int) and isinstance(n_tokens, int) and rows_of_embedding < n_tokens:
         problems.append(

@@ -41,7 +41,13 @@ ROOT_TYPES: dict[str, Any] = {
     "evaluation.run_code": bool,
 }
 # Whole numbers and their limits; Lightning takes no seed above the second.
-ROOT_LIMITS: dict[str, tuple[int, int | None]] = {"seed": (0, 2**32 - 1), "n_samples": (1, None), "n_turns": (0, None)}
+ROOT_LIMITS: dict[str, tuple[int, int | None]] = {
+    "seed": (0, 2**32 - 1),
+    "n_samples": (1, None),
+    "n_turns": (0, None),
+    "evaluation.n_questions": (1, None),
+    "evaluation.n_mc_samples": (1, None),
+}
 # Constructors in here only keep and compare numbers, so they are called: their own messages are the most exact ones.
 PURE = (
     "illada_lab.diffusion",
@@ -50,6 +56,7 @@ PURE = (
     "illada_lab.data.packing",
     "illada_lab.evaluation.benchmarks",
     "illada_lab.evaluation.harness_task",
+    "illada_lab.experiments",
 )
 
 
@@ -72,14 +79,11 @@ def check(tree: DictConfig) -> None:
         value = value_at(tree, key)
         if not is_touched(key, broken) and has(tree, key) and not fits(value, hint):
             problems.append(f"{key} = {shown(value)}; {name_of(type(value))} is not what it takes; {name_of(hint)}")
-    for key, (least, most) in ROOT_LIMITS.items():
-        value = value_at(tree, key)
-        if isinstance(value, int) and (value < least or (most is not None and value > most)):
-            problems.append(f"{key} = {value}; out of range; {least} {'or more' if most is None else f'to {most}'}")
     for path, node in [("", tree), *walk(tree)]:
         if isinstance(node, DictConfig) and "_target_" in node:
             problems += _check_node(path, node, broken)
-    # By key: a value that several keys refer to is wrong once.
+    problems += _out_of_range(tree)
+    # By key: a value that several keys refer to is wrong once, and what its constructor says of it goes first.
     problems += between_groups(tree)
     problems = list({line.partition("; ")[0]: line for line in reversed(problems)}.values())[::-1]
     if problems:
@@ -109,6 +113,19 @@ def _unresolved(tree: DictConfig) -> tuple[list[str], set[str]]:
             elif not missing and "MissingMandatory" not in str(error) and "Missing mandatory" not in str(error):
                 problems.append(f"{path} = {text}; {first_line(error)}; a key that exists")
     return problems, broken
+
+
+def _out_of_range(tree: DictConfig) -> list[str]:
+    """Problems of whole numbers beyond their limits; a study needs at least one of everything that it counts."""
+    counts = [key for key in map(str, value_at(tree, "study") or ()) if key.startswith("n_")]
+    limits = {**ROOT_LIMITS, **{f"study.{key}": (1, None) for key in counts}}
+    problems = []
+    for path, (least, most) in limits.items():
+        value, (parent, _, key) = value_at(tree, path), path.rpartition(".")
+        if isinstance(value, int) and (value < least or (most is not None and value > most)):
+            where = origin(value_at(tree, parent) if parent else tree, key, path)
+            problems.append(f"{where} = {value}; out of range; {least} {'or more' if most is None else f'to {most}'}")
+    return problems
 
 
 def _check_node(path: str, node: DictConfig, broken: set[str]) -> list[str]:

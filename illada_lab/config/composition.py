@@ -96,6 +96,11 @@ def groups() -> dict[str, list[str]]:
     }
 
 
+def root_keys() -> set[str]:
+    """First parts of all keys that there are: the root file's own, and the groups."""
+    return {str(key) for key in OmegaConf.load(conf_dir() / "config.yaml")} | set(groups())
+
+
 def _choices_of_nothing(config_name: str) -> set[str]:
     """Overrides that say what the root file says already: no choice in this group."""
     defaults = OmegaConf.load(conf_dir() / f"{config_name}.yaml")["defaults"]  # type: ignore[index]

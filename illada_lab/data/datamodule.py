@@ -22,6 +22,17 @@ from illada_lab.data.tokenizer import Tokenizer
 
 # Tokens of a stream packed at once: it wants its first batch soon.
 STREAM_BLOCK = 2**18
+# Whole numbers and the least that they can be.
+LEAST = {
+    "length": 2,
+    "batch_size": 1,
+    "micro_batch_size": 1,
+    "max_extra_eos": 0,
+    "n_validation": 1,
+    "max_validation_length": 1,
+    "n_buffer": 1,
+    "n_workers": 0,
+}
 
 
 @runtime_checkable
@@ -57,7 +68,7 @@ class DataModule(pl.LightningDataModule):
         n_workers: processes that build batches; 0: the training process. A stream has one at most.
 
     Raises:
-        ValueError: see the source, the packing and `StreamOrder`.
+        ValueError: a number out of range; see also the source, the packing and `StreamOrder`.
     """
 
     def __init__(
@@ -81,10 +92,9 @@ class DataModule(pl.LightningDataModule):
         n_workers: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or length < 2:
-            raise ValueError(
-                f"batch_size = {batch_size}, length = {length}; a batch needs rows of tokens; 1 and 2 or more"
-            )
+        numbers = {name: value for name, value in locals().items() if name in LEAST}
+        if problems := self.check_config(**numbers):
+            raise ValueError("; ".join(problems))
         self.source, self.tokenizer_or_builder, self.length = source, tokenizer, length
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.packing, self.is_isolated = packing or WholeDocuments(), is_isolated
@@ -99,6 +109,15 @@ class DataModule(pl.LightningDataModule):
         self.tokenizer: Tokenizer | None = None
         self.train_rows: Any = None
         self._n_tokens: int | None = None
+
+    @staticmethod
+    def check_config(**values: Any) -> list[str]:
+        """Problems of a set of arguments, for `illada_lab.config.check`."""
+        return [
+            f"{name} = {values[name]}; out of range; {least} or more"
+            for name, least in LEAST.items()
+            if values.get(name) is not None and values[name] < least
+        ]
 
     def prepare(self, tokenizer: Tokenizer | None = None) -> None:
         """Read, tokenise and pack everything (of a stream: the beginning); data errors come out here, before a model exists.
@@ -188,12 +207,19 @@ class DataModule(pl.LightningDataModule):
         return DataLoader(_Numbered(), batch_sampler=order, collate_fn=draws, **workers)
 
     def validation_documents(self) -> list[dict[str, Any]]:
-        """What to validate on: ids, is_prompt and n_bytes of each, and kind and log_prob where known."""
+        """What to validate on: ids, is_prompt and n_bytes of each; kind and log_prob where known, segment_ids where it has several."""
         found: list[dict[str, Any]] = []
         for part in parts_of(self.source, "validation"):
             n = max(1, round(self.n_validation * part.share))
             if self.validates_rows:
-                documents = held_out_rows(part.table, self.encoder, n=n, length=self.length, packing=self.packing)
+                documents = held_out_rows(
+                    part.table,
+                    self.encoder,
+                    n=n,
+                    length=self.length,
+                    packing=self.packing,
+                    is_isolated=self.is_isolated,
+                )
             else:
                 documents = held_out_documents(part.table, self.encoder, n=n, max_length=self.max_validation_length)
             found += documents if part.name is None else [{**document, "kind": part.name} for document in documents]

@@ -29,14 +29,14 @@ def read_text(files: list[Stamp], separator: str | None) -> Iterator[dict[str, s
         waiting = ""
         for text in _decoded(name):
             waiting += text
-            pieces = _pieces(waiting, separator)
+            pieces = pieces_of(waiting, separator)
             waiting = pieces.pop()
             yield from ({"text": piece} for piece in pieces)
         if waiting:
             yield {"text": waiting}
 
 
-def _pieces(text: str, separator: str | None) -> list[str]:
+def pieces_of(text: str, separator: str | None) -> list[str]:
     """Finished documents at the beginning of a text and, last, the rest."""
     if separator:
         parts = text.split(separator)
@@ -159,7 +159,7 @@ def _records(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _json_texts(name: str) -> Iterator[tuple[str, Any]]:
     with open_bytes(name) as file:
-        if ".json" in PurePosixPath(name).suffixes and file.read(64).lstrip().startswith(b"["):
+        if ".json" in PurePosixPath(name).suffixes and file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
             file.seek(0)
             try:
                 values = json.load(file)

@@ -40,22 +40,27 @@ def held_out_documents(table: Any, encoder: Encoder, *, n: int, max_length: int)
     return [document for document in found if document["n_bytes"]][:n]
 
 
-def held_out_rows(table: Any, encoder: Encoder, *, n: int, length: int, packing: Packing) -> list[dict[str, Any]]:
+def held_out_rows(
+    table: Any, encoder: Encoder, *, n: int, length: int, packing: Packing, is_isolated: bool = False
+) -> list[dict[str, Any]]:
     """Rows of the held-out documents, packed as for training: what a model sees whose documents run on in a row.
 
     Args:
         table, encoder, n: as above.
         length: tokens per row.
         packing: how documents become rows.
+        is_isolated: documents of a row do not see each other.
 
     Returns:
-        As `held_out_documents`, without kind and log_prob.
+        As `held_out_documents`, without kind and log_prob, and with `segment_ids` where documents are isolated.
     """
     found: list[dict[str, Any]] = []
     for rows in pack_blocks(encoder.blocks(table, BLOCK), packing, length, encoder.tokenizer.tokens.filler):
-        is_valid = rows.segment_ids > 0
-        for ids, flags, valid in islice(zip(rows.tokens, rows.is_prompt, is_valid, strict=True), n - len(found)):
-            found.append(_document(ids[valid], flags[valid], encoder, kind=None, log_prob=None))
+        columns = zip(rows.tokens, rows.is_prompt, rows.segment_ids, strict=True)
+        for ids, flags, segments in islice(columns, n - len(found)):
+            valid = segments > 0
+            known = {"segment_ids": segments[valid].tolist()} if is_isolated else {}
+            found.append(_document(ids[valid], flags[valid], encoder, kind=None, log_prob=None, **known))
         if len(found) >= n:
             break
     return [document for document in found if document["n_bytes"]]

@@ -1,7 +1,7 @@
 """Packing: documents into rows of one length, without losing or doubling a token."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Protocol, runtime_checkable
 
@@ -16,11 +16,13 @@ class Documents:
         tokens: int32 [N].
         is_prompt: bool [N].
         offsets: int64 [n_documents + 1], where each starts and N at the end.
+        first: number of the first of them in the data they are a block of, for messages.
     """
 
     tokens: np.ndarray
     is_prompt: np.ndarray
     offsets: np.ndarray
+    first: int = 0
 
     @classmethod
     def from_lists(cls, ids: list[list[int]], is_prompt: list[list[bool]] | None = None) -> "Documents":
@@ -149,7 +151,7 @@ class OnePerRow:
         if lengths.max(initial=0) > length:
             longest = int(lengths.argmax())
             raise ValueError(
-                f"example = {longest}; {int(lengths[longest])} tokens, longer than a row and cannot be cut; "
+                f"example = {documents.first + longest}; {int(lengths[longest])} tokens, longer than a row and cannot be cut; "
                 f"scale.length={int(lengths[longest])} or more, or drop it"
             )
         target = np.repeat(np.arange(len(lengths)) * length, lengths) + _counts_within(lengths)
@@ -169,7 +171,10 @@ def pack_blocks(blocks: Iterable[Documents], packing: Packing, length: int, fill
         filler: id of padding.
     """
     rest: list[Documents] = []
+    n_documents = 0
     for block in blocks:
+        block = replace(block, first=n_documents)
+        n_documents += len(block.offsets) - 1
         if packing.is_stream:
             joined = Documents.join([*rest, block])
             block, left = joined.split_at(len(joined.tokens) // length * length)

@@ -12,6 +12,8 @@ from illada_lab.tokens import SpecialTokens
 ROLES = ("bos", "eos", "pad", "unk", "mask")
 # What a tokenizer consists of; the first is a must.
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+# Our key in the second: a tokenizer of ours that knows whole words only, so that an unknown one is refused.
+WORD_LEVEL = "is_word_level"
 
 
 def pretrained(path: str, *, mask: int | None = None, **roles: int | None) -> Tokenizer:
@@ -48,7 +50,10 @@ def pretrained(path: str, *, mask: int | None = None, **roles: int | None) -> To
             f"tokenizer.{role} = null; {path} does not name its {role} token, and it is not guessed; "
             f"pass tokenizer.{role}=<id> ({hint})"
         )
-    return Tokenizer(backend, SpecialTokens.from_dict(ids), chat_template=_template(file, config))
+    is_word_level = bool(config.get(WORD_LEVEL))
+    return Tokenizer(
+        backend, SpecialTokens.from_dict(ids), chat_template=_template(file, config), is_word_level=is_word_level
+    )
 
 
 def _file(path: str) -> Path:

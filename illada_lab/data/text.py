@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from illada_lab.data.files import PIECE, read_json, read_parquet, read_text
+from illada_lab.data.files import PIECE, pieces_of, read_json, read_parquet, read_text
 from illada_lab.data.find import find_files, is_url, open_bytes, stamp
 
 if TYPE_CHECKING:
@@ -16,6 +16,12 @@ Split = Literal["train", "validation", "test"]
 BYTES_IN_MEMORY = 2**27
 # A tokenizer learns from so many characters at the beginning of the training split: more changes few merges and takes minutes.
 TOKENIZER_CHARACTERS = 200_000_000
+# Separators that may cut what is one document, in the words of a command line; blank lines of Windows come before its lines.
+CUTS = (
+    ("\r\n\r\n", "separator='\\r\\n\\r\\n', the blank lines of Windows"),
+    (None, "separator=null, which cuts a running text into pieces"),
+    ("\n", "separator='\\n' for a document a line"),
+)
 
 
 class TextSource:
@@ -71,8 +77,8 @@ class TextSource:
         self.path, self.format = str(path), format
         self.column, self.wanted = (messages_field, "messages") if messages_field else (text_field, "text")
         self.key = "messages_field" if messages_field else "text_field"
-        # A shell's command line cannot easily hold a line break: \\n is one.
-        self.separator = None if separator is None else separator.replace("\\n", "\n")
+        # A shell's command line cannot easily hold a line break: \\n is one, \\r\\n that of Windows.
+        self.separator = None if separator is None else separator.replace("\\r", "\r").replace("\\n", "\n")
         self.validation_share = validation_share
         self.is_streaming, self.n_held_out = streaming, n_held_out
         self.hub_split, self.hub_validation_split = hub_split, hub_validation_split
@@ -95,20 +101,21 @@ class TextSource:
         if len(whole) < 2:
             raise ValueError(
                 f"data.path = {self.path}; {len(whole)} document, but some must be held out; "
-                f"two or more{self._cut_advice()}"
+                f"two or more{self._cut_advice(whole)}"
             )
         cut = min(max(1, len(whole) - round(len(whole) * self.validation_share)), len(whole) - 1)
         return whole.select(range(cut)) if is_train else whole.select(range(cut, len(whole)))
 
-    def _cut_advice(self) -> str:
+    def _cut_advice(self, whole: Any) -> str:
         """What makes several documents of a file of text that is one; nothing where there is no such thing."""
         found = find_files(self.path, self.format)
         if found is None or found[1] in ("json", "parquet"):
             return ""
+        text = whole[0]["text"] if len(whole) else ""
+        advice = [f", or data.source.{way}" for cut, way in CUTS if len([p for p in pieces_of(text, cut) if p]) > 1]
         if self.separator is None:
-            return f": a text of more than {PIECE:,} characters, or data.source.separator='\\n' for a document a line"
-        cut = "data.source.separator=null, which cuts a running text into pieces"
-        return f", or {cut}, or data.source.separator='\\n' for a document a line"
+            advice.insert(0, f": a text of more than {PIECE:,} characters")
+        return "".join(advice)
 
     def tokenizer_texts(self) -> Iterator[str]:
         """Training texts to train a tokenizer on, from the beginning of the training split."""

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 # Keys of the streams that one sample draws from; new uses get new numbers, so that old runs stay as they were.
-ROWS, GROUPS = 0, 1
+ROWS, GROUPS, TIMES = 0, 1, 2
 
 
 def _stream(seed: int, purpose: int, number: int) -> np.random.Generator:
@@ -31,11 +31,13 @@ class RowRandom:
     def __init__(self, seed: int, index: Int[Tensor, " B"]) -> None:
         self.seed, self.device = seed, index.device
         self.index = index.cpu().numpy()
-        self._rows = [_stream(seed, ROWS, int(i)) for i in self.index]
+        self._streams: dict[int, list[np.random.Generator]] = {}
 
-    def uniform(self, n: int) -> Float[Tensor, "B n"]:
-        """The next `n` numbers of every row, uniform on [0, 1), float64."""
-        return torch.from_numpy(np.stack([row.random(n) for row in self._rows])).to(self.device)
+    def uniform(self, n: int, purpose: int = ROWS) -> Float[Tensor, "B n"]:
+        """The next `n` numbers of every row, uniform on [0, 1), float64; each purpose has a stream of its own."""
+        if purpose not in self._streams:
+            self._streams[purpose] = [_stream(self.seed, purpose, int(i)) for i in self.index]
+        return torch.from_numpy(np.stack([row.random(n) for row in self._streams[purpose]])).to(self.device)
 
     def group_uniform(self, group_size: int) -> Float[Tensor, "B 1"]:
         """One number per row, shared by the `group_size` rows whose indices have the same quotient by it."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from illada_lab.diffusion.randomness import RowRandom
+from illada_lab.diffusion.randomness import TIMES, RowRandom
 
 # Fractional part of the golden ratio: adding its multiples mod 1 spreads any number of points evenly.
 GOLDEN = 0.6180339887498949
@@ -29,7 +29,8 @@ class UniformTimes:
 
     def __call__(self, random: RowRandom, n_segments: int) -> Float[Tensor, "B n_segments"]:
         """1 - u, because u may be 0 and t may not."""
-        return 1 - random.uniform(n_segments)
+        # Not from the stream of the masks: of those as many are drawn as the longest row of a batch has positions.
+        return 1 - random.uniform(n_segments, TIMES)
 
 
 class StratifiedTimes:

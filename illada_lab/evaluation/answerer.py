@@ -20,7 +20,7 @@ from illada_lab.evaluation.generation import generate, seed_of
 from illada_lab.evaluation.likelihood import monte_carlo_log_likelihoods
 from illada_lab.evaluation.masked import Pair
 from illada_lab.models.mask_predictor import MaskPredictor
-from illada_lab.samplers import FixedLength, VariableLength
+from illada_lab.samplers import EndOfThinking, FixedLength, VariableLength
 from illada_lab.samplers.room import cut_budgets
 
 SCORING = ("confidence", "monte_carlo", "chain_rule")
@@ -42,18 +42,20 @@ class Answerer:
         n_samples: mask sets per candidate (monte_carlo).
         guidance_scale: classifier-free guidance of scores and answers; 0 is off.
         has_bos: BOS stands in front of every text; None: nothing does.
-        has_eos: EOS stands behind a candidate, visible (confidence).
+        has_eos: EOS stands behind a candidate, visible; of whole texts (`rolling_log_likelihoods`) nothing does. None: it does, but for
+            chain_rule, which looks back only.
         has_greedy: also find out whether the greedy answer is the candidate; costs a pass per token.
         max_length: budget of an answer where the harness names none, tokens.
         block_length: tokens per block.
         steps_per_block: reverse steps per block; None: one token per step.
+        thinking_power: of the growing push towards "</think>" in answers; None: none.
         batch_size: answers generated together.
         seed: of masks and draws.
 
     Raises:
         ValueError: an unknown rule, or settings without effect on it.
 
-    Source: iLLaDA, settings of the evaluation: confidence score with BOS and EOS for likelihood tasks.
+    Source: iLLaDA, settings of the evaluation: both scores with BOS and EOS for likelihood tasks.
     """
 
     predictor: MaskPredictor
@@ -62,11 +64,12 @@ class Answerer:
     n_samples: int = 128
     guidance_scale: float = 0.0
     has_bos: bool | None = True
-    has_eos: bool = True
+    has_eos: bool | None = None
     has_greedy: bool = False
     max_length: int = 256
     block_length: int = 32
     steps_per_block: int | None = None
+    thinking_power: float | None = None
     batch_size: int = 8
     seed: int = 0
 
@@ -76,8 +79,13 @@ class Answerer:
         if self.predictor.spec.is_causal != (self.scoring == "chain_rule"):
             legal = "chain_rule" if self.predictor.spec.is_causal else "confidence or monte_carlo"
             raise ValueError(f"scoring = {self.scoring}; not for this model; {legal}")
-        if self.guidance_scale and self.scoring == "chain_rule":
-            raise ValueError(f"guidance_scale = {self.guidance_scale}; has no effect on an autoregressive model; 0")
+        for key, nothing in (("guidance_scale", 0), ("has_eos", None), ("thinking_power", None)):
+            value = getattr(self, key)
+            if self.scoring == "chain_rule" and value not in (None, nothing):
+                legal = "null" if nothing is None else nothing
+                raise ValueError(f"{key} = {value}; has no effect on an autoregressive model; {legal}")
+        if self.has_eos is None and self.scoring != "chain_rule":
+            self.has_eos = True
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; a conversation that `chat` made becomes the prompt of its chat format."""
@@ -113,7 +121,7 @@ class Answerer:
             is_clean = whole[: len(head)] == head
             response = whole[len(head) :] if is_clean else self.encode(continuation)
             prompt = self._opened(head)
-        room = self.predictor.spec.max_length - len(response) - (self.has_eos and self.scoring == "confidence")
+        room = self.predictor.spec.max_length - len(response) - bool(self.has_eos)
         if not response or room < 1:
             raise ValueError(
                 f"continuation = {continuation[:40]!r}; {len(response)} tokens; 1 to {self.predictor.spec.max_length - 2}"
@@ -129,13 +137,15 @@ class Answerer:
             metrics: names of what is made of the scores.
 
         Raises:
-            ValueError: a metric of likelihoods under a rule that gives none.
+            ValueError: a metric of likelihoods under a rule that gives none, or EOS behind what is no candidate.
         """
         of_likelihoods = sorted(m for m in metrics if "perplexity" in m or m == "bits_per_byte")
         if of_likelihoods and self.scoring == "confidence":
             raise ValueError(
                 f"scoring = confidence; no likelihood, so no {of_likelihoods[0]}, which {task} asks for; monte_carlo"
             )
+        if kind == "loglikelihood_rolling" and self.has_eos:
+            raise ValueError(f"has_eos = true; has no effect on {task}, which scores whole texts; false")
         self.has_greedy |= COUNTS_GREEDY.get(kind) in metrics
 
     def log_likelihoods(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
@@ -146,13 +156,15 @@ class Answerer:
 
     def scores(self, pairs: Sequence[Pair]) -> list[float]:
         """Scores of token ids under the rule."""
+        return self._scores(pairs, [self.predictor.tokens.eos] if self.has_eos else [])
+
+    def _scores(self, pairs: Sequence[Pair], behind: Sequence[int]) -> list[float]:
         if self.scoring == "chain_rule":
             return chain_rule_log_likelihoods(self.predictor, pairs)
         if self.scoring == "monte_carlo":
             own = [torch.Generator().manual_seed(seed_of(self.seed, pair)) for pair in pairs]
-            found = monte_carlo_log_likelihoods(self.predictor, pairs, self.n_samples, self.guidance_scale, own)
+            found = monte_carlo_log_likelihoods(self.predictor, pairs, self.n_samples, self.guidance_scale, own, behind)
             return [value for value, _ in found]
-        behind = [self.predictor.tokens.eos] if self.has_eos else []
         return confidence_scores(self.predictor, pairs, behind, guidance_scale=self.guidance_scale)[0]
 
     def rolling_log_likelihoods(self, texts: Sequence[str]) -> list[float]:
@@ -175,7 +187,7 @@ class Answerer:
                 pairs.append((self._cut(self._opened(ids[:start]), limit - len(response)), response))
                 owner.append(number)
         totals = [0.0] * len(texts)
-        for number, value in zip(owner, self.scores(pairs), strict=True):
+        for number, value in zip(owner, self._scores(pairs, []), strict=True):  # a text goes on behind a window
             totals[number] += value
         return totals
 
@@ -242,9 +254,12 @@ class Answerer:
             return Greedy(max_length=budget, **text)
         block = min(self.block_length, budget)
         steps = None if self.steps_per_block is None else min(self.steps_per_block, block)
+        push = None
+        if self.thinking_power is not None:
+            push = EndOfThinking(sequence=self.tokenizer.encode_known("</think>"), power=self.thinking_power)
         return VariableLength(
             max_length=budget, block_length=block, steps_per_block=steps, temperature=temperature,
-            guidance_scale=self.guidance_scale, has_trace=False, **cuts, **text,
+            guidance_scale=self.guidance_scale, end_of_thinking=push, has_trace=False, **cuts, **text,
         )  # fmt: skip
 
     def _greedy(self, pairs: Sequence[Pair]) -> list[bool]:

@@ -160,7 +160,7 @@ def choose(
         items: questions.
         rule: "confidence", "monte_carlo", or "chain_rule" (autoregressive models).
         n_samples: mask sets per candidate (monte_carlo; None: 128).
-        append: visible tokens behind the candidates (confidence).
+        append: visible tokens behind the candidates (not with chain_rule, which looks back only).
         guidance_scale: classifier-free guidance; 0 is off (not with chain_rule).
         generator: randomness (monte_carlo).
 
@@ -171,8 +171,8 @@ def choose(
         raise ValueError(f"rule = {rule!r}; not a scoring rule; monte_carlo or confidence (chain_rule for twins)")
     if n_samples is not None and rule != "monte_carlo":
         raise ValueError(f"n_samples = {n_samples}; has no effect on rule = {rule}; rule=monte_carlo, or none")
-    if append and rule != "confidence":
-        raise ValueError(f"append = {list(append)}; has no effect on rule = {rule}; rule=confidence, or none")
+    if append and rule == "chain_rule":
+        raise ValueError(f"append = {list(append)}; has no effect on rule = chain_rule; none")
     if guidance_scale and rule == "chain_rule":
         raise ValueError(f"guidance_scale = {guidance_scale}; has no effect on rule = chain_rule; 0")
     pairs = [(item.prompt, candidate) for item in items for candidate in item.candidates]
@@ -180,7 +180,7 @@ def choose(
         scores, _ = confidence_scores(predictor, pairs, append, guidance_scale=guidance_scale)
     elif rule == "monte_carlo":
         n_sets = 128 if n_samples is None else n_samples  # the papers' number
-        found = monte_carlo_log_likelihoods(predictor, pairs, n_sets, guidance_scale, generator)
+        found = monte_carlo_log_likelihoods(predictor, pairs, n_sets, guidance_scale, generator, append or ())
         scores = [value for value, _ in found]
     else:
         assert isinstance(predictor, MaskPredictor), "the twin is a MaskPredictor"

@@ -19,6 +19,7 @@ from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
 from illada_lab.evaluation.answerer import Answerer
 from illada_lab.manifest import manifest
+from illada_lab.tokens import has_bos_of
 from illada_lab.training.checkpoint import LoadedRun, load_run
 
 TASKS = Path(__file__).with_name("tasks")
@@ -58,7 +59,7 @@ class IlladaLab(LM):
             device = "cpu"
         predictor = loaded.predictor if device is None else loaded.predictor.to(device)
         settings.setdefault("scoring", "chain_rule" if predictor.spec.is_causal else "confidence")
-        settings.setdefault("has_bos", loaded.config["data"].get("adds_bos", False))
+        settings.setdefault("has_bos", has_bos_of(loaded.config["data"]))
         size = 8 if batch_size == "auto" else int(batch_size)
         self.loaded, self.checkpoint = loaded, str(checkpoint)
         self.answerer = Answerer(predictor=predictor, tokenizer=loaded.tokenizer, batch_size=size, **settings)

@@ -17,7 +17,7 @@ from illada_lab.training.checkpoint import LoadedRun
 
 RESULTS = "results.json"
 # Settings that play no part where a model is scored by the chain rule and answers greedily.
-MASKED_ONLY = ("scoring", "n_samples", "has_eos", "block_length")
+MASKED_ONLY = ("scoring", "n_samples", "has_eos", "block_length", "thinking_power")
 # Words in the names of metrics that count: shares, 0 to 1. All others (bits_per_byte, brier_score, perplexities) are numbers, whatever
 # they come to. Source: the names in lm-eval's registry and tasks.
 SHARES = {"acc", "accuracy", "em", "match", "f1", "pass", "precision", "recall", "verify"}
@@ -36,8 +36,9 @@ class HarnessTask:
         is_chat: ask through the chat format of the model; examples are earlier turns.
         scoring: confidence or monte_carlo, of tasks that score candidates; null: the task generates answers.
         n_samples: mask sets per candidate (monte_carlo).
-        has_eos: EOS stands behind a candidate, visible (confidence).
+        has_eos: EOS stands behind a candidate, visible, of tasks that score candidates.
         max_length, block_length: budget of an answer and its blocks, tokens, of tasks that generate; the budget replaces the task's own.
+        thinking_power: of the growing push towards "</think>", of tasks that generate; null: none.
         n_items: the first so many questions only; null: all.
         batch_size: answers generated together.
         out: folder of the results; null: `evaluation/<name>` beside the checkpoint.
@@ -56,6 +57,7 @@ class HarnessTask:
     has_eos: bool | None = None
     max_length: int | None = None
     block_length: int | None = None
+    thinking_power: float | None = None
     n_items: int | None = None
     batch_size: int = 8
     out: str | None = None
@@ -64,20 +66,24 @@ class HarnessTask:
         if self.scoring not in (None, "confidence", "monte_carlo"):
             raise ValueError(f"scoring = {self.scoring!r}; not a rule; confidence, monte_carlo, or null")
         rule = f"scoring = {'null' if self.scoring is None else self.scoring}"
-        for key, value, has_effect in (
-            ("n_samples", self.n_samples, self.scoring == "monte_carlo"),
-            ("has_eos", self.has_eos, self.scoring == "confidence"),
-            ("max_length", self.max_length, self.scoring is None),
-            ("block_length", self.block_length, self.scoring is None),
+        for key, has_effect, is_needed in (
+            ("n_samples", self.scoring == "monte_carlo", True),
+            ("has_eos", self.scoring is not None, True),
+            ("max_length", self.scoring is None, True),
+            ("block_length", self.scoring is None, True),
+            ("thinking_power", self.scoring is None, False),
         ):
+            value = getattr(self, key)
             if value is not None and not has_effect:
                 raise ValueError(f"{key} = {value}; has no effect with {rule}; null")
-            if value is None and has_effect:
+            if value is None and has_effect and is_needed:
                 raise ValueError(f"{key} = null; a score with {rule} depends on it; a value")
         for key in ("n_shots", "n_items", "batch_size", "n_samples", "max_length", "block_length"):
             value, least = getattr(self, key), 0 if key == "n_shots" else 1
             if value is not None and value < least:
                 raise ValueError(f"{key} = {value}; too few; {least} or more")
+        if self.thinking_power is not None and self.thinking_power < 0:
+            raise ValueError(f"thinking_power = {self.thinking_power}; cannot be negative; 3 as published, or null")
 
     def run(
         self,
@@ -110,7 +116,7 @@ class HarnessTask:
         begin = time.perf_counter()
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "batch_size")}
         claim_folder(folder, {**settings, "checkpoint": checkpoint, "weights": about.get("weights"), "seed": seed})
-        keys = ("max_length",) if is_twin else ("scoring", "n_samples", "has_eos", "max_length", "block_length")
+        keys = ("max_length",) if is_twin else (*MASKED_ONLY, "max_length")
         asked = {key: settings[key] for key in keys}
         model = IlladaLab(
             checkpoint, loaded=loaded, batch_size=self.batch_size, seed=seed,

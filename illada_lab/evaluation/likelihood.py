@@ -77,6 +77,7 @@ def monte_carlo_log_likelihoods(
     n_samples: int = 128,
     guidance_scale: float = 0.0,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    append: Sequence[int] = (),
 ) -> list[tuple[float, float]]:
     """`monte_carlo_log_likelihood` of many (prompt, response) pairs; questions, candidates and samples share the passes.
 
@@ -87,8 +88,9 @@ def monte_carlo_log_likelihoods(
         pairs: token ids.
         n_samples, guidance_scale: as above; a response of one token needs, and gets, one sample.
         generator: one for all pairs in turn, or one for each.
+        append: visible tokens behind every response, never masked (the published evaluation appends EOS).
     """
-    check_pairs(predictor, pairs)
+    check_pairs(predictor, pairs, append)
     if n_samples < 1:
         raise ValueError(f"n_samples = {n_samples}; at least one mask set; 1 or more")
     drawn: list[tuple[Tensor, Tensor]] = []  # of each pair: number of the mask set of each sample, number of its masks
@@ -104,7 +106,7 @@ def monte_carlo_log_likelihoods(
         sets.append(distinct)
     if not pairs:
         return []
-    sums = _masked_sums(predictor, pairs, sets, guidance_scale)
+    sums = _masked_sums(predictor, pairs, sets, guidance_scale, append)
     found = []
     for (_, response), of_set, (number, counts) in zip(pairs, sums, drawn, strict=True):
         values = of_set[number] * len(response) / counts
@@ -189,17 +191,21 @@ def mask_set_table(
 
 
 def _masked_sums(
-    predictor: Predictor, pairs: Sequence[Pair], sets: list[Tensor], guidance_scale: float
+    predictor: Predictor, pairs: Sequence[Pair], sets: list[Tensor], guidance_scale: float, append: Sequence[int]
 ) -> list[Float[Tensor, " n"]]:
     """Of each pair, for each of its mask sets: sum of log p of the true tokens at the masked positions."""
     sums = torch.zeros(sum(map(len, sets)), dtype=torch.float64)
-    for batch, is_masked, log_p in _passes(predictor, pairs, sets, guidance_scale):
+    for batch, is_masked, log_p in _passes(predictor, pairs, sets, guidance_scale, append):
         sums.index_add_(0, batch[is_masked.nonzero()[:, 0]], log_p)
     return list(sums.split([len(own) for own in sets]))
 
 
 def _passes(
-    predictor: Predictor, pairs: Sequence[Pair], sets: list[Tensor], guidance_scale: float
+    predictor: Predictor,
+    pairs: Sequence[Pair],
+    sets: list[Tensor],
+    guidance_scale: float,
+    append: Sequence[int] = (),
 ) -> Iterator[tuple[Int[Tensor, " b"], Bool[Tensor, "b R"], Float[Tensor, " M"]]]:
     """Batches of mask sets: their numbers counted through all pairs, the sets side by side, log p of what they mask.
 
@@ -208,16 +214,17 @@ def _passes(
         pairs: token ids.
         sets: mask sets of each pair, bool [n, length of its response].
         guidance_scale: classifier-free guidance; 0 is off.
+        append: visible tokens behind every response.
     """
     widest = max(len(response) for _, response in pairs)
     masks = torch.cat([F.pad(own, (0, widest - own.shape[1])) for own in sets])
     owner = torch.arange(len(pairs)).repeat_interleave(torch.tensor([len(own) for own in sets]))
-    lengths = torch.tensor([len(prompt) + len(response) for prompt, response in pairs])[owner]
+    lengths = torch.tensor([len(prompt) + len(response) + len(append) for prompt, response in pairs])[owner]
     device = device_of(predictor)
     for batch in batches_by_length(predictor, lengths.tolist(), masks.sum(1).tolist()):
         chosen = torch.tensor(batch)
         own, rows = owner[chosen].unique(return_inverse=True)
-        padded, is_masked = Padded.of(predictor, [pairs[i] for i in own.tolist()]), masks[chosen]
+        padded, is_masked = Padded.of(predictor, [pairs[i] for i in own.tolist()], append), masks[chosen]
         is_response = padded.is_response[rows.to(device)]
         # Row by row, a pair's response has as many places in the layout as in its sets.
         in_response = torch.arange(widest) < padded.is_response.sum(1).cpu()[rows][:, None]

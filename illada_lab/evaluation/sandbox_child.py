@@ -12,6 +12,7 @@ import resource
 import struct
 import sys
 from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 EPERM, ENOSYS = 1, 38
@@ -210,11 +211,12 @@ def main() -> None:
         say(refused=str(error))
         os._exit(1)
     say(missing=missing)
-    # Nothing of this file is in reach of the program by a name.
-    scope = {"__name__": "__main__", "__builtins__": __builtins__}
+    # A module of its own, in the place where pickle, typing and doctest look for the program's classes and functions. Nothing of this file
+    # is in reach by a name then; frames lead to it, as everywhere, but what is locked stays so.
+    scope = sys.modules["__main__"] = ModuleType("__main__")
     reason = ""
     try:
-        exec(compile(program, "<program>", "exec"), scope)
+        exec(compile(program, "<program>", "exec"), scope.__dict__)
     except BaseException as error:
         # A class may have a name that begins with a line's end.
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300] or "failed"

@@ -70,6 +70,8 @@ def evaluate_base(
     result.settings = {
         "response_length": 3, "block_length": 3, "steps": 3, "temperature": 0.0, "n_mc_samples": n_mc_samples
     }  # fmt: skip
+    if is_twin:  # it writes until it ends, token by token, and its likelihood is exact
+        result.settings = {"max_length": 3, **dict.fromkeys(result.settings), "temperature": 0.0}
 
     def complete(task: str, asked: Sequence[tuple[str, str]], chance: float, target: float | None, note: str) -> None:
         found = examiner.write(

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from illada_lab.config import check, compose
+from illada_lab.config import ConfigError, check, compose
 from illada_lab.data.worlds import World
 from illada_lab.evaluation.generation import Generated, generate
 from illada_lab.evaluation.world_suite import BLOCK_LENGTH, SuiteResult, evaluate_base, evaluate_instruct
@@ -40,19 +40,19 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
         The results (see `report.results` for the schema) and the path of the report.
 
     Raises:
-        ValueError: data that are not a world's, or the folder holds a run with other settings.
+        ValueError: data that are not a world's, a setting that one of the stages cannot have, or the folder holds a run with others.
     """
     begin = time.perf_counter()
     if "world_seed" not in config.data.source:
         raise ValueError(
             f"data.source = {config.data.source['_target_']}; the main job asks questions about a world; data=world, or illada-lab train"
         )
-    # The configuration's own default is the folder of a single stage.
-    is_given = config.run_dir != f"runs/pretrain-{config.scale.name}"
-    folder = Path(config.run_dir if is_given else f"runs/reproduce-{config.scale.name}-seed{config.seed}")
+    folder = _folder(config)
+    # Both before the first is trained, which may take hours.
+    first = _staged(config, folder / "pretrain", "pretrain")
+    second = _staged(config, folder / "sft", "sft", init_from=folder / "pretrain")
     is_continued = find_resumable(folder / "pretrain") is not None
-    pretrained = _stage(config, folder / "pretrain", "pretrain")
-    tuned = _stage(config, folder / "sft", "sft", init_from=folder / "pretrain")
+    pretrained, tuned = (_finished(staged) or train(staged) for staged in (first, second))
 
     base, instruct = load_run(folder / "pretrain"), load_run(folder / "sft")
     source = config.data.source
@@ -91,8 +91,16 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
     return results, report
 
 
-def _stage(config: DictConfig, run_dir: Path, stage: str, init_from: Path | None = None) -> TrainedRun:
-    """Train one stage with the settings of `config`."""
+def _folder(config: DictConfig) -> Path:
+    """The folder that was asked for; the configuration's own is that of a single stage, so the main job has another in its place."""
+    # As they are written: a folder that was asked for may have the name that the configuration's own comes to.
+    written, usual = (OmegaConf.to_container(tree, resolve=False) for tree in (config, compose()))
+    is_given = written["run_dir"] != usual["run_dir"]  # type: ignore[index,call-overload]
+    return Path(config.run_dir if is_given else f"runs/reproduce-{config.scale.name}-seed{config.seed}")
+
+
+def _staged(config: DictConfig, run_dir: Path, stage: str, init_from: Path | None = None) -> DictConfig:
+    """The configuration of one stage, checked, with the settings of `config`."""
     overrides = [f"scale={config.scale.name}"]
     if stage == "sft":
         overrides.append("experiment=sft")
@@ -113,8 +121,12 @@ def _stage(config: DictConfig, run_dir: Path, stage: str, init_from: Path | None
                 staged.trainer[key] = config.trainer[key]
         staged.run_dir, staged.name, staged.resume = str(run_dir), f"{stage}-{config.scale.name}", "auto"
         staged.init_from = None if init_from is None else str(init_from)
-    check(staged)
-    return _finished(staged) or train(staged)
+    try:
+        check(staged)
+    except ConfigError as error:
+        where = {"pretrain": "in pre-training", "sft": "in fine-tuning, which is experiment=sft"}[stage]
+        raise ConfigError([f"{line} ({where})" for line in error.problems]) from error
+    return staged
 
 
 def _finished(config: DictConfig) -> TrainedRun | None:

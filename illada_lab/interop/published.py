@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer as Backend
@@ -16,8 +17,8 @@ from illada_lab.models.spec import ModelSpec
 from illada_lab.tokens import SpecialTokens
 
 TOKENIZER = "tokenizer_config.json"
-# Our key in it: whether the documents that an exported model has learnt from began with BOS.
-TRAINED_WITH_BOS = "trained_with_bos"
+# Our keys in it: whether the documents that an exported model has learnt from began with BOS, and ended with EOS.
+TRAINED_WITH_BOS, TRAINED_WITH_EOS = "trained_with_bos", "trained_with_eos"
 # How weights were first drawn does not matter to a trained model; a shorter window than it could have is a choice.
 _FREE = ("init_std", "max_length")
 
@@ -44,14 +45,23 @@ def adds_bos(path: str | Path, backend: Backend) -> bool:
         backend: its tokenizer.
     """
     folder = checkpoint_folder(path)
-    config, about = read_json(folder / CONFIG), folder / TOKENIZER
+    config, told = read_json(folder / CONFIG), _told(folder)
     layout = find_layout(config)
     bos = layout.tokens(config).bos
-    told = read_json(about) if about.is_file() else {}
     said = told.get(TRAINED_WITH_BOS, True if layout.has_bos else told.get("add_bos_token"))
     if bos is None or said is not None:
         return bos is not None and bool(said)
     return backend.encode("a").ids[:1] == [bos]
+
+
+def adds_eos(path: str | Path) -> bool:
+    """Whether EOS stood behind the documents of a published checkpoint: one that we have exported says so, of others it is not known."""
+    return bool(_told(checkpoint_folder(path)).get(TRAINED_WITH_EOS))
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    about = folder / TOKENIZER
+    return read_json(about) if about.is_file() else {}
 
 
 def load_published(

@@ -26,7 +26,7 @@ class Flops:
 
     Attributes:
         matrices: 6 N, N the weights inside the layers: 2 forward, 4 backward; 4 N where they are frozen, which have no gradient.
-        head: 6 V D at half of the positions, which is how many are masked on average.
+        head: 6 V D at half of the positions, which is how many are masked on average; at all of them for the autoregressive twin.
         attention: 12 D L in each layer: two products of 2 D L, three times (half of it where attention is causal).
     """
 

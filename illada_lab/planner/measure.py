@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from illada_lab.data.batch import Batch
 from illada_lab.models import MaskPredictor
-from illada_lab.objectives import Pretrain
+from illada_lab.objectives import Autoregressive, Pretrain
 from illada_lab.planner.ladder import in_proportion
 from illada_lab.tokens import ILLADA
 from illada_lab.training.lr import ConstantCosine
@@ -32,7 +32,7 @@ class Measured:
         allocated: bytes that torch's allocator had given out at the fullest moment, model included.
         resident: bytes the system had given: growth of the process's resident memory from before the model to its peak, 0 where the
             system does not tell; on a CUDA device what the allocator had reserved.
-        largest_share: largest share of positions that were masked in a forward pass.
+        largest_share: largest share of positions that were masked in a forward pass; none are for the autoregressive twin.
     """
 
     allocated: int
@@ -51,6 +51,7 @@ def measured_steps(
     is_compiled: bool = False,
     n_steps: int = 3,
     accelerator: Literal["cpu", "cuda"] = "cpu",
+    objective: type[Pretrain | Autoregressive] = Pretrain,
 ) -> Measured:
     """Train a new model for a few steps with Lightning, this package's module and objective, on random tokens.
 
@@ -67,6 +68,7 @@ def measured_steps(
         is_compiled: compile the layers.
         n_steps: optimiser steps.
         accelerator: where.
+        objective: what is learnt; the model has to be made for it.
     """
     train = partial(
         _train,
@@ -76,9 +78,11 @@ def measured_steps(
         is_compiled=is_compiled,
         n_steps=n_steps,
         accelerator=accelerator,
+        objective=objective,
     )
     # Libraries are loaded, and threads started, by the first step there is.
-    train(MaskPredictor(tokens=ILLADA, **in_proportion(32, vocab_size=64, length=16)), n_rows=2, length=16)
+    sizes = {**in_proportion(32, vocab_size=64, length=16), "is_causal": objective.needs_causal}
+    train(MaskPredictor(tokens=ILLADA, **sizes), n_rows=2, length=16)
     gc.collect()
     if accelerator == "cuda":
         return _on_cuda(make, train, n_rows, length)
@@ -118,10 +122,11 @@ def _train(
     is_compiled: bool,
     n_steps: int,
     accelerator: Literal["cpu", "cuda"],
+    objective: type[Pretrain | Autoregressive],
 ) -> None:
     module = DiffusionModule(
         predictor=predictor,
-        objective=Pretrain(),
+        objective=objective(),  # type: ignore[arg-type]  # the twin needs a whole MaskPredictor, which this is
         optim=optim,
         lr=partial(ConstantCosine, n_steps=n_steps + 1),
         is_compiled=is_compiled,

@@ -60,9 +60,9 @@ def _first_fit(kinds: tuple[list[Change], ...], job: Job, device: Device, settin
 
 
 def _rows(job: Job) -> list[Change]:
-    """Fewer rows per pass, the most first."""
+    """Fewer rows per pass, the most first. The data's own key: what it is given goes before the scale's, which it only refers to."""
     smaller = [n for n in reversed(job.micro_batch_sizes) if n < job.micro_batch_size]
-    return [Change(f"scale.micro_batch_size={n}", {"micro_batch_size": n}) for n in smaller]
+    return [Change(f"data.micro_batch_size={n}", {"micro_batch_size": n}) for n in smaller]
 
 
 def _checkpointing(job: Job) -> list[Change]:

@@ -36,7 +36,7 @@ class Step:
         length: tokens per row.
         optim: predictor -> optimiser, as a YAML of conf/optim builds it.
         precision: Lightning's name; with bf16-mixed weights are float32 and products run in bf16.
-        share_predicted: share of the positions the head is applied to; None: `largest_share(n_rows)`.
+        share_predicted: share of the positions the head is applied to; None: `largest_share`.
         recomputed: activations computed again in the backward pass, see `recompute`.
         keeps_gradients: gradients stay between the passes: several are accumulated, or DDP's buckets hold them.
         attention: kernel, as `trainer.attention` names it.
@@ -63,7 +63,7 @@ class Step:
     @property
     def n_predicted(self) -> int:
         """Positions the head is applied to."""
-        share = largest_share(self.n_rows) if self.share_predicted is None else self.share_predicted
+        share = largest_share(self.spec, self.n_rows) if self.share_predicted is None else self.share_predicted
         return max(1, round(share * self.n_rows * self.length))
 
 
@@ -87,9 +87,12 @@ class Rehearsal:
         return max(self.passes, self.update, key=Counter.total)
 
 
-def largest_share(n_rows: int) -> float:
-    """Largest share of masked positions in rows whose t is stratified: their mean is at most 1/2 + 1/(2 n) (see `StratifiedTimes`)."""
-    return 0.5 + 0.5 / n_rows
+def largest_share(spec: ModelSpec, n_rows: int) -> float:
+    """Largest share of the positions that are predicted in a pass; all of them by the autoregressive twin.
+
+    Of rows whose t is stratified at most 1/2 + 1/(2 n) are masked on average (see `StratifiedTimes`).
+    """
+    return min(1.0, spec.share_predicted + 0.5 / n_rows)
 
 
 @cache

@@ -33,7 +33,10 @@ def summary(results: Sequence[dict[str, Any]]) -> str:
     for kind in (kind for kind in kinds if kind != "all"):
         values = [_last(result, kind) for result in results]
         limits = [result["stages"][0]["entropy_per_token"][kind] for result in results]
-        over = [f"{v:.3f} ({100 * (v / limit - 1):+.1f} % over {limit:.3f})" for v, limit in zip(values, limits, strict=True)]
+        over = [
+            f"{v:.3f} ({100 * (v / limit - 1):+.1f} % over {limit:.3f})"
+            for v, limit in zip(values, limits, strict=True)
+        ]
         rows.append([f"{kind}: bound, nats/token", "the seed's entropy", *over])
     for number, table in enumerate(results[0]["tables"]):
         for place, row in enumerate(table["rows"]):

@@ -1,5 +1,6 @@
 """The parts of a run, put together: model, module, callbacks, Lightning's Trainer."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,11 @@ def build_module(
         start = to_be_loaded
     else:  # a checkpoint of adapters does not hold their base
         start = from_seed(config.seed) if config.init_from is None else from_trained(config.init_from)
-    documents, bos, objective = data.validation_documents(), tokenizer.tokens.bos, build(config.objective)
-    has_bos = data.adds_bos or any(d["ids"][0] == bos for d in documents)
+    documents, objective = data.validation_documents(), build(config.objective)
     validation = FrozenMasks(
         documents,
-        bos=bos if has_bos else None,
+        # As in training: a BOS that is EOS as well is learnt, so it is counted too.
+        bos=tokenizer.tokens.anchor if _has_bos(data, documents) else None,
         n_draws=settings.n_validation_draws,
         is_response_only=objective.is_response_only,
     )
@@ -90,6 +91,7 @@ def build_module(
             start=start,
             adapt=partial(add_adapters, config=config) if is_adapted else None,
             recomputed=settings.activation_checkpointing,
+            has_dropout=is_adapted and config.lora.get("dropout", 0) > 0,
             is_bf16=here.is_bf16,
         ),
         about={"config": to_plain(config), "tokenizer": tokenizer.to_dict(), "start": recipe_of(config.init_from)},
@@ -137,7 +139,7 @@ def _callbacks(
 ) -> list[pl.Callback]:
     """In the order in which they act: guard, record, validate, sample, save, show."""
     run_dir, predictor = Path(config.run_dir), module.predictor
-    assert data.tokenizer is not None, "prepare() comes first"
+    assert data.tokenizer is not None and module.validation is not None, "prepare() and build_module() come first"
     found: list[pl.Callback] = []
     if settings.ema_decay is not None:
         from lightning.pytorch.callbacks import EMAWeightAveraging
@@ -154,7 +156,7 @@ def _callbacks(
             path=run_dir / "samples.jsonl",
             tokenizer=data.tokenizer,
             length=min(SAMPLE_TOKENS, predictor.spec.max_length - 1),
-            opening=predictor.tokens.opening(data.adds_bos),
+            opening=predictor.tokens.opening(_has_bos(data, module.validation.documents)),
             every=settings.validate_every,
             seed=config.seed,
         ),
@@ -166,6 +168,12 @@ def _callbacks(
         ),
         LiveProgress(history=history, title=config.name),
     ]
+
+
+def _has_bos(data: DataModule, documents: Sequence[dict[str, Any]]) -> bool:
+    """Whether texts begin with BOS: the data may add it, and conversations bring their own."""
+    assert data.tokenizer is not None, "prepare() comes first"
+    return data.adds_bos or any(document["ids"][0] == data.tokenizer.tokens.bos for document in documents)
 
 
 def _undivided(predictor: MaskPredictor, n: int) -> str | None:

@@ -182,8 +182,10 @@ class Throughput(StepCallback):
             return
         rate = self._tokens / (now - self._since)
         if self._peak is None:
+            begin = time.perf_counter()
             self._peak = matmul_rate(module.device, "bf16" if "bf16" in str(trainer.precision) else "float32")
+            module.seconds_aside += time.perf_counter() - begin
         mfu = rate * module.predictor.spec.flops_per_token(self.length) / (self._peak * trainer.world_size)
         for logger in trainer.loggers:
             logger.log_metrics({"tokens_per_second": rate, "mfu": mfu}, step)
-        self._since, self._tokens = now, 0
+        self._since, self._tokens = time.perf_counter() - module.seconds_aside, 0

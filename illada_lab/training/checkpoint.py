@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from illada_lab.interop import adds_bos, checkpoint_folder, is_published, load_published
+from illada_lab.interop import adds_bos, adds_eos, checkpoint_folder, is_published, load_published
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.tokens import SpecialTokens
 from illada_lab.training import shards
@@ -239,9 +239,10 @@ def _published_run(folder: Path) -> LoadedRun:
     predictor, tokenizer = load_published(folder), start_tokenizer(folder)
     stage = "pretrain" if tokenizer.chat_template is None else "sft"
     # What commands ask a configuration; the published one says nothing of data.
-    # Without BOS nothing stands in front: published code asks as the tokenizer encodes.
-    has_bos = adds_bos(folder, tokenizer.backend) or None
-    data = {"adds_bos": has_bos, "adds_eos": False, "source": {"stage": stage}}
+    has_eos = adds_eos(folder)
+    # Without either nothing stands in front: published code asks as the tokenizer encodes.
+    has_bos = adds_bos(folder, tokenizer.backend) or (False if has_eos else None)
+    data = {"adds_bos": has_bos, "adds_eos": has_eos, "source": {"stage": stage}}
     return LoadedRun(predictor, tokenizer, {"data": data, "scale": {"name": folder.name}}, step=0, path=folder)
 
 

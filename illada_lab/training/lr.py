@@ -10,6 +10,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 DecayStart = float | Literal["plateau"]
+# What makes a plateau, where nothing is said.
+PATIENCE, MIN_PROGRESS = 3, 0.005
 
 
 class WarmupConstantDecay(LRScheduler, ABC):
@@ -24,9 +26,9 @@ class WarmupConstantDecay(LRScheduler, ABC):
         decay_start: share of `n_steps` at which the decay starts, in [0, 1], or "plateau": when the validation loss has stopped
             falling (see `observe`); a run that never stops falling never decays.
         min_ratio: last learning rate over the peak.
-        patience: observations without progress that make a plateau.
+        patience: observations without progress that make a plateau. Without decay_start=plateau this and the next two have no effect.
         min_progress: a loss counts as progress if it is lower than the best by this share.
-        n_decay_steps: steps of the decay after a plateau; None: all that are left. Without a plateau it has no effect.
+        n_decay_steps: steps of the decay after a plateau; None: all that are left.
         peak_ratio: peak over the optimiser's learning rate: fine-tuning runs at a small part of the rate of pre-training.
 
     Raises:
@@ -44,8 +46,8 @@ class WarmupConstantDecay(LRScheduler, ABC):
         n_warmup_steps: int = 0,
         decay_start: DecayStart = 0.7,
         min_ratio: float = 0.025,
-        patience: int = 3,
-        min_progress: float = 0.005,
+        patience: int = PATIENCE,
+        min_progress: float = MIN_PROGRESS,
         n_decay_steps: int | None = None,
         peak_ratio: float = 1.0,
     ) -> None:
@@ -59,8 +61,13 @@ class WarmupConstantDecay(LRScheduler, ABC):
             raise ValueError(f"decay_start = {decay_start!r}; a share of the run; 0 to 1, or plateau")
         if not 0 <= min_ratio <= 1:
             raise ValueError(f"min_ratio = {min_ratio}; last over peak learning rate; 0 to 1")
-        if n_decay_steps is not None and decay_start != "plateau":
-            warnings.warn("n_decay_steps has no effect without decay_start=plateau", stacklevel=2)
+        told = {
+            "patience": patience != PATIENCE,
+            "min_progress": min_progress != MIN_PROGRESS,
+            "n_decay_steps": n_decay_steps is not None,
+        }
+        for name in (name for name, is_told in told.items() if is_told and decay_start != "plateau"):
+            warnings.warn(f"{name} has no effect without decay_start=plateau", stacklevel=2)
         self.n_steps, self.n_warmup_steps, self.min_ratio = n_steps, n_warmup_steps, min_ratio
         self.peak_ratio = peak_ratio
         self.patience, self.min_progress, self.n_decay_steps = patience, min_progress, n_decay_steps

@@ -139,6 +139,8 @@ class DiffusionModule(pl.LightningModule):
         norm, self.last_rate = self.measure_gradients(), optimizer.param_groups[0]["lr"]
         if self.max_norm is not None:
             gradients.clip(self.predictor.parameters(), self.max_norm, norm)
+        # Steps done, this one among them, as validations and the history count; Lightning's own number would be one less.
+        self.log("step", float(self.trainer.global_step + 1))
         self.log("train/gradient_norm", norm)
         self.log("train/loss", self.last_step["loss"], prog_bar=True)
         self._norm = None

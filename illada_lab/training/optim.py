@@ -1,7 +1,8 @@
 """Optimisers: the paper's AdamW, and Muon for the hidden matrices."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -10,10 +11,44 @@ from torch.optim import AdamW, Optimizer
 from illada_lab.training.gradients import meshes
 from illada_lab.training.muon import Muon
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Betas = Sequence[float]
 Named = tuple[str, nn.Parameter]
+NEVER_NEGATIVE = {
+    "lr": "would lead uphill",
+    "adamw_lr": "would lead uphill",
+    "weight_decay": "would let weights grow",
+    "eps": "keeps a root from zero",
+}
 
 
+def check_config(**values: Any) -> list[str]:
+    """Problems of an optimiser's arguments, for `illada_lab.config.check`."""
+    found = []
+    for name, why in NEVER_NEGATIVE.items():
+        if name in values and not values[name] >= 0:
+            found.append(f"{name} = {values[name]}; {why}; 0 or more")
+    for name, shares in (("momentum", [values.get("momentum", 0)]), ("betas", values.get("betas", ()))):
+        if not all(0 <= share < 1 for share in shares):
+            found.append(f"{name} = {values[name]}; the share of a running mean that is kept; 0 to below 1")
+    return found
+
+
+def _checked(make: Callable[P, T]) -> Callable[P, T]:
+    """Look at the numbers first; with `check_config`, which classes have as a static method, also before anything is built."""
+
+    @wraps(make)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        if problems := check_config(**kwargs):
+            raise ValueError("; ".join(problems))
+        return make(*args, **kwargs)
+
+    checked.check_config = check_config  # type: ignore[attr-defined]
+    return checked
+
+
+@_checked
 def adamw(
     predictor: nn.Module, *, lr: float, weight_decay: float = 0.1, betas: Betas = (0.9, 0.95), eps: float = 1e-8
 ) -> AdamW:
@@ -26,12 +61,16 @@ def adamw(
         betas: decay of the two moment estimates.
         eps: added to the root of the second moment.
 
+    Raises:
+        ValueError: a number out of range.
+
     Source: iLLaDA, pre-training recipe: AdamW, weight decay 0.1. Betas and "matrices only" are our choice: the field's usual
         ones, the paper gives none.
     """
     return _adamw(predictor.named_parameters(), lr=lr, weight_decay=weight_decay, betas=betas, eps=eps)
 
 
+@_checked
 def muon(
     predictor: nn.Module,
     *,
@@ -52,6 +91,9 @@ def muon(
         weight_decay: on parameters with two axes.
         betas: AdamW's.
         eps: AdamW's.
+
+    Raises:
+        ValueError: a number out of range.
 
     Source: our deviation from the paper: copying a name over a distance is learnt several times sooner than with AdamW at toy size.
         Which parameters Muon takes follows its author (Jordan et al. 2024).

@@ -26,18 +26,20 @@ class Placement:
         start: gives weights to a predictor on the meta device (`from_seed`, `from_trained`, `to_be_loaded`).
         adapt: then changes it (adapters) and returns what checkpoints tell of that; None: nothing.
         recomputed: activations that are computed again in the backward pass.
+        has_dropout: what `adapt` adds draws random numbers in training.
         is_bf16: sharded layers compute in bf16.
     """
 
     start: Start
     adapt: Callable[[MaskPredictor], dict[str, Any]] | None = None
     recomputed: Recomputed = None
+    has_dropout: bool = False
     is_bf16: bool = False
 
     def __call__(self, predictor: MaskPredictor, trainer: pl.Trainer) -> dict[str, Any]:
         """Place a predictor that is on the meta device; returns what checkpoints tell of it."""
         strategy = trainer.strategy
-        recompute(predictor, self.recomputed)
+        recompute(predictor, self.recomputed, has_dropout=self.has_dropout)
         if isinstance(strategy, ShardedStrategy):
             shard(predictor, strategy.device_mesh, is_bf16=self.is_bf16)
         self.start(predictor, strategy.root_device)

@@ -21,6 +21,9 @@ def recipe(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """What a run of this configuration, composed or resolved, learns from, as plain data."""
     plain = to_plain(config) if isinstance(config, DictConfig) else config
     found = {key: plain[key] for key in LEARNT_FROM}
+    # Only where there are adapters: older runs do not have the key, and a recipe without them stays what it was.
+    if plain.get("lora") is not None:
+        found["lora"] = plain["lora"]
     return {**found, "trainer": {key: value for key, value in found["trainer"].items() if key not in HOUSEKEEPING}}
 
 

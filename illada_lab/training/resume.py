@@ -1,7 +1,9 @@
 """Where a run goes on from: which checkpoint, what must be the same, what is said of the rest."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -10,6 +12,8 @@ from illada_lab.training.recipe import differences, recipe
 
 # What a state cannot be taken over into.
 FIXED = ("_target_", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ffn", "is_tied", "has_qk_norm")
+# What another of may start from the weights, the state of the old one being of no use to it.
+RESTARTS = ("optim._target_", "lora.rank", "lora.targets")
 
 
 def resume_point(config: DictConfig) -> Path | None:
@@ -17,8 +21,8 @@ def resume_point(config: DictConfig) -> Path | None:
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: steps in `run_dir` would be lost unasked, or the checkpoint is of another model, optimiser or base, or of a step at
-            which this run would be over.
+        ValueError: steps in `run_dir` would be lost unasked, or the checkpoint is of another model, optimiser, adapters or base, or of
+            a step at which this run would be over.
     """
     run_dir = Path(config.run_dir)
     found = find_resumable(run_dir)
@@ -51,16 +55,26 @@ def _step(checkpoint: Path | None) -> int:
     return -1 if checkpoint is None else read_about(checkpoint)["global_step"]
 
 
+def _name(plain: Mapping[str, Any]) -> str:
+    """The adapters of a recipe in a word."""
+    return str(plain["lora"]["_target_"]).rpartition(".")[2] if "lora" in plain else "null"
+
+
 def _check(config: DictConfig, checkpoint: Path, *, is_own: bool) -> None:
     """Refuse what a state cannot go on with."""
     saved = read_about(checkpoint)
-    told = {key: (was, now) for key, was, now in differences(recipe(saved["illada_lab"]["config"]), recipe(config))}
-    for key in ("optim._target_", *(f"model.{name}" for name in FIXED)):
-        if key in told:
-            was, now = told[key]
+    before, now = recipe(saved["illada_lab"]["config"]), recipe(config)
+    anew = f"init_from={checkpoint} for a new run from its weights"
+    if ("lora" in before) != ("lora" in now):
+        holds, right = ("adapters alone", "lora=linear") if "lora" in before else ("a model without them", "lora=null")
+        raise ValueError(f"lora = {_name(now)}; {checkpoint} holds {holds}; {right}, as it was trained, or {anew}")
+    told = {key: (was, is_now) for key, was, is_now in differences(before, now)}
+    for key in (*RESTARTS, *(f"model.{name}" for name in FIXED)):
+        if key in told and not (key == "lora.targets" and set(told[key][0]) == set(told[key][1])):
+            was, is_now = told[key]
             # Weights of another size are no start either.
-            other = f"init_from={checkpoint} for a new run from its weights" if key.startswith("optim") else "a new run"
-            raise ValueError(f"{key} = {now}; {checkpoint} holds the state of {was}; that, or {other}")
+            other = anew if key in RESTARTS else "a new run"
+            raise ValueError(f"{key} = {is_now}; {checkpoint} holds the state of {was}; that, or {other}")
     step = saved["global_step"]
     if config.trainer.max_steps < step or (config.trainer.max_steps == step and not is_own):
         raise ValueError(

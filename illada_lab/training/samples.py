@@ -1,6 +1,8 @@
 """What the model writes while it is being trained."""
 
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,9 +38,15 @@ class Samples(StepCallback):
     ) -> None:
         super().__init__()
         self.path, self.tokenizer, self.opening, self.every, self.seed = path, tokenizer, opening, every, seed
+        self._start: int | None = 0
         self.sampler = FixedLength(
             response_length=length, n_steps=length, remasking="random", temperature=1.0, has_trace=False
         )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Samples of later steps are void: a run that goes on from here writes them again."""
+        super().on_train_start(trainer, pl_module)
+        self._start = trainer.global_step
 
     def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
         """Sample if due."""
@@ -54,5 +62,26 @@ class Samples(StepCallback):
         if not trainer.is_global_zero:
             return
         text = self.tokenizer.decode(out.tokens[0, 1:].tolist(), skip_special=False)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "text": text}, ensure_ascii=False) + "\n")
+        self._write(json.dumps({"step": step, "text": text}, ensure_ascii=False) + "\n")
+
+    def _write(self, line: str) -> None:
+        """Add a line; the first one of a process replaces what is behind the step at which it started."""
+        if self._start is None or not self.path.is_file():
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(line)
+        else:
+            # Not `splitlines`: a text may hold what Unicode calls an end of line.
+            rows = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+            kept = [row for row in rows if _step(row) <= self._start]
+            aside = self.path.with_name(self.path.name + ".partial")
+            aside.write_text("".join(f"{row}\n" for row in kept) + line, encoding="utf-8")
+            os.replace(aside, self.path)
+        self._start = None
+
+
+def _step(row: str) -> float:
+    """Step of a line; one that was broken off is later than all."""
+    try:
+        return float(json.loads(row)["step"])
+    except ValueError:
+        return math.inf

@@ -29,7 +29,7 @@ class TrainerSettings:
 
     Args:
         max_steps: optimiser steps.
-        max_norm: gradients are scaled down to this norm; None: never.
+        max_norm: gradients are scaled down to this norm, above 0; None: never.
         accelerator: cpu, cuda, mps or auto.
         devices: devices, and so processes, of each node.
         n_nodes: machines.
@@ -96,6 +96,8 @@ class TrainerSettings:
             value = values.get(key)
             if value is not None and value < 1:
                 found.append(f"{key} = {value}; counts from 1; 1 or more")
+        if (norm := values.get("max_norm")) is not None and not norm > 0:
+            found.append(f"max_norm = {norm}; gradients are scaled down to this norm; above 0, or null")
         if (decay := values.get("ema_decay")) is not None and not 0 < decay < 1:
             found.append(f"ema_decay = {decay}; above 0, below 1; for example 0.999")
         if (k := values.get("activation_checkpointing")) is not None and k != "ops" and k < 1:

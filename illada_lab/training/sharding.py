@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
@@ -78,19 +78,21 @@ def _split_layers(predictor: MaskPredictor, mesh: DeviceMesh) -> None:
         parallelize_module(layer, mesh, plan)
 
 
-def recompute(predictor: MaskPredictor, which: Recomputed) -> None:
+def recompute(predictor: MaskPredictor, which: Recomputed, *, has_dropout: bool = False) -> None:
     """Trade arithmetic for memory: activations of layers are dropped and computed again in the backward pass.
 
     Args:
         predictor: before sharding and compiling.
         which: None: nothing; k: all inside every k-th layer (1: every layer); "ops": in every layer all but the outcome of attention
             and of every second matrix product.
+        has_dropout: the layers draw random numbers (adapters' dropout), which must be the same ones the second time.
 
     Source: selective recomputation as in Korthikanti et al. 2022; "every second product" is torchtitan's choice.
     """
     if which is None:
         return
-    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # a layer draws nothing
+    # Keeping the generators' state costs a copy per layer, and most layers draw nothing.
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": has_dropout}
     if which == "ops":
         options["context_fn"] = lambda: create_selective_checkpoint_contexts(_Keep())
     for number, layer in enumerate(predictor.layers):
@@ -104,7 +106,7 @@ class _Keep:
     def __init__(self) -> None:
         self.n_products = {False: 0, True: 0}
 
-    def __call__(self, context: Any, op: Any, *args: Tensor, **kwargs: Any) -> CheckpointPolicy:
+    def __call__(self, context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
         if "attention" in str(op):
             return CheckpointPolicy.MUST_SAVE
         if op in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):

@@ -33,7 +33,7 @@ class FrozenMasks:
 
     Args:
         documents: dicts with `ids` (token ids; a BOS in front is visible and not counted) and, where known, `kind`, `log_prob`
-            (nats, exact) and `n_bytes`.
+            (nats, exact) and `n_bytes`; rows of several documents that do not see each other have `segment_ids`.
         bos: id of BOS, or None.
         n_draws: mask sets per document.
         is_response_only: mask responses only (`is_prompt` of a document says where its prompt stands); documents without one are left
@@ -123,7 +123,7 @@ class FrozenMasks:
         is_wanted = torch.zeros(shape, dtype=torch.bool)
         for i, (row, ids) in enumerate(zip(rows, documents, strict=True)):
             x0[i, : len(ids)] = torch.as_tensor(ids)
-            segment_ids[i, : len(ids)] = 1
+            segment_ids[i, : len(ids)] = torch.as_tensor(self.documents[row.document].get("segment_ids", 1))
             is_wanted[i, torch.from_numpy(row.masked)] = True
         x0, segment_ids, is_wanted = x0.to(device), segment_ids.to(device), is_wanted.to(device)
         if is_causal:

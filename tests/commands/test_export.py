@@ -29,6 +29,21 @@ def test_an_exported_model_writes_the_same(models, tmp_path, capsys, layout):
     assert json.loads((folder / "tokenizer_config.json").read_text())["add_bos_token"] is True
 
 
+def test_an_exported_model_is_asked_as_its_run_is(models, tmp_path):
+    """BOS and EOS stand where its documents had them, and an unknown word is refused."""
+    from illada_lab.commands.infill import text_ids
+    from illada_lab.training.checkpoint import load_run
+
+    folder = tmp_path / "out"
+    assert main(["export", models["plain"], f"out={folder}"]) == 0
+    own, back = load_run(models["plain"].partition("=")[2]), load_run(folder)
+    ids = text_ids("ada lives in ___ .", own)
+    assert text_ids("ada lives in ___ .", back) == ids and ids[-1] == own.tokenizer.tokens.eos
+    for loaded in (own, back):
+        with pytest.raises(ValueError, match="'adda'; not a word of this model's vocabulary; ada"):
+            text_ids("adda ___ .", loaded)
+
+
 def test_what_cannot_be_exported_leaves_nothing_behind(models, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")

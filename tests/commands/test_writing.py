@@ -2,20 +2,28 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, pre_tokenizers
+from tokenizers import models as models_of
 
 import illada_lab.samplers.fixed_length
 import illada_lab.samplers.infill
 from illada_lab.cli import _free_text, main
 from illada_lab.commands.chat import _all_that_fit, _fitting
+from illada_lab.commands.infill import text_ids
 from illada_lab.commands.sample import health_of, prompt_ids
 from illada_lab.commands.writing import Written
 from illada_lab.config import compose_and_check
+from illada_lab.data.build_tokenizer import byte_tokenizer, train_bpe
+from illada_lab.data.chat import ChatTemplate
+from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.evaluation.health import warnings_of
 from illada_lab.samplers.result import Sampled
-from illada_lab.tokens import ASSISTANT
+from illada_lab.tokens import ASSISTANT, ILLADA, SpecialTokens
 from illada_lab.training.checkpoint import load_run
 
 SHORT = ["sampler.response_length=6", "sampler.block_length=3"]
@@ -62,6 +70,30 @@ def test_infill_fills_the_holes_and_leaves_the_rest(models, capsys):
     )
     assert main(["infill", models["base"], "text=ada ___ .", "sampler=infill", "sampler.n_steps=1"]) == 0
     assert "(1 passes" in said(capsys)[0]
+
+
+def sentence_piece() -> Tokenizer:
+    """As SentencePiece has it: a space belongs to the word behind it, and one stands in front of every text."""
+    vocabulary = {text: i for i, text in enumerate(["<mask>", "<eos>", "▁Ada", "▁lives", "▁in", "▁Rome", ".", "▁"])}
+    backend = Backend(models_of.BPE(vocabulary, [], unk_token="<eos>", ignore_merges=True))
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Split(".", "isolated")])
+    backend.decoder = decoders.Metaspace()
+    return Tokenizer(backend, SpecialTokens(mask=0, eos=1), special_text={0: "<mask>", 1: "<eos>"})
+
+
+@pytest.mark.parametrize("tokenizer", [train_bpe(["Ada lives in Rome."] * 9, 320), sentence_piece(), byte_tokenizer()])
+@pytest.mark.parametrize("word", ["Ada", "lives", "Rome"])
+def test_a_filled_text_is_the_text_as_the_tokenizer_writes_it(tokenizer, word):
+    """A hole takes the place of a word's tokens: a space belongs to the word where the tokenizer has it so, and to the text in bytes."""
+    text, mask = "Ada lives in Rome.", tokenizer.tokens.mask
+    loaded = SimpleNamespace(tokenizer=tokenizer, config={"data": {"adds_bos": False, "adds_eos": False}})
+    whole = tokenizer.encode(text)
+    n = len(tokenizer.encode(word)) if len(whole) > 10 else 1
+    ids = text_ids(text.replace(word, f"___*{n}"), loaded)
+    start = ids.index(mask)
+    assert ids.count(mask) == n and len(ids) == len(whole)
+    assert [*ids[:start], *whole[start : start + n], *ids[start + n :]] == whole
+    assert tokenizer.decode(whole) == text
 
 
 @pytest.mark.parametrize(
@@ -269,6 +301,29 @@ def test_ctrl_c_keeps_what_was_written(models, capsys, monkeypatch, tmp_path):
     assert not trace.exists()
     assert main(["sample", models["base"], *SHORT, "n_samples=1", "--json"]) == 130
     assert json.loads(said(capsys)[0])["samples"][0]["stop_reason"] == "interrupted"
+
+
+def test_ctrl_c_in_chat_leaves_no_holes_in_the_conversation(models, capsys, monkeypatch):
+    """An answer is remembered up to its first hole; where that is its beginning, the question is forgotten too."""
+    fill, prompt, asked, mask = illada_lab.samplers.fixed_length.fill_window, ChatTemplate.prompt, [], ILLADA.mask
+    rows = iter([[8, 9, mask, 9], [mask, 9, 9, 9]])
+
+    def interrupted(asker, canvas, *rest):
+        if (row := next(rows, None)) is None:
+            return fill(asker, canvas, *rest)
+        canvas.x[0, canvas.n_prompt : canvas.n_prompt + 4] = torch.tensor(row)
+        canvas.on_step(canvas)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(illada_lab.samplers.fixed_length, "fill_window", interrupted)
+    monkeypatch.setattr(ChatTemplate, "prompt", lambda self, turns: asked.append(turns) or prompt(self, turns))
+    lines = iter(["where does ada live ?"] * 3 + [""])
+    monkeypatch.setattr("builtins.input", lambda shown: next(lines))
+    assert main(["chat", models["instruct"], "n_turns=4", "sampler=fixed_length", *SHORT]) == 0
+    out, _ = said(capsys)
+    written = load_run(models["instruct"].partition("=")[2]).tokenizer.decode([8, 9])
+    assert [turn["content"] for turn in asked[-1]] == ["where does ada live ?", written, "where does ada live ?"]
+    assert "▢" in out and f"(remembered: {written})" in out and out.count("the question is forgotten too") == 1
 
 
 def test_chat_answers_line_by_line(models, capsys, monkeypatch):

@@ -96,9 +96,26 @@ def test_validation_documents_bring_what_is_known_of_them():
     assert all(len(d["ids"]) <= 4 for d in documents) and all(d["n_bytes"] > 0 for d in documents)
 
 
+@pytest.mark.parametrize("is_isolated", [True, False])
+def test_validated_rows_are_segmented_as_those_of_training(is_isolated):
+    data = module(numbered(30), length=16, packing=ConcatAndCut(), validates_rows=True, is_isolated=is_isolated)
+    assert data.tokenizer is not None
+    assert int(next(iter(data.train_dataloader())).segment_ids.max() > 1) == is_isolated
+    for row in data.validation_documents():
+        is_end = torch.tensor(row["ids"][:-1]) == data.tokenizer.tokens.eos
+        assert not is_isolated or (torch.tensor(row["segment_ids"]).diff() > 0).tolist() == is_end.tolist()
+        assert is_isolated or "segment_ids" not in row
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"batch_size": 0}, "batch_size = 0"), ({"length": 1}, "length = 1")],
+    [
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"length": 1}, "length = 1"),
+        ({"micro_batch_size": 0}, "micro_batch_size = 0; out of range; 1 or more"),
+        ({"n_validation": 0}, "n_validation = 0"),
+        ({"n_buffer": 0}, "n_buffer = 0"),
+    ],
 )
 def test_sizes_that_cannot_be(settings, message):
     with pytest.raises(ValueError, match=message):

@@ -108,6 +108,12 @@ def test_one_example_per_row():
         OnePerRow()(packed, 4, PAD)
 
 
+def test_an_example_that_is_too_long_has_its_number_in_the_data():
+    blocks = [documents([3, 3, 3])[0], documents([3, 5])[0]]
+    with pytest.raises(ValueError, match="example = 4; 5 tokens"):
+        list(pack_blocks(blocks, OnePerRow(), 4, PAD))
+
+
 def test_split_and_join():
     packed, lists = documents([3, 0, 4])
     for n in range(8):

@@ -1,5 +1,6 @@
 """Text, JSONL and Parquet files: every byte arrives, what is held out stays out, bad files are named with the place."""
 
+import codecs
 import json
 from pathlib import Path
 
@@ -97,6 +98,39 @@ def test_bad_files_are_named_with_the_place(tmp_path, name, content, settings, m
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
         list(TextSource(path=str(file), **settings).load("train"))
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "advice"),
+    [
+        ("one line", {}, "two or more$"),
+        ("two\nlines", {}, r"two or more, or data.source.separator='\\n' for a document a line$"),
+        (
+            "a\r\n\r\nb",
+            {},
+            r"two or more, or data.source.separator='\\r\\n\\r\\n', the blank lines of Windows, or .*'\\n' for",
+        ),
+        ("a line\n" * 3000, {}, "or data.source.separator=null, which cuts a running text into pieces, or"),
+        ("one line", {"separator": None}, "two or more: a text of more than 16,384 characters$"),
+    ],
+)
+def test_what_cuts_a_text_is_offered_where_it_does(tmp_path, content, settings, advice):
+    file = tmp_path / "a.txt"
+    file.write_bytes(content.encode())
+    with pytest.raises(ValueError, match=advice):
+        TextSource(path=str(file), **settings).load("train")
+
+
+def test_blank_lines_of_windows_can_be_told_on_a_command_line(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"a\r\n\r\nb")
+    assert TextSource(path=str(file), separator=r"\r\n\r\n").load("train")["text"] == ["a\r\n\r\n"]
+
+
+def test_a_json_list_may_begin_with_a_byte_order_mark(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_bytes(codecs.BOM_UTF8 + json.dumps([{"text": "a"}, {"text": "b"}]).encode())
+    assert TextSource(path=str(file)).load("train")["text"] == ["a"]
 
 
 def test_a_missing_file_is_told_its_neighbours(tmp_path):

@@ -35,13 +35,16 @@ def test_scores_are_those_of_the_rules():
         assert value == pytest.approx(alone[0], abs=1e-4) and is_greedy is False
     many = answerer(scoring="monte_carlo", n_samples=5, seed=4)
     own = [torch.Generator().manual_seed(seed_of(many.seed, pair)) for pair in pairs]
-    expected = monte_carlo_log_likelihoods(many.predictor, pairs, 5, generator=own)
+    expected = monte_carlo_log_likelihoods(many.predictor, pairs, 5, generator=own, append=[2])
     # What a request draws depends on the seed and itself, not on what else is asked.
     assert many.log_likelihoods(requests[1:])[0][0] == pytest.approx(expected[1][0], abs=1e-4)
     others = [answerer(scoring="monte_carlo", n_samples=5, seed=n).log_likelihoods(requests) for n in range(6)]
     assert len({str(found) for found in others}) > 1
     assert [v for v, _ in many.log_likelihoods(requests)] == pytest.approx([v for v, _ in expected], abs=1e-4)
+    bare = answerer(scoring="monte_carlo", n_samples=5, seed=4, has_eos=False).log_likelihoods(requests)
+    assert [v for v, _ in bare] != pytest.approx([v for v, _ in expected], abs=1e-3)
     twin = answerer(scoring="chain_rule", sizes={"is_causal": True})
+    assert twin.has_eos is None
     exact = chain_rule_log_likelihoods(twin.predictor, pairs)
     assert [v for v, _ in twin.log_likelihoods(requests)] == pytest.approx(exact, abs=1e-4)
 
@@ -91,6 +94,9 @@ def test_perplexities_are_made_of_likelihoods(metric):
     ):
         answerer(scoring="confidence").expect("lambada", "loglikelihood", ["acc", metric])
     answerer(scoring="monte_carlo").expect("lambada", "loglikelihood", ["acc", metric])
+    answerer(scoring="monte_carlo", has_eos=False).expect("pile", "loglikelihood_rolling", [metric])
+    with pytest.raises(ValueError, match="has_eos = true; has no effect on pile, which scores whole texts; false"):
+        answerer(scoring="monte_carlo").expect("pile", "loglikelihood_rolling", [metric])
     answerer(scoring="chain_rule", sizes={"is_causal": True}).expect("lambada", "loglikelihood", ["acc", metric])
 
 
@@ -140,6 +146,9 @@ def test_options_of_harnesses():
     one = answerer(block_length=4)
     assert one._sampler({"until": "x", "max_gen_toks": 9}).stop_strings == ["x"]
     assert one._sampler({"max_gen_toks": 3}).block_length == 3
+    assert one._sampler({}).end_of_thinking is None
+    push = answerer(thinking_power=3.0)._sampler({}).end_of_thinking
+    assert (push.sequence, push.power, push.amount) == (ids("</think>"), 3.0, 100.0)
     assert one._sampler({"do_sample": False, "temperature": 0.7}).temperature == 0.0
     hot = one._sampler({"do_sample": True, "temperature": 0.7, "top_p": 0.9})
     assert (hot.temperature, hot.top_p) == (0.7, 0.9)
@@ -178,6 +187,7 @@ def test_long_contexts_are_cut_and_long_candidates_refused(capsys):
         ({"scoring": "chain_rule"}, "scoring = chain_rule; not for this model; confidence or monte_carlo"),
         ({"scoring": "confidence", "sizes": {"is_causal": True}}, "not for this model; chain_rule"),
         ({"scoring": "chain_rule", "guidance_scale": 1.0, "sizes": {"is_causal": True}}, "guidance_scale = 1.0"),
+        ({"scoring": "chain_rule", "has_eos": False, "sizes": {"is_causal": True}}, "has_eos = False; has no effect"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):
@@ -285,7 +295,14 @@ SCORED = {"max_length": None, "block_length": None}
         ({"scoring": "confidence", "has_eos": True, **SCORED}, "scoring = confidence; has no effect on gsm8k"),
         ({"task": "yes_no_local", "n_shots": 0}, "scoring = null; has no effect on yes_no_local, which is multiple_choice"),
         ({"task": "yes_no_local", "n_shots": 0, "scoring": "confidence", "has_eos": True, **SCORED}, "an item without what"),
-        ({"task": "text_local", "scoring": "monte_carlo", "n_samples": 1, **SCORED}, "n_shots = 2; has no effect on text_local"),
+        (
+            {"task": "text_local", "scoring": "monte_carlo", "n_samples": 1, "has_eos": False, **SCORED},
+            "n_shots = 2; has no effect on text_local",
+        ),
+        (
+            {"task": "text_local", "n_shots": 0, "scoring": "monte_carlo", "n_samples": 1, "has_eos": True, **SCORED},
+            "has_eos = true; has no effect on text_local, which scores whole texts; false",
+        ),
     ],
 )  # fmt: skip
 def test_settings_that_lm_eval_would_pass_over_are_refused(run, tmp_path, changes, message):
@@ -320,7 +337,7 @@ def test_lm_eval_counts_greedy_answers(run, tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "local_task", lambda *_: task)
     monkeypatch.setattr(Answerer, "_greedy", lambda self, pairs: [True] * len(pairs))
     settings = {"task": "last_word", "n_shots": 0, **SCORED}
-    own = {"scoring": "monte_carlo", "n_samples": 2}
+    own = {"scoring": "monte_carlo", "n_samples": 2, "has_eos": True}
     found = harness_task(tmp_path, **settings, **own).run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
     assert {row["metric"]: row["value"] for row in found["rows"]}["acc"] == 1.0 and found["manifest"]["has_greedy"]
     assert found["manifest"]["max_length"] is None and "n_short_of_room" not in found["manifest"]

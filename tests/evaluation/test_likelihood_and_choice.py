@@ -92,6 +92,22 @@ def test_many_likelihoods_are_those_of_single_calls(guidance_scale):
         assert found == pytest.approx(alone, abs=1e-4)
 
 
+@torch.no_grad()
+def test_monte_carlo_sees_what_stands_behind_and_does_not_score_it():
+    """One token has one mask set, so its value is the model's own; of several, rows of every length see the same EOS."""
+    predictor = small_predictor()
+    x = torch.tensor([[0, 8, predictor.tokens.mask, 2]])
+    alone = float(predictor(x)[0, 2].double().log_softmax(0)[9])
+    pairs = [([0, 8], [9]), ([0], [12, 13, 14])]
+    found = monte_carlo_log_likelihoods(predictor, pairs, 4, generator=torch.Generator().manual_seed(1), append=[2])
+    assert found[0] == (pytest.approx(alone, abs=1e-4), 0.0)
+    bare = monte_carlo_log_likelihoods(predictor, pairs, 4, generator=torch.Generator().manual_seed(1))
+    assert all(abs(a - b) > 1e-3 for (a, _), (b, _) in zip(found, bare, strict=True))
+    item = [ChoiceItem([0, 8], [[t] for t in range(7, 24)], 0)]
+    behind = [float(predictor(x)[0, 2, t]) for t in range(7, 24)]
+    assert choose(predictor, item, "monte_carlo", append=[2]) == [behind.index(max(behind))]
+
+
 @pytest.mark.parametrize(("length", "n"), [(8, 16), (10, 4), (7, 5), (3, 128)])
 def test_mask_counts_are_uniform_whatever_the_length_and_the_number_of_samples(length, n):
     """The published estimator rounds, which is biased where L is no multiple of n."""
@@ -255,8 +271,10 @@ def test_bad_input_is_named():
         choose(predictor, [ChoiceItem([0], [[9], [9] * 64], 0)], "confidence")
     with pytest.raises(ValueError, match="66 tokens; pair 0 is longer"):
         confidence_score(predictor, torch.tensor([0]), torch.full((64,), 9), append=torch.tensor([2]))
-    with pytest.raises(ValueError, match=r"append = \[2\]; has no effect on rule = monte_carlo"):
-        choose(predictor, [], "monte_carlo", append=[2])
+    with pytest.raises(ValueError, match=r"append = \[2\]; has no effect on rule = chain_rule"):
+        choose(predictor, [], "chain_rule", append=[2])
+    with pytest.raises(ValueError, match="65 tokens; pair 0 is longer"):
+        monte_carlo_log_likelihoods(predictor, [([], [9] * 64)], 1, append=[2])
     with pytest.raises(ValueError, match="n_samples = 8; has no effect on rule = confidence"):
         choose(predictor, [], "confidence", n_samples=8)
     with pytest.raises(ValueError, match="token = -1 in pair 0; not in the vocabulary; 0 to"):

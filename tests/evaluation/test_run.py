@@ -191,7 +191,7 @@ def test_answers_with_less_room_than_configured_are_told(models, file, tmp_path,
     told = json.loads((tmp_path / "room" / "results.json").read_text())["manifest"]
     assert "n_short_of_room" not in told and "less room" not in capsys.readouterr().out
     limit = load_run(models / model).predictor.spec.max_length
-    question = "x" * (limit - 6 - len("^Question: \nAnswer:"))
+    question = "x" * (limit - 6 - len("Question: \nAnswer:"))
     file.write_text("".join(json.dumps(q) + "\n" for q in (*QUESTIONS[:2], {"question": question, "answer": "#### 1"})))
     for _ in range(2):  # a run that has nothing left to ask tells the same
         assert evaluate(models, file, tmp_path / "out", model=model) == 0
@@ -224,19 +224,8 @@ def test_the_twin_answers_greedily(models, file, tmp_path, capsys):
     for word, told in idle.items():
         assert main(["evaluate", "tasks=gsm8k", f"data.path={file}", *words, word]) == 2
         assert f"{told}; has no effect on an autoregressive model" in capsys.readouterr().err
-    assert (
-        main(
-            [
-                "evaluate",
-                "tasks=hellaswag",
-                words[0],
-                "evaluation.n_samples=4",
-                "evaluation.scoring=monte_carlo",
-                "evaluation.has_eos=null",
-            ]
-        )
-        == 2
-    )
+    mmlu = ["evaluation.n_samples=4", "evaluation.scoring=monte_carlo"]
+    assert main(["evaluate", "tasks=hellaswag", words[0], *mmlu]) == 2
     assert "evaluation.scoring = monte_carlo; has no effect on an autoregressive model" in capsys.readouterr().err
 
 
@@ -247,8 +236,8 @@ def test_the_twin_answers_greedily(models, file, tmp_path, capsys):
         (["evaluation.is_chat=true"], ""),
         (["evaluation.sampler.block_length=5", "evaluation.sampler.max_length=4"], "max_length = 4"),
         (["data.path=nowhere.jsonl"], "nowhere.jsonl; there is no such file"),
-        (["sampler.temperature=1"], "sampler.temperature = 1; has no effect on gsm8k; did you mean evaluation.sampler.temperature?"),
-        (["scale=toy"], "scale = toy; has no effect on gsm8k"),
+        (["sampler.temperature=1"], "sampler.temperature = 1; has no effect on evaluate tasks=gsm8k; did you mean evaluation.sampler."),
+        (["scale=toy"], "scale = toy; has no effect on evaluate tasks=gsm8k"),
         (["evaluation.run_code=true"], "there is no such key"),
         (["evaluation.sampler.max_length=4000", "evaluation.sampler.block_length=4000"], "longer than the model's context"),
     ],
@@ -264,7 +253,7 @@ def test_tasks_are_files_of_the_configuration():
     assert translate(["tasks=gsm8k,bbh", "checkpoint=a"]) == ["evaluation=gsm8k,bbh", "checkpoint=a"]
     with pytest.raises(ValueError, match=r"tasks = gsm8; there is no such task here; did you mean gsm8k"):
         translate(["tasks=gsm8"])
-    with pytest.raises(ValueError, match="trainer.max_steps = 3; has no effect on toy"):
+    with pytest.raises(ValueError, match="trainer.max_steps = 3; has no effect on evaluate;"):
         translate(["trainer.max_steps=3"])
 
 
@@ -359,8 +348,10 @@ def test_tasks_of_lm_eval_have_the_papers_settings(task):
     }  # fmt: skip
     if told.scoring is None:
         assert (told.max_length, told.block_length) == lengths[task]
+        is_long = task in ("math_instruct", "mmlu_pro_instruct")
+        assert told.get("thinking_power") == (3.0 if is_long else None)
     elif task in ("mmlu", "cmmlu"):
-        assert (told.scoring, told.n_samples, told.n_shots) == ("monte_carlo", 1, 5)
+        assert (told.scoring, told.n_samples, told.has_eos, told.n_shots) == ("monte_carlo", 1, True, 5)
     else:
         assert (told.scoring, told.has_eos, told.n_shots) == ("confidence", True, 0)
     assert told.is_chat is task.endswith("_instruct")
@@ -376,6 +367,15 @@ def test_tasks_of_lm_eval_have_the_papers_settings(task):
         ),
         ({"scoring": "monte_carlo"}, "n_samples = null; a score with scoring = monte_carlo depends on it"),
         ({"max_length": 4, "block_length": 4, "has_eos": True}, "has_eos = True; has no effect"),
+        (
+            {"scoring": "monte_carlo", "n_samples": 1},
+            "has_eos = null; a score with scoring = monte_carlo depends on it",
+        ),
+        (
+            {"scoring": "confidence", "has_eos": True, "thinking_power": 3.0},
+            "thinking_power = 3.0; has no effect with scoring = confidence",
+        ),
+        ({"max_length": 4, "block_length": 4, "thinking_power": -1.0}, "thinking_power = -1.0; cannot be negative"),
         ({"max_length": 4, "block_length": 4, "n_items": 0}, "n_items = 0; too few; 1 or more"),
     ],
 )
@@ -415,16 +415,18 @@ DEFAULTS = {"n_samples": 128, "has_eos": True, "max_length": 256, "block_length"
 @pytest.mark.parametrize(
     ("task", "is_twin", "expected"),
     [
-        ("hellaswag", False, ("confidence", None, True, None, None)),
-        ("mmlu", False, ("monte_carlo", 1, None, None, None)),
-        ("math", False, (None, None, None, 1024, 32)),
-        ("mmlu", True, ("chain_rule", None, None, None, None)),
-        ("math", True, (None, None, None, 1024, None)),
+        ("hellaswag", False, ("confidence", None, True, None, None, None)),
+        ("mmlu", False, ("monte_carlo", 1, True, None, None, None)),
+        ("math", False, (None, None, None, 1024, 32, None)),
+        ("math_instruct", False, (None, None, None, 4096, 32, 3.0)),
+        ("mmlu", True, ("chain_rule", None, None, None, None, None)),
+        ("math", True, (None, None, None, 1024, None, None)),
+        ("math_instruct", True, (None, None, None, 4096, None, None)),
     ],
 )
 def test_a_result_names_no_settings_that_played_no_part(task, is_twin, expected):
     settings = asdict(build(compose_and_check(translate([f"tasks={task}"])).evaluation))
     model = {**DEFAULTS, "scoring": "chain_rule" if is_twin else "confidence"}
     told = told_of(settings, model, is_twin=is_twin)
-    keys = ("scoring", "n_samples", "has_eos", "max_length", "block_length")
+    keys = ("scoring", "n_samples", "has_eos", "max_length", "block_length", "thinking_power")
     assert tuple(told[key] for key in keys) == expected and told["guidance_scale"] == 0.0

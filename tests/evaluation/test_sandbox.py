@@ -112,6 +112,17 @@ def test_honest_programs_pass_and_programs_do_not_meet():
     assert outcomes[1].output == "ok\n" and outcomes[1].reason == ""
 
 
+def test_programs_are_the_main_module():
+    """As in plain Python: what looks there for a class or a function finds it, and nothing else."""
+    programs = [
+        "import pickle\nclass A: pass\nassert isinstance(pickle.loads(pickle.dumps(A())), A)",
+        "from __future__ import annotations\nimport typing\nclass A:\n  x: A\nassert typing.get_type_hints(A) == {'x': A}",
+        "import doctest\ndef f():\n  '''\n  >>> f()\n  1\n  '''\n  return 1\nassert doctest.testmod() == (0, 1)",
+        "import __main__\na = 1\nassert vars(__main__) is globals() and not {'LIBC', 'lock_calls', 'main'} & set(dir(__main__))",
+    ]
+    assert [(o.status, o.reason) for o in run_programs(programs, LONG)] == [("passed", "")] * len(programs)
+
+
 def test_a_background_thread_ends_with_the_program():
     outcome = run_program("import threading, time; threading.Thread(target=time.sleep, args=(99,)).start()", LONG)
     assert outcome.has_passed and outcome.seconds < 25

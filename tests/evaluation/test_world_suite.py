@@ -143,6 +143,7 @@ def test_the_twin_answers_the_same_questions(world, tokenizer):
     """Untrained: what counts is that every task has its row, under the rules that a twin can follow."""
     twin = small_predictor(is_causal=True, vocab_size=tokenizer.vocab_size, max_length=128)
     base = evaluate_base(twin, tokenizer, world, n_questions=4, n_mc_samples=2)
+    assert {key for key, value in base.settings.items() if value is not None} == {"max_length", "temperature"}
     assert [row["metric"] for row in base.rows] == [
         "exact match", "exact match", "likelihood, exact", "likelihood, exact", "exact match", "exact match",
         "likeliest word of its kind", "likeliest word of its kind",

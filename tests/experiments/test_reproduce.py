@@ -9,7 +9,7 @@ import pytest
 from illada_lab.cli import main
 from illada_lab.config import check, compose, compose_and_check
 from illada_lab.experiments.lab import Lab
-from illada_lab.experiments.reproduce import _stage, reproduce
+from illada_lab.experiments.reproduce import _staged, reproduce
 from illada_lab.report import read_results
 from illada_lab.training.checkpoint import load_run
 from illada_lab.training.recipe import differences, recipe
@@ -63,28 +63,32 @@ def test_a_second_call_trains_nothing_again(job):
     assert again["stages"][0]["train_curve"] == results["stages"][0]["train_curve"]
 
 
-def test_settings_of_the_world_and_of_the_machine_hold_for_both_stages(job, tmp_path, monkeypatch):
-    composed = []
+@pytest.fixture
+def begun(monkeypatch, tmp_path):
+    """Configurations of the stages whose training has begun, which goes no further."""
+    seen = []
 
     def stop(config):
-        composed.append(config)
+        seen.append(config)
         raise KeyboardInterrupt
 
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("illada_lab.experiments.reproduce.train", stop)
+    return seen
+
+
+def test_settings_of_the_world_and_of_the_machine_hold_for_both_stages(tmp_path):
     overrides = [
         "data.source.world_seed=1",
         "data.source.n_people=12",
         "trainer.precision=32-true",
         "data.batch_size=4",
     ]
-    monkeypatch.setattr("illada_lab.experiments.reproduce.train", stop)
     given = compose_and_check(["scale=smoke", "trainer.accelerator=cpu", f"run_dir={tmp_path}", *overrides])
-    for stage in ("pretrain", "sft"):
-        with pytest.raises(KeyboardInterrupt):
-            _stage(given, tmp_path / stage, stage)
-    for staged in composed:
+    pretrain, sft = (_staged(given, tmp_path / stage, stage) for stage in ("pretrain", "sft"))
+    for staged in (pretrain, sft):
         assert (staged.data.source.world_seed, staged.data.source.n_people, staged.data.batch_size) == (1, 12, 4)
         assert (staged.trainer.precision, staged.trainer.accelerator) == ("32-true", "cpu")
-    pretrain, sft = composed
     assert (pretrain.trainer.max_steps, sft.trainer.max_steps) == (given.scale.n_steps, given.scale.sft_steps)
     assert sft.data.source.stage == "sft" and sft.objective.shorten.probability == 0.3
 
@@ -134,6 +138,33 @@ def test_a_folder_of_another_recipe_is_refused(job):
     ):
         reproduce(other)
     assert (report.parent / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["objective=autoregressive", "model.is_causal=true"], "model.is_causal = true; the objective predicts from both sides; false"),
+        (["scale.sft_steps=0"], "trainer.max_steps = 0; counts from 1; 1 or more"),
+    ],
+)  # fmt: skip
+def test_what_fine_tuning_cannot_have_is_refused_before_pre_training(words, message, begun, capsys):
+    assert main(["reproduce", "scale=smoke", *words]) == 2
+    assert capsys.readouterr().err == f"illada-lab: {message} (in fine-tuning, which is experiment=sft)\n"
+    assert not begun
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        ([], "runs/reproduce-smoke-seed0"),
+        (["-m"], "runs/reproduce-smoke-seed0"),
+        (["run_dir=runs/pretrain-smoke"], "runs/pretrain-smoke"),  # what the configuration's own comes to
+        (["run_dir=here"], "here"),
+    ],
+)
+def test_the_folder_that_was_asked_for_is_used(words, folder, begun):
+    assert main(["reproduce", "scale=smoke", *words]) == 130
+    assert [config.run_dir for config in begun] == [f"{folder}/pretrain"]
 
 
 def test_data_without_questions_are_refused(tmp_path):

@@ -12,9 +12,9 @@ from illada_lab.commands.sample import prompt_ids
 from illada_lab.config import compose
 from illada_lab.data import word_tokenizer
 from illada_lab.evaluation.answerer import Answerer
-from illada_lab.interop import adds_bos, export_published
-from illada_lab.tokens import ILLADA
-from illada_lab.training.checkpoint import load_run
+from illada_lab.interop import adds_bos, adds_eos, export_published
+from illada_lab.tokens import ILLADA, has_bos_of
+from illada_lab.training.checkpoint import LoadedRun, load_run
 from tests.interop.test_released import LLADA_8B
 from tests.small import small_predictor
 
@@ -25,9 +25,9 @@ def published(folder, layout, *, says=None, does=False):
     """A small model in a published layout; `says`: add_bos_token, `does`: the tokenizer's own encoding begins with BOS."""
     predictor, tokenizer = small_predictor(has_qk_norm=layout == "qwen3"), word_tokenizer(["ada", "lives", "in", "."])
     export_published(predictor, folder, layout)
-    write_tokenizer(tokenizer, predictor.tokens, folder, max_length=64, is_chat=False, adds_bos=False)
+    write_tokenizer(tokenizer, predictor.tokens, folder, max_length=64, is_chat=False, adds_bos=False, adds_eos=False)
     about = json.loads((folder / "tokenizer_config.json").read_text())
-    del about["add_bos_token"], about["trained_with_bos"]
+    del about["add_bos_token"], about["trained_with_bos"], about["trained_with_eos"]
     (folder / "tokenizer_config.json").write_text(json.dumps(about | ({} if says is None else {"add_bos_token": says})))
     if does:
         backend = Backend.from_file(str(folder / "tokenizer.json"))
@@ -69,8 +69,35 @@ def test_bos_stands_where_the_published_files_say(tmp_path, layout, says, does, 
 def test_a_model_of_ours_in_illadas_layout_says_what_it_learnt_from(tmp_path, trained):
     predictor, tokenizer = small_predictor(has_qk_norm=False), word_tokenizer(["ada", "lives", "in", "."])
     export_published(predictor, tmp_path, "illada")
-    write_tokenizer(tokenizer, predictor.tokens, tmp_path, max_length=64, is_chat=False, adds_bos=trained)
-    assert adds_bos(tmp_path, tokenizer.backend) is trained
+    write_tokenizer(
+        tokenizer, predictor.tokens, tmp_path, max_length=64, is_chat=False, adds_bos=trained, adds_eos=trained
+    )
+    assert adds_bos(tmp_path, tokenizer.backend) is adds_eos(tmp_path) is trained
+
+
+@pytest.mark.parametrize(
+    ("data", "front"),
+    [
+        ({"adds_bos": True, "adds_eos": True}, [ILLADA.bos]),
+        ({"adds_bos": False, "adds_eos": True}, [ILLADA.eos]),
+        ({"adds_bos": False, "adds_eos": False}, []),
+        ({"adds_bos": True, "adds_eos": False}, [ILLADA.bos]),
+    ],
+)
+def test_a_run_is_asked_behind_what_it_has_seen_in_front_of_a_text(tmp_path, data, front):
+    """The run itself, and its export."""
+    predictor, tokenizer = small_predictor(has_qk_norm=False), word_tokenizer(["ada", "lives", "in", "."])
+    export_published(predictor, tmp_path, "illada")
+    write_tokenizer(tokenizer, predictor.tokens, tmp_path, max_length=64, is_chat=False, **data)
+    own = LoadedRun(predictor, tokenizer, {"data": {**data, "source": {}}}, step=1, path=tmp_path)
+    ids = tokenizer.encode("ada lives")
+    for loaded in (own, load_run(tmp_path)):
+        assert prompt_ids(compose(["prompt='ada lives'"]), loaded) == [*front, *ids]
+        behind = [ILLADA.eos] if data["adds_eos"] else []
+        assert text_ids("ada lives ___", loaded) == [*front, *ids, ILLADA.mask, *behind]
+        assert len(prompt_ids(compose([]), loaded)) == 1  # something must stand in front of a response
+        one = Answerer(predictor=predictor, tokenizer=tokenizer, has_bos=has_bos_of(loaded.config["data"]))
+        assert one.pair("ada lives", " in")[0] == [*front, *ids]
 
 
 def test_llada_8b_has_none(tmp_path):

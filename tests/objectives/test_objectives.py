@@ -44,6 +44,26 @@ def test_masks_of_a_row_do_not_depend_on_its_neighbours(times):
     assert torch.equal(masks[0], torch.cat(masks[1:]))
 
 
+@pytest.mark.parametrize("times", [UniformTimes(), StratifiedTimes(), AntitheticTimes()])
+def test_what_a_row_draws_does_not_depend_on_the_longest_of_its_batch(times):
+    """One example per row: the batch is as long as its longest."""
+
+    def drawn(length):
+        x0 = torch.full((4, length), 9)
+        return corrupt(
+            x0,
+            torch.ones_like(x0),
+            torch.ones_like(x0, dtype=torch.bool),
+            mask=5,
+            schedule=LinearSchedule(),
+            times=times,
+            random=RowRandom(0, torch.arange(4)),
+        )
+
+    short, long = drawn(10), drawn(13)
+    assert torch.equal(short.is_masked, long.is_masked[:, :10]) and torch.equal(short.weight, long.weight[:, :10])
+
+
 def test_random_cut_adds_one_boundary_and_loses_nothing():
     ids = random_batch(n_rows=400).segment_ids
     cut = RandomCut(probability=0.3)(ids, RowRandom(0, torch.arange(400)))

@@ -8,6 +8,7 @@ import pytest
 
 from illada_lab.models import MaskPredictor, ModelSpec
 from illada_lab.models.lora import Lora
+from illada_lab.objectives import Autoregressive
 from illada_lab.planner import Step, in_proportion, rehearse
 from illada_lab.planner.measure import measured_steps
 from illada_lab.tokens import ILLADA
@@ -85,6 +86,16 @@ def test_planned_memory_of_compiled_layers_is_too(precision, recomputed):
 )
 def test_planned_memory_of_adapters_is_too(precision, recomputed, lora):
     check_plan(ADAMW, precision, recomputed, 1, is_compiled=False, lora=lora)
+
+
+def test_planned_memory_of_the_twin_has_its_head_at_every_position():
+    sizes = {**in_proportion(128, vocab_size=2048, length=256), "is_causal": True}
+    seen = measured_steps(
+        lambda: MaskPredictor(tokens=ILLADA, **sizes), ADAMW, n_rows=4, length=256, objective=Autoregressive
+    )
+    step = Step(spec=ModelSpec(**sizes), n_rows=4, length=256, optim=ADAMW, is_on_cpu=True)
+    assert step.n_predicted == 4 * 256
+    assert rehearse(step).peak.total() == pytest.approx(seen.allocated, rel=0.1)
 
 
 def check_plan(optim, precision, recomputed, accumulate, is_compiled, n_rows=4, lora=None):

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 
 from illada_lab.cli import main
-from illada_lab.config import compose_and_check
+from illada_lab.commands.plan import _arithmetic, _time
+from illada_lab.config import build, compose_and_check
 from illada_lab.models import ModelSpec
 from illada_lab.planner import (
     Device,
@@ -15,6 +16,7 @@ from illada_lab.planner import (
     PlanSettings,
     flops_per_token,
     in_proportion,
+    job,
     largest_micro_batch,
     nearest_that_fit,
     paper_budget,
@@ -59,6 +61,27 @@ def test_parts_of_the_flops_are_those_of_the_spec():
     assert flops.head == 6 * 0.5 * 1024 * 128 and flops.attention == 12 * JOB.spec.n_layers * 128 * 128
 
 
+def test_the_twin_predicts_at_every_position_and_looks_backwards_only():
+    twin = replace(JOB.spec, is_causal=True)
+    flops, masked = flops_per_token(twin, 128), flops_per_token(JOB.spec, 128)
+    assert flops.total == twin.flops_per_token(128)
+    assert flops.head == 6 * 1024 * 128 == 2 * masked.head and flops.attention == masked.attention / 2
+    assert flops.matrices == masked.matrices
+
+
+@pytest.mark.parametrize(
+    ("is_causal", "head", "attention"),
+    [
+        (False, "6 V D at half of the positions", "12 D L per layer (PaLM, App. B)"),
+        (True, "6 V D at every position", "6 D L per layer, looking backwards only (PaLM, App. B)"),
+    ],
+)
+def test_the_formulas_shown_are_those_that_were_used(is_causal, head, attention):
+    spec = replace(JOB.spec, is_causal=is_causal)
+    rows = {row[0]: row for row in _arithmetic(plan(replace(JOB, spec=spec), device(80), SETTINGS))}
+    assert rows["head"][3] == head and rows["attention"][3] == attention
+
+
 def test_time_follows_from_peak_mfu_and_tokens():
     made = plan(replace(JOB, devices=4, micro_batch_size=4), device(80), SETTINGS)
     assert made.tokens_per_second == pytest.approx(4 * 10e12 * 0.5 / made.flops.total)
@@ -81,7 +104,7 @@ def test_one_change_is_enough_where_it_is_and_each_way_named_fits():
     assert not made.fits
     ways = nearest_that_fit(made)
     assert [way.split(" (")[0] for way in ways] == [
-        "scale.micro_batch_size=4",
+        "data.micro_batch_size=4",
         "trainer.activation_checkpointing=1",
         "trainer=fsdp trainer.devices=2",
     ]
@@ -108,21 +131,47 @@ def test_ema_is_a_second_copy_of_the_weights():
 
 
 def test_command_prints_the_count_that_config_prints(capsys):
-    assert main(["plan", "scale=8b", "trainer.devices=64", "--json"]) == 0
+    few = ["scale=8b", "model.n_layers=2"]  # a rehearsal of all 32 takes a minute
+    assert main(["plan", *few, "trainer.devices=64", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert main(["config", "scale=8b"]) == 0
+    assert main(["config", *few]) == 0
     assert f"parameters: {found['parameters']['total']:,}" in capsys.readouterr().out
     assert found["run"]["tokens"] == pytest.approx(12e12, rel=1e-6) and found["run"]["devices"] == 64
     assert found["memory"]["total"] == sum(v for k, v in found["memory"].items() if k != "total")
 
 
 def test_command_refuses_what_does_not_fit_and_names_what_does(capsys):
-    # A quarter of a million tokens in one pass, on 24 GiB.
-    words = ["scale=small", "device=rtx_4090", "data.length=1024", "scale.batch_size=256", "scale.micro_batch_size=256"]
+    # 65,536 tokens in one pass, on 4 GiB.
+    words = ["scale=small", "device=rtx_4090", "device.memory_gib=4", "data.length=1024", "scale.batch_size=64"]
+    words += ["scale.micro_batch_size=64"]
     assert main(["plan", *words]) == 2
     out, err = capsys.readouterr()
     assert "Memory on each of 1 x RTX 4090" in out and "no" in out
-    assert err.count("\n") == 1 and "scale.micro_batch_size=" in err and "these fit" in err
+    assert err.count("\n") == 1 and "these fit" in err
+
+
+@pytest.mark.parametrize("given", ["scale.micro_batch_size", "data.micro_batch_size"])
+@pytest.mark.parametrize("data", [["data=hub", "data.path=o/n"], ["experiment=sft"]])
+def test_fewer_rows_are_advised_by_the_key_that_always_works(given, data):
+    def planned(*words):
+        config = compose_and_check(["scale=small", "device.memory_gib=1", *data, *words])
+        return plan(job(config, SETTINGS, build(config.device)), build(config.device), SETTINGS)
+
+    made = planned(f"{given}=64")
+    assert not made.fits
+    advised = nearest_that_fit(made)[0].split(" (")[0]
+    assert advised.startswith("data.micro_batch_size=")
+    assert planned(*([f"{given}=64"] if given[:5] == "scale" else []), advised).fits
+
+
+@pytest.mark.parametrize(
+    ("seconds", "time", "hours"),
+    [(30.3, "30.3 s", "0.0084"), (19_800, "5 h 30 min", "5.5"), (6.5 * 86_400, "6.50 days", "156.0")],
+)
+def test_times_are_in_units_that_say_something(seconds, time, hours):
+    made = plan(JOB, device(80), SETTINGS)
+    rows = dict(_time(replace(made, job=replace(JOB, n_tokens=seconds * made.tokens_per_second))))
+    assert rows["time"] == time and rows["GPU-hours"] == hours
 
 
 def test_command_prints_tables_at_toy_scale(capsys):

@@ -8,8 +8,12 @@ import torch
 from illada_lab import load_predictor
 from illada_lab.cli import main
 from illada_lab.config import compose_and_check
+from illada_lab.models.lora import Lora
 from illada_lab.training.checkpoint import find_checkpoint, read_checkpoint
+from illada_lab.training.resume import resume_point, say_changes
 from illada_lab.training.run import train
+from illada_lab.training.sharding import recompute
+from tests.small import small_predictor
 
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 X = torch.tensor([[0, 9, 5, 11, 5, 13, 2]])
@@ -73,6 +77,53 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(base, tmp_path):
     tune(base, tmp_path / "parts", "resume=auto")
     a, b = (read_checkpoint(tmp_path / name)["state_dict"] for name in ("whole", "parts"))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@needs_peft
+def test_layers_that_are_computed_again_drop_the_same_inputs():
+    def gradients(which):
+        predictor = small_predictor()
+        recompute(predictor, which, has_dropout=True)
+        Lora(rank=4, dropout=0.3).add_to(predictor, seed=1)
+        with torch.no_grad():
+            for name, p in predictor.named_parameters():
+                if "lora_B" in name:
+                    p.fill_(0.1)  # at zero, where they start, nothing reaches A
+        predictor.train()
+        torch.manual_seed(5)
+        predictor(X).square().sum().backward()
+        return [p.grad for p in predictor.parameters() if p.grad is not None]
+
+    whole = gradients(None)
+    for which in (1, "ops"):
+        assert all(torch.equal(a, b) for a, b in zip(whole, gradients(which), strict=True))
+
+
+@needs_peft
+def test_a_resumed_run_says_or_refuses_what_is_new_about_its_adapters(base, tmp_path, capsys):
+    def told(folder, *overrides):
+        given = ["experiment=sft", "model.has_qk_norm=false", "scale.sft_steps=3", f"init_from={base}", "resume=auto"]
+        return compose_and_check([*SMALL, *given, f"run_dir={folder}", *overrides])
+
+    tune(base, tmp_path / "tuned", "scale.sft_steps=3")
+    for overrides, message in (
+        (["lora=linear", "lora.rank=8"], "lora.rank = 8; .* holds the state of 16; that, or init_from="),
+        (["lora=linear", "lora.targets=[q_proj]"], r"lora.targets = \['q_proj'\]; .* holds the state of .*down_proj"),
+        ([], "lora = null; .* holds adapters alone; lora=linear, as it was trained, or init_from="),
+    ):
+        with pytest.raises(ValueError, match=message):
+            resume_point(told(tmp_path / "tuned", *overrides))
+    with pytest.raises(
+        ValueError, match="lora = Lora; .* holds a model without them; lora=null, as it was trained, or"
+    ):
+        resume_point(told(base, "lora=linear"))
+    same = "lora.targets=[down_proj,gate_proj,k_proj,o_proj,q_proj,up_proj,v_proj]"
+    config = told(tmp_path / "tuned", "lora=linear", same, "lora.alpha=64", "lora.dropout=0.0")
+    checkpoint = resume_point(config)
+    assert checkpoint is not None
+    say_changes(config, checkpoint)
+    said = capsys.readouterr().out
+    assert "lora.alpha 32.0 -> 64" in said and "lora.dropout 0.05 -> 0.0" in said
 
 
 @needs_peft

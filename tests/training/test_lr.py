@@ -106,6 +106,9 @@ def test_bad_settings_are_named(kwargs, message):
         ConstantCosine(optimizer(), **kwargs)
 
 
-def test_a_setting_without_effect_warns():
-    with pytest.warns(UserWarning, match="n_decay_steps has no effect"):
-        ConstantCosine(optimizer(), n_steps=10, decay_start=0.5, n_decay_steps=3)
+@pytest.mark.parametrize(
+    "setting", [{"n_decay_steps": 3}, {"patience": 2}, {"min_progress": 0.01}], ids=lambda s: next(iter(s))
+)
+def test_a_setting_without_effect_warns(setting):
+    with pytest.warns(UserWarning, match=f"{next(iter(setting))} has no effect without decay_start=plateau"):
+        ConstantCosine(optimizer(), n_steps=10, decay_start=0.5, **setting)

@@ -22,6 +22,19 @@ def test_muon_takes_the_matrices_inside_the_layers():
     assert sorted(everything) == sorted(id(p) for p in predictor.parameters())
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": -0.01}, "^lr = -0.01; would lead uphill; 0 or more$"),
+        ({"momentum": 1.5}, "^momentum = 1.5; the share of a running mean that is kept; 0 to below 1$"),
+        ({"betas": [0.9, 1.0]}, r"^betas = \[0.9, 1.0\]; "),
+    ],
+)
+def test_numbers_out_of_range_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        muon(small_predictor(), **{"lr": 0.02, "adamw_lr": 3e-3, **settings})
+
+
 def test_a_schedule_reaches_both_parts_also_after_loading():
     predictor = small_predictor()
     optimizer = muon(predictor, lr=0.02, adamw_lr=3e-3)

@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import lightning.pytorch as pl
@@ -13,10 +15,15 @@ import pytest
 import torch
 
 from illada_lab.config import build, check, compose
+from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.training import callbacks
+from illada_lab.training.assemble import build_module, build_trainer
 from illada_lab.training.checkpoint import load_run, read_checkpoint
 from illada_lab.training.guard import LossGuard, TrainingStopped
 from illada_lab.training.module import DiffusionModule
 from illada_lab.training.run import train
+from illada_lab.training.samples import Samples
+from illada_lab.training.settings import resolve
 from illada_lab.training.validation import FrozenMasks
 
 SMALL = ["scale=smoke", "trainer.precision=32-true", "trainer.accelerator=cpu"]
@@ -119,7 +126,8 @@ def test_metrics_of_a_resumed_run_are_one_file(tmp_path):
     run(tmp_path / "a", "scale.n_steps=12", "trainer.log_every=1", "resume=auto")
     with (tmp_path / "a" / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(12))
+    assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(1, 13))
+    assert [int(row["step"]) for row in rows if row["validation/all/nelbo_per_token"]] == [6, 10, 12]
 
 
 def test_without_the_average_a_run_goes_on_with_its_weights(tmp_path):
@@ -205,6 +213,9 @@ def test_a_truncated_last_checkpoint_falls_back_to_the_one_before(tmp_path):
         read_checkpoint(tmp_path / "a")
     resumed = run(tmp_path / "a", "trainer.save_every=5", "resume=auto")
     assert resumed.history["train"][-1]["step"] == 20
+    # From step 15 on the samples of the first run are void.
+    samples = (tmp_path / "a" / "samples.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in samples] == [10, 20]
 
 
 def test_a_second_run_does_not_overwrite_the_first(tmp_path):
@@ -240,6 +251,76 @@ def test_ema_is_saved_and_used(tmp_path):
     run(tmp_path / "plain", "scale.n_steps=5")
     a, b = weights(tmp_path / "ema"), weights(tmp_path / "plain")
     assert not torch.equal(a["predictor.norm.weight"], b["predictor.norm.weight"])
+
+
+def parts(folder: Path, *overrides: str):
+    """Everything of a run, before it starts."""
+    config = compose([*SMALL, f"run_dir={folder}", *overrides])
+    data, settings = build(config.data), build(config.trainer)
+    data.prepare()
+    here = resolve(settings, batch_size=data.batch_size, micro_batch_size=data.micro_batch_size)
+    return config, data, settings, here
+
+
+def test_samples_of_fine_tuning_begin_as_conversations_do(tmp_path):
+    config, data, settings, here = parts(tmp_path, "experiment=sft", "init_from=null")
+    module = build_module(config, data, settings, here, None)
+    trainer, _ = build_trainer(config, data, settings, here, module)
+    (samples,) = (callback for callback in trainer.callbacks if isinstance(callback, Samples))  # type: ignore[attr-defined]
+    assert not data.adds_bos and {d["ids"][0] for d in data.validation_documents()} == {samples.opening}
+
+
+def test_an_eos_that_is_bos_as_well_is_validated(tmp_path):
+    config, data, settings, here = parts(tmp_path)
+    plain = build_module(config, data, settings, here, None).validation
+    tokens = data.tokenizer.tokens
+    data.tokenizer.tokens = replace(tokens, bos=tokens.eos)
+    both = build_module(config, data, settings, here, None).validation
+    assert plain is not None and both is not None
+    # The documents still begin with the old BOS, which is now a token like any other.
+    assert [len(positions) + 1 for positions in plain.maskable] == [len(positions) for positions in both.maskable]
+
+
+def test_dropout_of_adapters_is_told_to_layers_that_are_computed_again(tmp_path):
+    for dropout, expected in (("0.05", True), ("0.0", False)):
+        overrides = ["lora=linear", f"lora.dropout={dropout}", "trainer.activation_checkpointing=1"]
+        config, data, settings, here = parts(tmp_path, *overrides)
+        assert build_module(config, data, settings, here, None)._placement.has_dropout is expected  # type: ignore[union-attr]
+
+
+def test_samples_behind_the_step_that_a_run_goes_on_from_are_void(tmp_path):
+    file = tmp_path / "samples.jsonl"
+    kept = ['{"step": 10, "text": "a\u2028b"}', '{"step": 20, "text": "c"}']
+    file.write_bytes("\n".join([*kept, '{"step": 30, "text": "d"}', '{"step": 40, "te']).encode() + b"\xe2\x80")
+    samples = Samples(path=file, tokenizer=Mock(spec=Tokenizer), length=4, opening=0, every=10)
+    samples.on_train_start(Mock(spec=pl.Trainer, global_step=20), Mock(spec=DiffusionModule))
+    for step in (30, 40):
+        samples._write(f'{{"step": {step}, "text": "e"}}\n')
+    assert file.read_text().split("\n") == [*kept, '{"step": 30, "text": "e"}', '{"step": 40, "text": "e"}', ""]
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_measuring_the_machine_is_no_training_time(monkeypatch):
+    clock = [0.0]
+
+    def measured(*_: object) -> float:
+        clock[0] += 100
+        return 1e9
+
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(callbacks, "matmul_rate", measured)
+    logged: list[float] = []
+    logger = SimpleNamespace(log_metrics=lambda metrics, step: logged.append(metrics["tokens_per_second"]))
+    trainer = Mock(spec=pl.Trainer, max_steps=9, precision="32-true", world_size=1, loggers=[logger])
+    predictor = SimpleNamespace(spec=SimpleNamespace(flops_per_token=lambda length: 1))
+    module = Mock(spec=DiffusionModule, seconds_aside=0.0, last_rate=0.0, last_gradient_norm=0.0)
+    module.predictor, module.device = predictor, torch.device("cpu")
+    history, throughput = callbacks.History(), callbacks.Throughput(every=3, length=8)
+    for step in range(1, 10):
+        clock[0] += 1
+        for callback in (history, throughput):
+            callback.after_step(trainer, module, {"loss": 1.0, "n_tokens": 5}, step)
+    assert history.seconds == 8 and logged == [5.0, 5.0, 5.0]
 
 
 def test_what_is_validated_is_what_is_saved(tmp_path):

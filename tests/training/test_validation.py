@@ -95,6 +95,26 @@ def test_bins_cover_the_rows():
     assert all(b["ci_low"] <= b["loss"] <= b["ci_high"] for b in bins)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_documents_of_a_row_that_are_isolated_do_not_see_each_other(is_causal):
+    predictor = small_predictor(is_causal=is_causal)
+    first, second = [9, 12, 7, 20], [13, 8, 21]
+    frozen = FrozenMasks([{"ids": first + second, "segment_ids": [1] * 4 + [2] * 3}], bos=None, n_draws=1)
+    (row,) = frozen.rows
+    ids, where = torch.tensor([first + second]), torch.from_numpy(row.masked)
+    tokens = predictor.tokens
+    if is_causal:
+        where = torch.arange(7)
+        x = torch.tensor([[tokens.bos, *first[:-1], tokens.bos, *second[:-1]]])
+    else:
+        x = ids.clone()
+        x[0, where] = tokens.mask
+    log_p = torch.cat((predictor(x[:, :4]), predictor(x[:, 4:])), dim=1)[0].log_softmax(-1)
+    expected = -log_p[where, ids[0, where]].sum() * 7 / len(where)
+    assert frozen.evaluate(predictor).nelbo[0] == pytest.approx(float(expected), rel=1e-4)
+
+
 def test_no_documents_is_refused():
     with pytest.raises(ValueError, match="validation documents = 0"):
         FrozenMasks([], bos=0)
