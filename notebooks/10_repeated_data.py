@@ -134,7 +134,7 @@ for row, (size, result) in zip(panels, results.items(), strict=True):
         axes.axhline(table["entropy"].iloc[0], color=LIMIT, ls="--", marker="", label="entropy")
         title = f"{kind} data, {size}: mean of {len(result['seeds'])} seeds"
         axes.set(title=title, xlabel="optimiser step", ylabel="held-out, nats per token", ylim=(0, 2))
-panels[0, 0].legend(loc="upper right", fontsize=8)
+panels[0, 1].legend(*panels[0, 0].get_legend_handles_labels(), loc="upper right", fontsize=8)
 plt.show()
 
 # %% [markdown]
