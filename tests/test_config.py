@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
-from illada_lab.config import ConfigError, build, check, compose, compose_and_check, groups, to_plain
+from illada_lab.config import ConfigError, build, check, compose, compose_and_check, conf_dir, groups, to_plain
 from illada_lab.config.types import fits, name_of
 
 # Override -> what the message must say. Each line stands for a mistake users make.
@@ -66,15 +67,22 @@ def test_one_mistake_gives_one_line_that_says_what_would_be_right(mistake, messa
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("study", groups()["study"])
-def test_a_study_counts_from_one_and_its_own_limits_go_first(study):
-    counts = [key for key, value in compose([f"study={study}"]).study.items() if key[:2] == "n_" and type(value) is int]
-    for key in counts:
-        with pytest.raises(ConfigError, match=rf"^study\.{key} = 0; .*; [12] or more$"):
-            compose_and_check([f"study={study}", f"study.{key}=0"])
-    if study == "reversal":
-        with pytest.raises(ConfigError, match=r"^study.n_candidates = 1; a choice needs two; 2 or more$"):
-            compose_and_check(["study=reversal", "study.n_candidates=1"])
+def counts_of_studies() -> list[tuple[str, str]]:
+    """Every study with every whole number that it counts to; lists of them are their constructors' own."""
+    files = {name: yaml.safe_load((conf_dir() / f"study/{name}.yaml").read_text()) for name in groups()["study"]}
+    return [(name, k) for name, node in files.items() for k, v in node.items() if k[:2] == "n_" and type(v) is not list]
+
+
+@pytest.mark.parametrize(("study", "key"), counts_of_studies())
+def test_a_study_counts_from_one(study, key):
+    with pytest.raises(ConfigError, match=rf"^study\.{key} = 0; .*; [12] or more$"):
+        compose_and_check([f"study={study}", f"study.{key}=0"])
+
+
+def test_what_the_constructor_of_a_study_says_goes_first():
+    for n in (0, 1):
+        with pytest.raises(ConfigError, match=rf"^study.n_candidates = {n}; a choice needs two; 2 or more$"):
+            compose_and_check(["study=reversal", f"study.n_candidates={n}"])
 
 
 def test_all_problems_come_at_once_from_both_stages_and_in_a_fixed_order():

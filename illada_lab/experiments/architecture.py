@@ -92,7 +92,7 @@ class Architecture:
             {"ids": d["ids"][: max(3, len(d["ids"]) // 2)], "kind": d["kind"]}
             for d in module.validation_documents()[: self.n_documents]
         ]
-        return FrozenMasks(halves, bos=known.model.predictor.tokens.bos)
+        return FrozenMasks(halves, bos=known.model.predictor.tokens.anchor)
 
 
 def _row(run: Trained, halves: FrozenMasks) -> dict:

@@ -25,7 +25,10 @@ class ObjectiveStudy:
 
     Args:
         n_documents: held-out statements.
-        n_gradients: gradients drawn to measure the noise of each weighting.
+        n_gradients: gradients drawn to measure the noise of each weighting, 2 or more.
+
+    Raises:
+        ValueError: too few gradients.
     """
 
     title: ClassVar[str] = "The objective: a bound, its weightings and their noise"
@@ -43,6 +46,8 @@ class ObjectiveStudy:
     )  # fmt: skip
 
     def __init__(self, *, n_documents: int, n_gradients: int) -> None:
+        if n_gradients < 2:
+            raise ValueError(f"n_gradients = {n_gradients}; noise is the difference of draws; 2 or more")
         self.n_documents, self.n_gradients = n_documents, n_gradients
 
     def run(self, lab: Lab) -> Outcome:
