@@ -71,7 +71,8 @@ def run(config: DictConfig, is_json: bool = False) -> int:
             line |= {"remembered": kept if n_turns else ""} if is_cut else {}
             print(json.dumps(line, ensure_ascii=False), flush=True)
         else:
-            print(answer if reason in ("eos", "stop") else f"{answer} ({reason})")
+            # An empty line would look as if nothing had been asked.
+            print(answer if answer and reason in ("eos", "stop") else f"{answer} ({reason})".lstrip())
             if is_cut and n_turns and kept != answer:
                 told = f"remembered: {kept}" if kept else "nothing before the first hole: the question is forgotten too"
                 print(f"({told})")
