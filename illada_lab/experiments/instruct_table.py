@@ -49,7 +49,7 @@ class InstructTable:
               unit="points", smallest=0.02),
         Claim(id="twin_ahead", sentence="An autoregressive model stays ahead after fine-tuning.", source=TABLE_3,
               paper="mean 77.1 (Qwen2.5 7B Instruct) against 67.1",
-              metric="mean of six toy benchmarks at equal size, tokens and steps of fine-tuning (in which the twin sees a fifth more "
+              metric="mean of six toy benchmarks at equal size, tokens and steps of fine-tuning (in which the twin sees more "
               "instructions), twin less iLLaDA's recipe", unit="points", smallest=0.02),
     )  # fmt: skip
 

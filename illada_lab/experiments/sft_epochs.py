@@ -44,7 +44,7 @@ class SftEpochs:
               metric="diffusion, held-out questions: exact match, most epochs less 12", unit="points", smallest=0.02),
         Claim(id="more_than_twin", sentence="Diffusion gains more from 3 to 12 epochs than the autoregressive twin.",
               source="our question; the paper has no twin", paper="not reported",
-              metric="gain in exact match at equal epochs (in a sixth fewer steps for the twin, whose rows hold more), diffusion less twin",
+              metric="gain in exact match at equal epochs (in fewer steps for the twin, whose rows hold more), diffusion less twin",
               unit="points", smallest=0.02),
     )  # fmt: skip
 
