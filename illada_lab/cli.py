@@ -6,8 +6,9 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 COMMANDS = {
     "reproduce": "the main job: pre-train, fine-tune, evaluate, sample, report",
@@ -144,19 +145,18 @@ def _main(words: list[str], flags: set[str]) -> int:
     if "--multirun" not in flags:  # there a comma is one between values
         overrides = [_free_text(word) for word in overrides]
     module = importlib.import_module(f"illada_lab.commands.{command}")
-    run = module.run
     if hasattr(module, "translate"):
         overrides = module.translate(overrides)
     if command in USUAL and not any(word.startswith("sampler=") for word in overrides):
         overrides = [USUAL[command], *overrides]
     if "--multirun" in flags:
-        return _run_all(run, overrides, is_json="--json" in flags)
+        return _run_all(module, overrides, is_json="--json" in flags)
     if command == "trace":
-        return run(overrides)  # names of files, no settings
+        return module.run(overrides)  # names of files, no settings
     from illada_lab.config import compose_and_check
 
     config = compose_and_check(overrides)
-    return run(config, is_json=True) if "--json" in flags else run(config)
+    return module.run(config, is_json=True) if "--json" in flags else module.run(config)
 
 
 def _free_text(word: str) -> str:
@@ -170,7 +170,7 @@ def _free_text(word: str) -> str:
     return f"{key}='{escaped}'"
 
 
-def _run_all(run: Callable, overrides: Sequence[str], *, is_json: bool = False) -> int:
+def _run_all(module: ModuleType, overrides: Sequence[str], *, is_json: bool = False) -> int:
     """Every combination, each in a folder and with a trace file of its own; all are checked before the first starts.
 
     With `is_json` each prints one line.
@@ -186,7 +186,8 @@ def _run_all(run: Callable, overrides: Sequence[str], *, is_json: bool = False) 
             problems += [line for line in error.problems if line not in problems]
             continue
         if suffix:
-            config.run_dir, config.name = f"{config.run_dir}/{suffix}", f"{config.name}/{suffix}"
+            home = module.home(config) if hasattr(module, "home") else config.run_dir
+            config.run_dir, config.name = f"{home}/{suffix}", f"{config.name}/{suffix}"
         configs.append((suffix, config))
     if problems:
         raise ConfigError(problems)
@@ -197,7 +198,7 @@ def _run_all(run: Callable, overrides: Sequence[str], *, is_json: bool = False) 
             config.trace = str(file.with_stem(f"{file.stem},{suffix}"))
     for number, (suffix, config) in enumerate(configs, 1):
         print(f"[{number}/{len(configs)}] {suffix}", file=sys.stderr)
-        if status := run(config, is_json=True) if is_json else run(config):
+        if status := module.run(config, is_json=True) if is_json else module.run(config):
             return status
     return 0
 

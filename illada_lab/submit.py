@@ -25,11 +25,13 @@ def main(config: DictConfig) -> float:
     of a sweep have the job's number behind their folder.
 
     Raises:
-        ConfigError: a setting that cannot be used; then nothing has started.
+        ValueError: a setting that cannot be used, or that training does not read; then nothing has started.
     """
+    from illada_lab.commands.train import translate
     from illada_lab.training.checkpoint import find_resumable
     from illada_lab.training.run import train
 
+    translate(HydraConfig.get().overrides.task)
     check(config)
     tell_local_ranks(os.environ)
     if HydraConfig.get().mode == RunMode.MULTIRUN:

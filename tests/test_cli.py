@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import illada_lab.commands.reproduce
 import illada_lab.commands.sample
 import illada_lab.commands.train
 from illada_lab.cli import COMMANDS, EXAMPLES, main
@@ -236,6 +237,16 @@ def test_a_sweep_prints_json_where_it_is_asked_to(monkeypatch, capsys):
     )
     assert main(["sample", "checkpoint=runs/pretrain-toy", "seed=0,1", "--multirun", "--json"]) == 0
     assert capsys.readouterr().out.splitlines() == ["0 True", "1 True"]
+
+
+def test_a_sweep_of_the_main_job_has_its_folders_where_one_job_has_its_own(monkeypatch):
+    seen = []
+    monkeypatch.setattr(illada_lab.commands.reproduce, "run", lambda config: seen.append(config.run_dir) or 0)
+    assert main(["reproduce", "scale=smoke", "trainer.max_norm=1,2", "-m"]) == 0
+    assert main(["reproduce", "scale=smoke", "run_dir=mine", "seed=0,1", "-m"]) == 0
+    assert seen == [
+        "runs/reproduce-smoke-seed0/trainer.max_norm=1", "runs/reproduce-smoke-seed0/trainer.max_norm=2", "mine/seed=0", "mine/seed=1",
+    ]  # fmt: skip
 
 
 def test_a_sweep_over_choices_and_with_nothing_to_sweep(runs):

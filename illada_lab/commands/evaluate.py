@@ -23,7 +23,7 @@ def translate(overrides: Sequence[str]) -> list[str]:
     Raises:
         ValueError: an unknown task, or settings that have no effect on it; all of them, one line each.
     """
-    from illada_lab.config import groups
+    from illada_lab.config import groups, root_keys
 
     known = groups()["evaluation"]
     words = [_in_our_words(word) for word in overrides]
@@ -39,7 +39,8 @@ def translate(overrides: Sequence[str]) -> list[str]:
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
         top = re.split(r"[.@\[]", key, maxsplit=1)[0]
-        if key == "trainer.accelerator":
+        # What is no setting at all is left to `compose`, which knows what is near.
+        if key == "trainer.accelerator" or not (word.startswith("+") or top in root_keys()):
             continue
         if top not in EFFECTIVE or (top == "scale" and is_benchmark):
             problems.append(f"{key} = {value}; has no effect on {command}; {_instead(key, is_benchmark)}")

@@ -17,6 +17,13 @@ def translate(overrides: Sequence[str]) -> list[str]:
     return refuse_without_effect("reproduce", overrides, EFFECTIVE)
 
 
+def home(config: DictConfig) -> str:
+    """The folder that the jobs of a sweep have theirs in."""
+    from illada_lab.experiments.reproduce import folder_of
+
+    return str(folder_of(config))
+
+
 def run(config: DictConfig) -> int:
     """Run it and print where the report is."""
     from illada_lab.experiments.reproduce import reproduce

@@ -47,7 +47,7 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
         raise ValueError(
             f"data.source = {config.data.source['_target_']}; the main job asks questions about a world; data=world, or illada-lab train"
         )
-    folder = _folder(config)
+    folder = folder_of(config)
     # Both before the first is trained, which may take hours.
     first = _staged(config, folder / "pretrain", "pretrain")
     second = _staged(config, folder / "sft", "sft", init_from=folder / "pretrain")
@@ -91,7 +91,7 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
     return results, report
 
 
-def _folder(config: DictConfig) -> Path:
+def folder_of(config: DictConfig) -> Path:
     """The folder that was asked for; the configuration's own is that of a single stage, so the main job has another in its place."""
     # As they are written: a folder that was asked for may have the name that the configuration's own comes to.
     written, usual = (OmegaConf.to_container(tree, resolve=False) for tree in (config, compose()))

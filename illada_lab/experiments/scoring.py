@@ -46,7 +46,7 @@ class Scoring:
 
     def __init__(self, *, n_questions: int, n_samples: Sequence[int] = (1, 4, 32)) -> None:
         self.n_questions, self.n_samples = n_questions, tuple(n_samples)
-        if list(self.n_samples) != sorted(set(self.n_samples)) or self.n_samples[0] != 1:
+        if list(self.n_samples) != sorted(set(self.n_samples)) or self.n_samples[:1] != (1,):
             raise ValueError(f"n_samples = {list(n_samples)}; must rise from 1; for example [1, 4, 32]")
 
     def run(self, lab: Lab) -> Outcome:

@@ -117,6 +117,7 @@ def test_a_sharded_run_is_no_published_layout(models, tmp_path, capsys):
         ("instruct", ["evaluation.n_mc_samples=99"], "evaluation.n_mc_samples = 99; has no effect on this model"),
         ("base", ["sampler.temperature=1"], "sampler.temperature = 1; has no effect on evaluate; evaluation.*, checkpoint"),
         ("base", ["init_from=foo"], "init_from = foo; has no effect on evaluate; evaluation.*, checkpoint and seed, scale"),
+        ("base", ["evaluatoin.n_questions=5"], "did you mean evaluation"),
         ("base", ["evaluation.n_questions=0"], "evaluation.n_questions = 0; out of range; 1 or more"),
         ("base", ["tasks=gsm8"], "tasks = gsm8; there is no such task here; did you mean gsm8k"),
         ("base", ["evaluation.n_questions=few"], "evaluation.n_questions = 'few'"),

@@ -39,6 +39,12 @@ def test_last_validation():
     assert last_validation([]) != last_validation([])  # NaN
 
 
+def test_settings_of_other_commands_are_refused(tmp_path):
+    command = [sys.executable, "-m", "illada_lab.submit", "scale=smoke", "prompt=ada", f"hydra.run.dir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode and "prompt = ada; has no effect on train" in done.stderr, done.stderr[-3000:]
+
+
 def test_two_processes_through_the_launcher_are_one_run(tmp_path):
     """As a user types it; both processes train the same model, one writes."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
