@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,6 +21,7 @@ from illada_lab.training.recipe import recipe
 
 # Changes when a reader must behave differently.
 FORMAT = 1
+SECONDS_TO_SAVE = 30  # of a process whose parent is gone
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def _run_all(jobs: Sequence[_Job], n_processes: int) -> Iterator[tuple[_Job, flo
     threads = max(1, (os.cpu_count() or 1) // n)
     # Spawned, not forked: a fork of a process that has used torch's threads may hang.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n, mp_context=context, initializer=_use_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(n, mp_context=context, initializer=_begin, initargs=(threads,)) as pool:
         waiting = {pool.submit(job.run): job for job in jobs}
         try:
             for future in as_completed(waiting):
@@ -225,10 +227,23 @@ def _run_all(jobs: Sequence[_Job], n_processes: int) -> Iterator[tuple[_Job, flo
             pool.shutdown(cancel_futures=True)
 
 
-def _use_threads(n: int) -> None:
+def _begin(n_threads: int) -> None:
+    """In each process, before its first job."""
+    import multiprocessing
+    import threading
+
     import torch
 
-    torch.set_num_threads(n)
+    torch.set_num_threads(n_threads)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    """Stop this process where its parent has been killed, which would leave it at work: a run saves first, if it comes to that."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(SECONDS_TO_SAVE)
+    os._exit(1)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

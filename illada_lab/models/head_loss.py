@@ -1,6 +1,6 @@
 """Cross-entropy behind a large vocabulary, without the logits of all positions in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -61,7 +61,7 @@ class _SlicedLosses(torch.autograd.Function):
         cast, sum_up = h.to(dtype), _compiled(_sum_up) if is_compiled else _sum_up
         log_sum = torch.full(targets.shape, -torch.inf, device=h.device)
         picked = torch.zeros(targets.shape, device=h.device)
-        for start, part in _slices(weight, size, dtype):
+        for start, part in slices(weight, size, dtype):
             place, is_inside = _places(targets, start, len(part))
             of_slice, at_place = sum_up(cast, part, place)
             log_sum = torch.logaddexp(log_sum, of_slice)
@@ -77,7 +77,7 @@ class _SlicedLosses(torch.autograd.Function):
         cast, shares = h.to(ctx.dtype), _compiled(_shares) if ctx.is_compiled else _shares
         of_h = torch.zeros_like(h, dtype=torch.float32) if ctx.needs_input_grad[0] else None
         of_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
-        for start, part in _slices(weight, ctx.size, ctx.dtype):
+        for start, part in slices(weight, ctx.size, ctx.dtype):
             place, is_inside = _places(targets, start, len(part))
             share = shares(cast, part, log_sum, place, is_inside, gradient)
             if of_h is not None:
@@ -112,7 +112,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True)
 
 
-def _slices(weight: Tensor, size: int, dtype: torch.dtype) -> Any:
+def slices(weight: Tensor, size: int, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
     """First token of each slice of the vocabulary, and its weights."""
     for start in range(0, len(weight), size):
         yield start, weight[start : start + size].to(dtype)

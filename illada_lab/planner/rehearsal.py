@@ -1,8 +1,8 @@
 """A training step on tensors without data: what it allocates, at any size, in seconds and without the memory."""
 
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Literal
@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 
 from illada_lab.models import MaskPredictor, ModelSpec
+from illada_lab.models import head_loss
 from illada_lab.models.lora import Lora
 from illada_lab.objectives import cross_entropy_at
 from illada_lab.planner.compiled import as_compiled
@@ -42,7 +43,8 @@ class Step:
         attention: kernel, as `trainer.attention` names it.
         is_on_cpu: kernels and masks of a CPU; otherwise those of a GPU.
         is_compiled: layers and loss are compiled, and keep less.
-        is_sharded: FSDP2's view of a layer: its weights arrive in the precision of the products, and are not autocast's copies.
+        is_sharded: FSDP2's view of a layer: its weights arrive in the precision of the products, and are not autocast's copies; without
+            the update, which sees parts of them in float32.
         lora: adapters, where only they are trained.
     """
 
@@ -74,7 +76,7 @@ class Rehearsal:
     Attributes:
         passes: forward and backward pass, everything counted.
         passing: forward and backward pass, when what does not outlive the step was most.
-        update: clipping and optimiser.
+        update: clipping and optimiser; empty where that is not rehearsed.
     """
 
     passes: Counter[str]
@@ -104,6 +106,7 @@ def rehearse(step: Step) -> Rehearsal:
     shapes = _shapes(step)
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode())
+        stack.enter_context(_few_slices())
         ledger = stack.enter_context(Ledger(lasting=LASTING))
         stack.enter_context(ExpectedCount(step.n_predicted))
         ledger.label = WEIGHTS
@@ -116,6 +119,23 @@ def rehearse(step: Step) -> Rehearsal:
         optimizer = step.optim(predictor)
         _prepare(step, predictor, optimizer, ledger)
         return _run(step, predictor, optimizer, ledger)
+
+
+@contextmanager
+def _few_slices() -> Iterator[None]:
+    """Behind the head go the first slices of the vocabulary and the last; each of the hundreds between them takes what the third does."""
+    every = head_loss.slices
+
+    def few(weight: Tensor, size: int, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
+        starts = range(0, len(weight), size)
+        for start in sorted({*starts[:3], *starts[-1:]}):
+            yield start, weight[start : start + size].to(dtype)
+
+    head_loss.slices = few
+    try:
+        yield
+    finally:
+        head_loss.slices = every
 
 
 def _shapes(step: Step) -> MaskPredictor:
@@ -164,8 +184,9 @@ def _prepare(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger:
     for parameter in _trained(predictor):
         parameter.grad = torch.empty_like(parameter)
     ledger.label = BUFFERS
-    optimizer.step()
-    ledger.relabel_all(BUFFERS, OPTIMISER)
+    if not step.is_sharded:
+        optimizer.step()
+        ledger.relabel_all(BUFFERS, OPTIMISER)
 
 
 def _loss(step: Step, predictor: MaskPredictor) -> Tensor:
@@ -191,6 +212,8 @@ def _run(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger: Led
     loss.backward()
     passes, passing = ledger.peak, ledger.passing_peak
     del loss
+    if step.is_sharded:
+        return Rehearsal(passes, passing, Counter())
     ledger.reset_peak()
     torch.nn.utils.clip_grad_norm_(predictor.parameters(), 1.0)
     ledger.relabel_all(BUFFERS, "before the update")  # the norm: what appears from here on and stays is the optimiser's

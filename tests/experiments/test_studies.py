@@ -1,24 +1,30 @@
 """Every study of conf/study at smoke scale: it runs, measures each of its claims, and a second call computes nothing again."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 from filelock import FileLock
+from psutil import STATUS_ZOMBIE, NoSuchProcess, Process
 
 from illada_lab.cli import main
 from illada_lab.commands.replicate import plans_of, translate
 from illada_lab.config import build, compose, compose_and_check, groups, to_plain
 from illada_lab.experiments.claims import t_quantile
 from illada_lab.experiments.lab import Lab, Trained
-from illada_lab.experiments.replicate import Plan, _Job, command, replicate, replicate_all
+from illada_lab.experiments.replicate import Plan, _begin, _Job, command, replicate, replicate_all
 from illada_lab.experiments.study import Study
 from illada_lab.report.ledger import read_all
 from illada_lab.training.recipe import recipe
 
 STUDIES = groups()["study"]
-# Where a study's own settings are many runs, these are as good a test in half the time.
+# Where a study's own settings are many runs, these are as good a test in half the time; one seed is, too.
 QUICKER = {"sft_epochs": ["study.epochs=[3,12,13]"], "scaling": ["study.factors=[0.5,1.0,1.4]"]}
+ONE_SEED = ("architecture", "data_repetition", "instruct_table", "sampling", "scaling", "sft_epochs")
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +37,8 @@ def folders(tmp_path_factory):
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_measures_its_claims(name, folders, capsys):
     overrides = [f"{key}={value}" for key, value in folders.items()]
-    quicker = QUICKER.get(name, [])
-    assert main(["replicate", f"study={name}", "scale=smoke", "seeds=2", *overrides, *quicker]) == 0
+    n, quicker = 1 if name in ONE_SEED else 2, QUICKER.get(name, [])
+    assert main(["replicate", f"study={name}", "scale=smoke", f"seeds={n}", *overrides, *quicker]) == 0
     out = capsys.readouterr()
     result = json.loads((folders["results_dir"] / "smoke" / f"{name}.json").read_text())
     study = build(compose([f"study={name}"]).study)
@@ -40,12 +46,12 @@ def test_a_study_measures_its_claims(name, folders, capsys):
     assert [claim["id"] for claim in result["claims"]] == [claim.id for claim in study.claims] != []
     assert len({claim.id for claim in study.claims}) == len(study.claims)
     for claim in result["claims"]:
-        assert claim["verdict"] == "inconclusive" and claim["reason"] == "2 of 3 seeds"
-        assert len(claim["effects"]) == 2 and f"{name}: {claim['id']}" in out.out
+        assert claim["verdict"] == "inconclusive" and claim["reason"] == f"{n} of 3 seeds"
+        assert len(claim["effects"]) == n and f"{name}: {claim['id']}" in out.out
     for record in result["seeds"]:
         assert "commit" in record and record["date"] >= "2026"
         assert record["tables"] and all(rows for rows in record["tables"].values())
-    assert result["manifest"]["seeds"] == [0, 1] and result["manifest"]["machine"]["processor"]
+    assert result["manifest"]["seeds"] == list(range(n)) and result["manifest"]["machine"]["processor"]
 
 
 def test_the_ledger_has_a_row_for_each_claim(folders):
@@ -95,6 +101,36 @@ def test_seeds_in_processes_of_their_own_measure_the_same(folders, tmp_path):
     apart = {"runs_dir": folders["runs_dir"], "results_dir": tmp_path}
     twice = replicate("reversal", node, scale="smoke", seeds=[0, 1], n_processes=2, **apart, say=lambda line: None)
     assert [r["effects"] for r in twice["seeds"]] == [r["effects"] for r in once["seeds"]]
+
+
+def rest(lines) -> None:
+    """What a process of a pool does here instead of measuring."""
+    _begin(1)
+    lines.put(os.getpid())
+    time.sleep(600)
+
+
+def test_processes_end_with_the_one_that_started_them():
+    """Killed, it can tell them nothing."""
+    code = (
+        "import multiprocessing as m; from tests.experiments.test_studies import rest; c = m.get_context('spawn'); q = c.Queue();"
+        "c.Process(target=rest, args=(q,)).start(); print(q.get(), flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_alive(child)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked about does not."""
+    try:
+        return Process(pid).status() != STATUS_ZOMBIE
+    except NoSuchProcess:
+        return False
 
 
 def test_studies_of_many_runs_have_a_scale_of_their_own_where_all_are_run(capsys):
