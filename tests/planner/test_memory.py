@@ -65,7 +65,8 @@ def test_compiled_layers_keep_less():
     [(ADAMW, "32-true", None, 1), (MUON, "bf16-mixed", None, 1), (ADAMW, "32-true", 1, 2)],
 )
 def test_planned_memory_is_within_a_tenth_of_what_the_allocator_gives_out(optim, precision, recomputed, accumulate):
-    check_plan(optim, precision, recomputed, accumulate, is_compiled=False)
+    # Processors without bf16 units take half a minute for four rows of it.
+    check_plan(optim, precision, recomputed, accumulate, is_compiled=False, n_rows=2 if "bf16" in precision else 4)
 
 
 @pytest.mark.compiled
@@ -85,7 +86,7 @@ def test_planned_memory_of_compiled_layers_is_too(precision, recomputed):
     ],
 )
 def test_planned_memory_of_adapters_is_too(precision, recomputed, lora):
-    check_plan(ADAMW, precision, recomputed, 1, is_compiled=False, lora=lora)
+    check_plan(ADAMW, precision, recomputed, 1, is_compiled=False, n_rows=2 if "bf16" in precision else 4, lora=lora)
 
 
 def test_planned_memory_of_the_twin_has_its_head_at_every_position():
