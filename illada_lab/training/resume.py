@@ -13,7 +13,7 @@ from illada_lab.training.recipe import differences, recipe
 # What a state cannot be taken over into.
 FIXED = ("_target_", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ffn", "is_tied", "has_qk_norm")
 # What another of may start from the weights, the state of the old one being of no use to it.
-RESTARTS = ("optim._target_", "lora.rank", "lora.targets")
+RESTARTS = ("optim._target_", "lora.rank", "lora.targets", "lora.is_base_bf16")
 
 
 def resume_point(config: DictConfig) -> Path | None:
