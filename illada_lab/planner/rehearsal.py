@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 
-from illada_lab.models import MaskPredictor, ModelSpec
-from illada_lab.models import head_loss
+from illada_lab.models import MaskPredictor, ModelSpec, head_loss
 from illada_lab.models.lora import Lora
 from illada_lab.objectives import cross_entropy_at
 from illada_lab.planner.compiled import as_compiled

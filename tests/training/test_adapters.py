@@ -107,7 +107,10 @@ def test_a_resumed_run_says_or_refuses_what_is_new_about_its_adapters(base, tmp_
 
     tune(base, tmp_path / "tuned", "scale.sft_steps=3")
     for overrides, message in (
-        (["lora=linear", "lora.is_base_bf16=true"], "lora.is_base_bf16 = True; .* holds the state of False; that, or init_from="),
+        (
+            ["lora=linear", "lora.is_base_bf16=true"],
+            "lora.is_base_bf16 = True; .* holds the state of False; that, or init_from=",
+        ),
         (["lora=linear", "lora.rank=8"], "lora.rank = 8; .* holds the state of 16; that, or init_from="),
         (["lora=linear", "lora.targets=[q_proj]"], r"lora.targets = \['q_proj'\]; .* holds the state of .*down_proj"),
         ([], "lora = null; .* holds adapters alone; lora=linear, as it was trained, or init_from="),
