@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
-from illada_lab.data.pretrained_tokenizer import FILES, ROLES, WORD_LEVEL
+from illada_lab.data.pretrained_tokenizer import FILES, ROLES, SPECIAL_TEXT, WORD_LEVEL
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.interop.published import TRAINED_WITH_BOS, TRAINED_WITH_EOS
 from illada_lab.tokens import ASSISTANT, USER, SpecialTokens
@@ -59,6 +59,7 @@ def write_tokenizer(
         "add_eos_token": False,
         TRAINED_WITH_EOS: adds_eos,
         WORD_LEVEL: tokenizer.is_word_level,
+        SPECIAL_TEXT: {str(i): text for i, text in tokenizer.special_text.items()},
         "added_tokens_decoder": {
             str(i): {name: getattr(token, name) for name in ("content", "lstrip", "normalized", "rstrip", "single_word", "special")}
             for i, token in sorted(backend.get_added_tokens_decoder().items())

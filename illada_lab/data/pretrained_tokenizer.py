@@ -12,8 +12,8 @@ from illada_lab.tokens import SpecialTokens
 ROLES = ("bos", "eos", "pad", "unk", "mask")
 # What a tokenizer consists of; the first is a must.
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-# Our key in the second: a tokenizer of ours that knows whole words only, so that an unknown one is refused.
-WORD_LEVEL = "is_word_level"
+# Our keys in the second: a tokenizer of ours that knows whole words only, so that an unknown one is refused; what its special ids look like.
+WORD_LEVEL, SPECIAL_TEXT = "is_word_level", "special_text"
 
 
 def pretrained(path: str, *, mask: int | None = None, **roles: int | None) -> Tokenizer:
@@ -50,9 +50,12 @@ def pretrained(path: str, *, mask: int | None = None, **roles: int | None) -> To
             f"tokenizer.{role} = null; {path} does not name its {role} token, and it is not guessed; "
             f"pass tokenizer.{role}=<id> ({hint})"
         )
-    is_word_level = bool(config.get(WORD_LEVEL))
     return Tokenizer(
-        backend, SpecialTokens.from_dict(ids), chat_template=_template(file, config), is_word_level=is_word_level
+        backend,
+        SpecialTokens.from_dict(ids),
+        chat_template=_template(file, config),
+        is_word_level=bool(config.get(WORD_LEVEL)),
+        special_text={int(i): text for i, text in config.get(SPECIAL_TEXT, {}).items()},
     )
 
 

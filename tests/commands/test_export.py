@@ -30,7 +30,7 @@ def test_an_exported_model_writes_the_same(models, tmp_path, capsys, layout):
 
 
 def test_an_exported_model_is_asked_as_its_run_is(models, tmp_path):
-    """BOS and EOS stand where its documents had them, and an unknown word is refused."""
+    """BOS and EOS stand where its documents had them, an unknown word is refused, and special tokens look the same."""
     from illada_lab.commands.infill import text_ids
     from illada_lab.training.checkpoint import load_run
 
@@ -39,6 +39,8 @@ def test_an_exported_model_is_asked_as_its_run_is(models, tmp_path):
     own, back = load_run(models["plain"].partition("=")[2]), load_run(folder)
     ids = text_ids("ada lives in ___ .", own)
     assert text_ids("ada lives in ___ .", back) == ids and ids[-1] == own.tokenizer.tokens.eos
+    shown = [loaded.tokenizer.decode([*range(8), *ids], skip_special=False) for loaded in (own, back)]
+    assert shown[0] == shown[1] and "<mask>" in shown[0]
     for loaded in (own, back):
         with pytest.raises(ValueError, match="'adda'; not a word of this model's vocabulary; ada"):
             text_ids("adda ___ .", loaded)
