@@ -58,7 +58,7 @@ def run_benchmark(
     items = benchmark.items()
     prompts = _prompts(benchmark, items, tokenizer, predictor, has_bos)
     sampler = sampler_of(benchmark, predictor, tokenizer)
-    told = told_of(benchmark, sampler, predictor)
+    told = {**told_of(benchmark, sampler, predictor), "has_bos": has_bos}
     # Not the batch size, on which no answer depends: a run that memory was too small for goes on with a smaller one.
     claim_folder(folder, {"model": model, "seed": seed, **{k: v for k, v in told.items() if k != "batch_size"}})
     # Similar lengths share a batch; the batches are the same whenever the run was broken off.
