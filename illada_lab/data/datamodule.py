@@ -109,6 +109,7 @@ class DataModule(pl.LightningDataModule):
         self.tokenizer: Tokenizer | None = None
         self.train_rows: Any = None
         self._n_tokens: int | None = None
+        self._folder: tempfile.TemporaryDirectory | None = None
 
     @staticmethod
     def check_config(**values: Any) -> list[str]:
@@ -145,16 +146,26 @@ class DataModule(pl.LightningDataModule):
                     "data = 0 rows; nothing is left of the stream to train on; fewer held-out documents (n_held_out)"
                 )
             return
-        # Only large data goes there; the folder is deleted with this object.
-        self._folder = tempfile.TemporaryDirectory(prefix="illada_lab_", ignore_cleanup_errors=True)
         self.train_rows, self._order, self._n_tokens = row_table(
             parts_of(self.source, "train"),
             encoder=self.encoder,
             packing=self.packing,
             length=self.length,
             seed=self.seed,
-            folder=Path(self._folder.name),
+            folder=self._scratch,
         )
+
+    def _scratch(self) -> Path:
+        """A folder for what is too large for memory, deleted with this object if not by `close`."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="illada_lab_", ignore_cleanup_errors=True)
+        return Path(self._folder.name)
+
+    def close(self) -> None:
+        """Delete what was written for training, which is over: the next model of this process would find the disk fuller."""
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
     def _blocks(self, n_tokens: int) -> Iterator[Rows]:
         """The packed training rows, block by block."""

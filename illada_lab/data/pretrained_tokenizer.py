@@ -12,7 +12,7 @@ from illada_lab.tokens import SpecialTokens
 ROLES = ("bos", "eos", "pad", "unk", "mask")
 # What a tokenizer consists of; the first is a must.
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-# Our keys in the second: a tokenizer of ours that knows whole words only, so that an unknown one is refused; what its special ids look like.
+# Our keys in the second: a tokenizer of ours that knows whole words only, so that an unknown one is refused; how special ids are written.
 WORD_LEVEL, SPECIAL_TEXT = "is_word_level", "special_text"
 
 

@@ -1,6 +1,6 @@
 """Packed rows as an Arrow table: in memory while it is small, in a file that is mapped into memory when it is not."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -29,13 +29,13 @@ class RowTable(Protocol):
 
 
 def store(
-    blocks: Iterable[Rows], folder: Path, *, tokens_in_memory: int = TOKENS_IN_MEMORY
+    blocks: Iterable[Rows], folder: Callable[[], Path], *, tokens_in_memory: int = TOKENS_IN_MEMORY
 ) -> "tuple[datasets.Dataset, int]":
     """Rows as a data set with the columns of `Rows`.
 
     Args:
         blocks: the rows, some at a time.
-        folder: where a large table is written.
+        folder: where a large table is written; asked for then, and made if need be.
         tokens_in_memory: positions up to which it stays in memory.
 
     Returns:
@@ -46,14 +46,15 @@ def store(
     from datasets.table import InMemoryTable
 
     batches: list[pa.RecordBatch] = []
-    writer, file = None, folder / "rows.arrow"
+    writer, file = None, None
     n_positions = n_tokens = 0
     try:
         for rows in blocks:
             n_positions, n_tokens = n_positions + rows.tokens.size, n_tokens + rows.n_tokens
             batches.append(_to_arrow(rows))
             if writer is None and n_positions > tokens_in_memory:
-                folder.mkdir(parents=True, exist_ok=True)
+                file = folder() / "rows.arrow"
+                file.parent.mkdir(parents=True, exist_ok=True)
                 writer = pa.ipc.new_stream(str(file), batches[0].schema)
             if writer is not None:
                 for batch in batches:

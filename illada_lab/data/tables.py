@@ -1,6 +1,6 @@
 """From the parts of a source to the rows of training and their order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def parts_of(source: Any, split: str) -> list[Part]:
 
 
 def row_table(
-    parts: Sequence[Part], *, encoder: Encoder, packing: Packing, length: int, seed: int, folder: Path
+    parts: Sequence[Part], *, encoder: Encoder, packing: Packing, length: int, seed: int, folder: Callable[[], Path]
 ) -> tuple[RowTable, Order | None, int]:
     """The rows of all parts, the order in which they are seen, and the number of tokens in them.
 
@@ -59,7 +59,7 @@ def row_table(
         packing: how documents become rows.
         length: tokens per row.
         seed: of the order.
-        folder: where a large table is written.
+        folder: where large tables are written; asked for then.
 
     Returns:
         Table, order (None: drawn as a whole, see `StreamOrder`), tokens.
@@ -73,7 +73,7 @@ def row_table(
             n_tokens += part.table.n_tokens
         else:
             rows = pack_blocks(encoder.blocks(part.table, BLOCK), packing, length, filler)
-            table, n = store(rows, folder / str(i))
+            table, n = store(rows, lambda i=i: folder() / str(i))
             tables.append(table)  # type: ignore[arg-type]  # a data set that gives numpy arrays
             n_tokens += n
     weights = [part.weight for part in parts if part.weight is not None]

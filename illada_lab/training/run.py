@@ -86,7 +86,10 @@ def train(config: DictConfig) -> TrainedRun:
         (run_dir / "manifest.json").write_text(json.dumps({**about, "config": to_plain(config)}, indent=1))
         if checkpoint is not None:
             say_changes(config, checkpoint)
-    _fit(trainer, module, data, checkpoint, here, settings)
+    try:
+        _fit(trainer, module, data, checkpoint, here, settings)
+    finally:
+        data.close()
     return TrainedRun(
         run_dir=run_dir,
         history=history.to_dict(),

@@ -1,17 +1,24 @@
 """From documents to batches: every token of every document exactly once an epoch, the same stream after a resume and on other ranks."""
 
 import json
+import tempfile
 from collections import Counter
+from functools import partial
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
+import illada_lab.data.tables
+from illada_lab.config import compose_and_check
 from illada_lab.data.build_tokenizer import word_tokenizer
 from illada_lab.data.datamodule import DataModule
 from illada_lab.data.order import StreamOrder
 from illada_lab.data.packing import ConcatAndCut, OnePerRow, WholeDocuments
+from illada_lab.data.rows import COLUMNS, store
 from illada_lab.data.text import TextSource
+from illada_lab.training import run
 from tests.data.sources import WORDS, numbered
 
 WORD = word_tokenizer(WORDS)
@@ -125,3 +132,31 @@ def test_sizes_that_cannot_be(settings, message):
 def test_a_stream_has_one_reader(stream):
     with pytest.raises(ValueError, match="data.n_workers = 2; a stream has one reader"):
         module(stream(), n_workers=2)
+
+
+def test_a_large_table_lies_on_the_disk_for_as_long_as_it_is_needed(monkeypatch, tmp_path):
+    """The same rows as in memory; the folder is not made before it is needed, and is deleted afterwards."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    small = module(numbered(20))
+    assert not list(tmp_path.iterdir())
+    small.close()
+    monkeypatch.setattr(illada_lab.data.tables, "store", partial(store, tokens_in_memory=10))
+    large = module(numbered(20))
+    (file,) = tmp_path.rglob("rows.arrow")
+    rows = np.arange(len(small.train_rows))
+    for name in COLUMNS:
+        assert (large.train_rows[rows][name] == small.train_rows[rows][name]).all()
+    assert large.n_tokens == small.n_tokens and file.stat().st_size > 0
+    large.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_leaves_nothing_but_its_folder(monkeypatch, tmp_path):
+    """A process that trains many models would keep the tables of all of them, as long as anything refers to their data."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    monkeypatch.setattr(illada_lab.data.tables, "store", partial(store, tokens_in_memory=10))
+    kept, prepare = [], run._prepare
+    monkeypatch.setattr(run, "_prepare", lambda *given: kept.append(prepare(*given)) or kept[-1])
+    run.train(compose_and_check(["scale=smoke", "trainer.max_steps=4", f"run_dir={tmp_path}/run"]))
+    assert kept and not list((tmp_path / "scratch").iterdir()) and (tmp_path / "run" / "checkpoints").is_dir()
