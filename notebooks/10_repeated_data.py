@@ -138,7 +138,7 @@ panels[0, 1].legend(*panels[0, 0].get_legend_handles_labels(), loc="upper right"
 plt.show()
 
 # %% [markdown]
-# Left: the twin is at its best after about a hundred steps, and then unlearns for good (at `mini` there is a point every 35 steps; at `toy` every hundred, from an older run, so the twin's best may lie a few hundredths of a nat below the points); hiding a tenth of its inputs slows that down. The diffusion model reaches a lower loss than the twin ever does. Whether it falls to the end is a
+# Left: the twin is at its best after about a hundred steps, and then unlearns for good (there is a point every 35 steps); hiding a tenth of its inputs slows that down. The diffusion model reaches a lower loss than the twin ever does. Whether it falls to the end is a
 # question of size: the model of 0.2 M parameters (`mini`) goes on falling all the way, that of 0.8 M (`toy`) turns up a little from the middle of the run on, because 300 documents, 120 epochs of them, are too few even for it. The sources saw no turn
 # within 500 epochs, with at least 25M unique tokens; these runs have fewer than ten thousand.
 #
