@@ -77,6 +77,11 @@ class Tokenizer:
             raise ValueError(f"text = {word!r}; not a word of this model's vocabulary; {', '.join(near)}")
         return ids
 
+    def encode_marker(self, text: str) -> list[int]:
+        """Ids of what a model itself writes as a mark ("</think>"): the one id of an added token of that name, otherwise `encode_known`."""
+        added = {token.content: i for i, token in self.backend.get_added_tokens_decoder().items()}
+        return [added[text]] if text in added else self.encode_known(text)
+
     def encode_prompt(self, text: str) -> list[int]:
         """`encode_known` of what a user says to a model.
 

@@ -68,7 +68,7 @@ class AntitheticTimes:
 
     def __call__(self, random: RowRandom, n_segments: int) -> Float[Tensor, "B n_segments"]:
         """Rows 2k and 2k + 1 of the data stream are a pair; its first segments are mirrored."""
-        t = random.uniform(n_segments)
+        t = random.uniform(n_segments, TIMES)
         shared = random.group_uniform(2)
         is_second = torch.from_numpy(random.index % 2 == 1).to(random.device)[:, None]
         t[:, :1] = torch.where(is_second, (1 - shared) % 1, shared)

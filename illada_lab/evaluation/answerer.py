@@ -256,7 +256,7 @@ class Answerer:
         steps = None if self.steps_per_block is None else min(self.steps_per_block, block)
         push = None
         if self.thinking_power is not None:
-            push = EndOfThinking(sequence=self.tokenizer.encode_known("</think>"), power=self.thinking_power)
+            push = EndOfThinking(sequence=self.tokenizer.encode_marker("</think>"), power=self.thinking_power)
         return VariableLength(
             max_length=budget, block_length=block, steps_per_block=steps, temperature=temperature,
             guidance_scale=self.guidance_scale, end_of_thinking=push, has_trace=False, **cuts, **text,

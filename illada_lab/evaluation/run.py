@@ -94,7 +94,7 @@ def sampler_of(benchmark: Benchmark, predictor: MaskPredictor, tokenizer: Tokeni
     if predictor.spec.is_causal:
         return Greedy(max_length=sampler.max_length, stop_strings=tuple(sampler.stop_strings), tokenizer=tokenizer)
     if benchmark.thinking_power is not None:
-        push = EndOfThinking(sequence=tokenizer.encode_known("</think>"), power=benchmark.thinking_power)
+        push = EndOfThinking(sequence=tokenizer.encode_marker("</think>"), power=benchmark.thinking_power)
         sampler = replace(sampler, end_of_thinking=push)
     return replace(sampler, tokenizer=tokenizer) if sampler.stop_strings else sampler
 

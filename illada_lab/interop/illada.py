@@ -76,6 +76,8 @@ def fields_of(spec: ModelSpec, tokens: SpecialTokens) -> dict[str, Any]:
         "eos_token_id": tokens.eos,
         "pad_token_id": tokens.filler,
         "mask_token_id": tokens.mask,
+        # Our own key: the released files of no family name it, and a model that has it must not lose it.
+        **({} if tokens.eot is None else {"eot_token_id": tokens.eot}),
     }
 
 
@@ -87,10 +89,11 @@ def tensor_name(name: str) -> str:
 def _tokens(config: Config) -> SpecialTokens:
     return SpecialTokens(
         # config.json does not name it; the release's README does.
-        mask=config.get("mask_token_id", ILLADA.mask),
+        mask=ILLADA.mask if config.get("mask_token_id") is None else config["mask_token_id"],
         bos=config.get("bos_token_id"),
         eos=required(config, "eos_token_id"),
         pad=config.get("pad_token_id"),
+        eot=config.get("eot_token_id"),
     )
 
 

@@ -73,7 +73,7 @@ COUNTS = (
     *("d_model", "hidden_size", "n_heads", "num_attention_heads", "n_kv_heads", "num_key_value_heads", "head_dim"),
     *("n_layers", "num_hidden_layers", "vocab_size", "embedding_size", "mlp_hidden_size", "intermediate_size"),
     *("max_sequence_length", "max_position_embeddings"),
-    *("mask_token_id", "bos_token_id", "eos_token_id", "pad_token_id"),
+    *("mask_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "eot_token_id"),
 )
 NUMBERS = ("rope_theta", "rms_norm_eps", "mlp_ratio", "init_std", "initializer_range")
 FLAGS = ("weight_tying", "tie_word_embeddings")

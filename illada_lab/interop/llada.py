@@ -57,16 +57,24 @@ def _spec(config: Config) -> ModelSpec:
     )
 
 
+def _is_released(mask: int, eos: int) -> bool:
+    """Whether ids are those of the released tokenizer: only then are its other ids what they are there."""
+    return (mask, eos) == (LLADA.mask, LLADA.eos)
+
+
+def _usual_eot(mask: int, eos: int) -> int | None:
+    return LLADA.eot if _is_released(mask, eos) else None
+
+
 def _tokens(config: Config) -> SpecialTokens:
-    size = config.get("embedding_size") or required(config, "vocab_size")
-    is_released = size > max(token for token in LLADA.to_dict().values() if token is not None)
+    mask, eos = required(config, "mask_token_id"), required(config, "eos_token_id")
     return SpecialTokens(
-        mask=required(config, "mask_token_id"),
-        eos=required(config, "eos_token_id"),
+        mask=mask,
+        eos=eos,
         pad=config.get("pad_token_id"),
-        # Not in config.json: the tokenizer's, in a vocabulary that has them.
-        bos=config.get("bos_token_id", LLADA.bos if is_released else None),
-        eot=LLADA.eot if is_released else None,
+        # Not in the released config.json: the tokenizer's.
+        bos=config.get("bos_token_id", LLADA.bos if _is_released(mask, eos) else None),
+        eot=config.get("eot_token_id", _usual_eot(mask, eos)),
     )
 
 
@@ -115,6 +123,8 @@ def _config(spec: ModelSpec, tokens: SpecialTokens) -> dict[str, Any]:
         "eos_token_id": tokens.eos,
         "pad_token_id": tokens.filler,
         "mask_token_id": tokens.mask,
+        # Our own key, where the released ids do not imply it: the released file does not name it.
+        **({} if tokens.eot == _usual_eot(tokens.mask, tokens.eos) else {"eot_token_id": tokens.eot}),
     }
 
 

@@ -100,6 +100,13 @@ class Canvas:
         check_context(predictor, x.shape[1], 0)
         return cls(x.clone(), is_valid, ~is_masked, 0)
 
+    @property
+    def origin(self) -> Tensor:
+        """Column from which each row's draws are counted, int64 [B]: padding must not move them."""
+        if self.n_prompt or self.is_valid is None:
+            return self.x.new_full((len(self.x),), self.n_prompt)
+        return self.is_valid.int().argmax(1)
+
     def append(self, mask: int, n: int) -> None:
         """Put `n` masks behind everything."""
         extra = self.x.new_full((len(self.x), n), mask)

@@ -160,6 +160,7 @@ def fill_window(
     # Known beforehand, so that a quota never waits for the device to learn who is done.
     n_due = None if counts is None else (counts > 0).sum(0).tolist()
     asker.enter_block()
+    origin = canvas.origin
     for step in range(len(n_due)) if n_due is not None else itertools.count():
         due = rows
         if n_due is None:
@@ -178,7 +179,7 @@ def fill_window(
         logits = asker.logits_at(x, is_masked, is_valid, canvas.is_prompt[due], due, window)
         where = is_masked.nonzero()
         own = due[where[:, 0]]
-        here = noise.at(own, asker.nfe[own], where[:, 1] - canvas.n_prompt)
+        here = noise.at(own, asker.nfe[own], where[:, 1] - origin[own])
         drawn, sureness = _propose(asker, rules, logits, x, is_masked, where[:, 1], canvas.n_prompt, budget, here)
         # Where everything is ruled out there is no confidence; it is revealed all the same, last.
         sureness = torch.nan_to_num(sureness, nan=LAST, posinf=torch.inf, neginf=LAST)

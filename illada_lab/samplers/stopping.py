@@ -60,10 +60,12 @@ def find_end(
         found += [(i, "stop") for i in range(len(response) - n + 1) if list(response[i : i + n]) == sequence][:1]
     if strings:
         assert tokenizer is not None, "check_stop_strings has seen to it"
-        text = tokenizer.decode(response)
+        # What stands behind the end is no part of the answer, and must not complete a string that began before it.
+        end = min((i for i, _ in found), default=len(response))
+        text = tokenizer.decode(response[:end])
         places = [place for place in map(text.find, strings) if place >= 0]
         if places:
             # The longest beginning whose text ends before the string does begin.
-            n = next(n for n in range(len(response), -1, -1) if len(tokenizer.decode(response[:n])) <= min(places))
+            n = next(n for n in range(end, -1, -1) if len(tokenizer.decode(response[:n])) <= min(places))
             found.append((n, "stop"))
     return min(found, default=None)

@@ -6,6 +6,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from illada_lab.data import ChatTemplate, pretrained
+from illada_lab.data.build_tokenizer import byte_tokenizer
 from illada_lab.data.jinja_chat import JinjaChat
 
 CHATML = (
@@ -185,3 +186,12 @@ def test_no_chat_template_no_chat(folder):
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|eos|>"}))
     with pytest.raises(ValueError, match="tokenizer.chat_template = null"):
         ChatTemplate(pretrained(str(folder), mask=259))
+
+
+@pytest.mark.parametrize("is_special", [True, False])
+def test_a_mark_that_is_one_token_is_that_token(is_special):
+    """`encode` spells special tokens, since text must not become one; what a model itself writes is another matter."""
+    tokenizer = byte_tokenizer()
+    assert tokenizer.encode_marker("</think>") == tokenizer.encode("</think>")
+    tokenizer.backend.add_tokens([AddedToken("</think>", special=is_special)])
+    assert tokenizer.encode_marker("</think>") == [263]

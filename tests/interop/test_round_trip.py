@@ -1,13 +1,15 @@
 """Out and in, in and out: nothing is lost, to the byte."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from illada_lab.interop import export_published, load_published
+from illada_lab.interop import export_published, load_published, published_tokens
 from illada_lab.interop.layouts import LAYOUTS
+from illada_lab.tokens import ILLADA as OWN
 from tests.interop.reference import ILLADA, LLADA, random_state, write
 from tests.small import small_predictor
 
@@ -53,6 +55,23 @@ def test_published_in_out_holds_the_same_tensors_and_says_the_same(tmp_path, con
     said = json.loads((out / "config.json").read_text())
     rows = {"vocab_size"} if "embedding_size" in config else set()  # ours knows of one number of rows only
     assert {key: said[key] for key in config.keys() - rows} == {key: config[key] for key in config.keys() - rows}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_end_of_turn_is_kept_and_none_is_made_up(layout, tmp_path):
+    """Also where a vocabulary is as large as LLaDA's, whose ids are those of its own tokenizer."""
+    for eot in (7, None):
+        predictor = small_predictor(has_qk_norm=layout == "qwen3", vocab_size=126_500)
+        predictor.tokens = replace(OWN, eot=eot)
+        folder = export_published(predictor, tmp_path / f"{eot}", layout)
+        assert published_tokens(folder) == replace(OWN, eot=eot, unk=None)
+
+
+def test_a_mask_that_is_named_null_is_the_released_one(tmp_path):
+    folder = export_published(small_predictor(), tmp_path / "out")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "mask_token_id": None}))
+    assert load_published(folder).tokens.mask == OWN.mask
 
 
 def test_what_is_said_about_published_code_and_ids(tmp_path):

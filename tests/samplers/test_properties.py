@@ -1,6 +1,7 @@
 """What holds for every sampler and every setting."""
 
 import hypothesis.strategies as st
+import pytest
 import torch
 from hypothesis import given, settings
 
@@ -121,3 +122,15 @@ def test_infill(data, shared):
     out = Infill(**shared).sample(PREDICTOR, given_text, generator=torch.Generator().manual_seed(0))
     assert torch.equal(out.tokens[~is_hole], text[~is_hole]) and not bool((out.tokens == MASK).any())
     assert {(r["row"], r["position"]) for r in out.trace} == {tuple(where) for where in is_hole.nonzero().tolist()}
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 1.0}, {"remasking": "random"}])
+def test_draws_of_an_infilled_row_do_not_depend_on_padding_at_its_left(settings):
+    text = torch.tensor([[0, 7, 5, 9, 5, 5, 8, 5]])
+    padded = torch.cat((torch.ones(1, 3, dtype=torch.long), text), 1)
+    is_valid = torch.tensor([[False] * 3 + [True] * 8])
+    alone, beside = (
+        Infill(**settings).sample(PREDICTOR, *given, generator=torch.Generator().manual_seed(1))
+        for given in ((text,), (padded, is_valid))
+    )
+    assert alone.responses == beside.responses

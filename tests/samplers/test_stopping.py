@@ -40,6 +40,12 @@ def test_strings_are_looked_for_in_the_text(response, strings, expected):
     assert find_end(response, stop_ids=(2,), strings=strings, tokenizer=Letters()) == expected
 
 
+def test_what_stands_behind_the_end_completes_no_string():
+    response = [8, 9, 2, 10, 11]  # "bc", EOS, "de"
+    assert find_end(response, stop_ids=(2,), strings=["cd"], tokenizer=Letters()) == (2, "eos")
+    assert find_end(response, stop_ids=(2,), strings=["bc"], tokenizer=Letters()) == (0, "stop")
+
+
 def test_variable_length_stops_at_a_string_that_crosses_blocks():
     text = [0, 9, 10, 7, 8, 9, 10, 11, 12, 13]
     sampler = VariableLength(max_length=6, block_length=3, stop_strings=["cd"], tokenizer=Letters())
