@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from illada_lab.tokens import SpecialTokens
@@ -42,13 +43,15 @@ class Tokenizer:
         self.backend, self.tokens = backend, tokens
         self.chat_template, self.is_word_level = chat_template, is_word_level
         self.special_text = special_text or {}
-        # Text that spells a special token is text.
+        # Text that spells a special token is text; one that has a role is special, however it was added.
+        added = self.backend.get_added_tokens_decoder()
+        roles = [added[i] for i in tokens.to_dict().values() if i in added and not added[i].special]
+        self.backend.add_special_tokens([_as_special(token) for token in roles])
         self.backend.encode_special_tokens = True
         # Ids may have gaps (LLaDA's have), so the largest one counts, not how many there are.
         self.vocab_size: int = max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
         tokens.check(self.vocab_size)
         self._special = set(self.special_text) | {i for i in tokens.to_dict().values() if i is not None}
-        added = self.backend.get_added_tokens_decoder()
         text = self.backend.id_to_token(tokens.mask)
         if tokens.mask not in self.special_text and tokens.mask not in added and text is not None:
             raise ValueError(
@@ -176,6 +179,11 @@ class Tokenizer:
             is_word_level=values["is_word_level"],
             special_text={int(i): text for i, text in values["special_text"]},
         )
+
+
+def _as_special(token: AddedToken) -> AddedToken:
+    shape = {name: getattr(token, name) for name in ("lstrip", "rstrip", "single_word", "normalized")}
+    return AddedToken(token.content, special=True, **shape)
 
 
 def _shorten(text: str, around: str, n: int = 20) -> str:

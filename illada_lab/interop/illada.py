@@ -27,11 +27,13 @@ def spec_of(config: Config, *, is_causal: bool = False, has_qk_norm: bool = Fals
         mlp_bias=(False, None),
         layer_norm_eps=(None,),
         rope_scaling=DEFAULT_ROPE,
+        partial_rotary_factor=(None, 1.0),
     )
     # transformers 5 writes the rotary settings as an object of their own.
     rope = config.get("rope_parameters") or {}
     if rope.get("rope_type", "default") != "default":
         raise ValueError(f"config.json: rope_parameters = {rope}; not supported here; rope_type default")
+    refuse(rope, partial_rotary_factor=(None, 1.0))
     d_model, n_heads = required(config, "hidden_size"), required(config, "num_attention_heads")
     refuse(config, head_dim=(d_model // n_heads, None))
     return ModelSpec(

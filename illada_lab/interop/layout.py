@@ -93,7 +93,8 @@ def check_types(config: Config) -> None:
         for name in names:
             value = config.get(name)
             if value is not None and not (is_of(value, kinds) and (kinds is bool or value >= 0)):
-                raise ValueError(f"config.json: {name} = {value!r}; not what it must be; {what}")
+                hint = f"{what}; of several ends one, another as eot_token_id" if isinstance(value, list) else what
+                raise ValueError(f"config.json: {name} = {value!r}; not what it must be; {hint}")
 
 
 def required(config: Config, name: str) -> Any:

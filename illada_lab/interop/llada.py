@@ -35,6 +35,8 @@ def _spec(config: Config) -> ModelSpec:
         attention_layer_norm=(False, None),
         scale_logits=(False, None),
         input_emb_norm=(False, None),
+        clip_qkv=(None,),
+        rope_full_precision=(True,),
     )
     d_model, n_heads = required(config, "d_model"), required(config, "n_heads")
     n_kv_heads = config.get("n_kv_heads")
@@ -48,13 +50,22 @@ def _spec(config: Config) -> ModelSpec:
         n_layers=required(config, "n_layers"),
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
-        d_ffn=required(config, "mlp_ratio") * d_model if d_ffn is None else d_ffn,
+        d_ffn=_ratio_of(config, d_model) if d_ffn is None else d_ffn,
         max_length=required(config, "max_sequence_length"),
         is_tied=required(config, "weight_tying"),
         rope_theta=float(required(config, "rope_theta")),
         norm_eps=float(required(config, "rms_norm_eps")),
         init_std=config.get("init_std") or ModelSpec.init_std,
     )
+
+
+def _ratio_of(config: Config, d_model: int) -> int:
+    size = required(config, "mlp_ratio") * d_model
+    if size != int(size):
+        raise ValueError(
+            f"config.json: mlp_ratio = {config['mlp_ratio']}; {size} rows of a matrix; a whole number of them"
+        )
+    return int(size)
 
 
 def _is_released(mask: int, eos: int) -> bool:

@@ -20,7 +20,8 @@ def initialise(model: nn.Module, spec: ModelSpec, generator: torch.Generator | N
         spec: its sizes.
         generator: source of randomness; None: torch's global one.
 
-    Source: iLLaDA's released model code (normal(initializer_range), o_proj and down_proj by 1/sqrt(2 layers)).
+    Source: iLLaDA's released model code (normal(initializer_range), o_proj and down_proj by 1/sqrt(2 layers)), but for the embedding:
+        by notes of a third party on that code it has sqrt(1 / (2 d_model)), 0.011 at 8B. Ours has init_std, as its other matrices.
     """
     for name, parameter in model.named_parameters():
         draw(name, parameter, spec, generator)

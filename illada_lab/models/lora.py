@@ -54,7 +54,9 @@ class Lora:
         if not 0 <= values.get("dropout", 0) < 1:
             found.append(f"dropout = {values['dropout']}; a share; 0 to below 1")
         targets = values.get("targets", known)
-        if not targets or (set(targets) - set(known)):
+        if isinstance(targets, str):
+            found.append(f"targets = {targets}; one word, not several; [{targets}]")
+        elif not targets or (set(targets) - set(known)):
             found.append(f"targets = {list(targets)}; matrices of a layer, one or more; of {', '.join(known)}")
         return found
 

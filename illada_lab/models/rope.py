@@ -28,7 +28,11 @@ def rotary_table(
 def rotate(
     x: Float[Tensor, "... L E"], cos: Float[Tensor, "L E"], sin: Float[Tensor, "L E"]
 ) -> Float[Tensor, "... L E"]:
-    """Turn queries or keys by their positions; computed in float32 (LLaDA's `rope_full_precision`), cast back."""
+    """Turn queries or keys by their positions; computed in float32, cast back.
+
+    Source: LLaDA's `rope_full_precision`. Our choice for iLLaDA too, whose released class rotates in the precision of the activations:
+        the same in float32, in bf16 other roundings of the same numbers.
+    """
     x32 = x.float()
     first, second = x32.chunk(2, dim=-1)
     return (x32 * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)

@@ -68,10 +68,10 @@ class ModelSpec:
         if n_heads % n_kv_heads:
             legal = [k for k in range(1, n_heads + 1) if n_heads % k == 0]
             found.append(f"n_kv_heads = {n_kv_heads}; must divide n_heads = {n_heads}; one of {legal}")
-        for key in ("rope_theta", "norm_eps", "init_std"):
+        for key, usual in (("rope_theta", 10_000.0), ("norm_eps", 1e-6), ("init_std", 0.02)):
             value = values.get(key)
             if value is not None and value <= 0:
-                found.append(f"{key} = {value}; must be positive; for example {1e-6 if key == 'norm_eps' else 0.02}")
+                found.append(f"{key} = {value}; must be positive; for example {usual}")
         return found
 
     @property

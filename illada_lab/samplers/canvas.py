@@ -1,6 +1,6 @@
 """Prompt and response while they are filled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ class Canvas:
     Attributes:
         x: tokens, int64 [B, L].
         is_valid: attendable positions bool [B, L], or None: all.
-        is_prompt: positions that were given.
+        is_prompt: positions that were given, or written in an earlier block: what guidance masks.
         n_prompt: columns of the prompt; positions of the trace count from there.
         confidence: how sure each revealed token was when it was revealed, float32 [B, L].
         n_steps: reverse steps taken so far.
@@ -90,7 +90,11 @@ class Canvas:
         Raises:
             ValueError: a row without a mask, or longer than the context.
         """
-        is_masked = x == predictor.tokens.mask
+        if is_valid is not None and is_valid.shape != x.shape:
+            raise ValueError(
+                f"is_valid = shape {list(is_valid.shape)}; one flag per token of the text; {list(x.shape)}"
+            )
+        is_masked = x == predictor.tokens.mask if is_valid is None else (x == predictor.tokens.mask) & is_valid
         if x.ndim != 2 or not bool(is_masked.any(1).all()):
             raise ValueError(
                 f"text = shape {list(x.shape)}; a row without [MASK] has nothing to fill in; "
@@ -137,6 +141,15 @@ def check_predictor(predictor: Predictor, x: Tensor) -> None:
     if bool(is_odd.any()):
         legal = "0 or more" if n_tokens is None else f"0 to {n_tokens - 1}"
         raise ValueError(f"token = {int(x[is_odd][0])}; not in the vocabulary; {legal}")
+
+
+def check_ids(name: str, ids: Sequence[int], predictor: Predictor) -> None:
+    """Raise ValueError for ids of a setting that the predictor's vocabulary does not have."""
+    n_tokens = getattr(getattr(predictor, "spec", None), "vocab_size", None)
+    odd = [i for i in ids if not isinstance(i, int) or i < 0 or (n_tokens is not None and i >= n_tokens)]
+    if odd:
+        legal = "0 or more" if n_tokens is None else f"0 to {n_tokens - 1}"
+        raise ValueError(f"{name} = {list(ids)}; {odd[0]!r} is not in the vocabulary; {legal}")
 
 
 def check_context(predictor: Predictor, n_prompt: int, n_response: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from illada_lab.samplers.asker import Asker
-from illada_lab.samplers.canvas import Canvas
+from illada_lab.samplers.canvas import Canvas, check_ids
 from illada_lab.samplers.confidence import LAST, PROBABILITIES, RULES
 from illada_lab.samplers.draw import draw
 from illada_lab.samplers.noise import Noise, RowNoise
@@ -150,23 +150,31 @@ def fill_window(
         rows: rows still being written, int64 [b]; others cost nothing.
         noise: randomness of all rows of the batch.
         budget: tokens of the response at most (end-of-thinking boost).
+
+    Raises:
+        ValueError: the predictor's logits are no numbers, or its vocabulary lacks an id of `rules`.
     """
+    if rules.end_of_thinking is not None:
+        check_ids("end_of_thinking.sequence", rules.end_of_thinking.sequence, asker.predictor)
     mask = asker.predictor.tokens.mask
     in_window = torch.zeros_like(canvas.is_prompt)
     in_window[:, window] = True
     is_ours = in_window & (canvas.x == mask)
+    if canvas.is_valid is not None:
+        is_ours &= canvas.is_valid
     n_open = is_ours[rows].sum(1)
     counts = None if n_steps is None else transfer_counts(n_open, n_steps)
     # Known beforehand, so that a quota never waits for the device to learn who is done.
     n_due = None if counts is None else (counts > 0).sum(0).tolist()
     asker.enter_block()
     origin = canvas.origin
+    is_nan = torch.zeros((), dtype=torch.bool, device=canvas.x.device)
     for step in range(len(n_due)) if n_due is not None else itertools.count():
         due = rows
         if n_due is None:
             due = rows[(is_ours & (canvas.x == mask))[rows].any(1)]
             if not len(due):
-                return
+                break
         elif n_due[step] < len(rows):
             assert counts is not None
             if n_due[step] == 0:
@@ -181,6 +189,8 @@ def fill_window(
         own = due[where[:, 0]]
         here = noise.at(own, asker.nfe[own], where[:, 1] - origin[own])
         drawn, sureness = _propose(asker, rules, logits, x, is_masked, where[:, 1], canvas.n_prompt, budget, here)
+        # NaN is the largest of all to argmax, so that what is drawn shows it; read once, when the window is full.
+        is_nan |= logits.gather(1, drawn[:, None]).isnan().any()
         # Where everything is ruled out there is no confidence; it is revealed all the same, last.
         sureness = torch.nan_to_num(sureness, nan=LAST, posinf=torch.inf, neginf=LAST)
         confidence = torch.full(x.shape, -torch.inf, device=x.device).masked_scatter(is_masked, sureness)
@@ -202,6 +212,10 @@ def fill_window(
             _revisit(canvas, is_ours, due[left > 0], rules, asker)
         if canvas.on_step is not None:
             canvas.on_step(canvas)
+    if bool(is_nan):
+        raise ValueError(
+            "logits = NaN; what the predictor says at a mask is no distribution; weights and guidance that are finite"
+        )
 
 
 def _propose(

@@ -73,7 +73,7 @@ class Infill(Rules):
         asker = Asker(predictor, self.guidance_scale, torch.zeros_like(rows))
         noise = RowNoise.start(generator, len(rows), rows.device)
         window = slice(0, text.shape[1])
-        n_masked = int((~canvas.is_prompt).sum(1).max())
+        n_masked = max((~canvas.is_prompt).sum(1).tolist(), default=0)
         steps = None if self.transfer is not None else min(self.n_steps or n_masked, n_masked)
         fill_window(asker, canvas, window, steps, self, rows, noise, text.shape[1])
         kept = torch.ones_like(canvas.is_prompt) if is_valid is None else is_valid

@@ -19,6 +19,8 @@ class Decoder(Protocol):
 
 def check_stop_strings(strings: Sequence[str], tokenizer: Decoder | None) -> None:
     """Raise ValueError for stop strings that are empty, that nobody can look for, or that the model cannot write."""
+    if isinstance(strings, str):
+        raise ValueError(f"stop_strings = {strings!r}; a text, not several; [{strings!r}]")
     if any(not isinstance(string, str) or not string.strip(" ") for string in strings):
         raise ValueError(
             f"stop_strings = {list(strings)}; an empty string would stop everything; text, for example '\\n\\n'"

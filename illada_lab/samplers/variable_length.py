@@ -10,7 +10,7 @@ from torch import Tensor
 from illada_lab.models.linear import packed_weights
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
-from illada_lab.samplers.canvas import Canvas
+from illada_lab.samplers.canvas import Canvas, check_ids
 from illada_lab.samplers.decode import Rules, check_revisited, fill_window
 from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
@@ -115,9 +115,7 @@ class VariableLength(Rules):
         """Write rows that have the same budget."""
         tokens = predictor.tokens
         stop_ids = tokens.stop_ids if self.stop_ids is None else tuple(self.stop_ids)
-        n_tokens = getattr(getattr(predictor, "spec", None), "vocab_size", None)
-        if n_tokens is not None and (odd := [i for i in stop_ids if i >= n_tokens]):
-            raise ValueError(f"stop_ids = {list(stop_ids)}; {odd[0]} is not in the vocabulary; 0 to {n_tokens - 1}")
+        check_ids("stop_ids", stop_ids, predictor)
         canvas = Canvas.start(predictor, prompt, is_valid, self.block_length)
         canvas.on_step = on_step
         rows = torch.arange(len(prompt), device=prompt.device)
@@ -127,6 +125,7 @@ class VariableLength(Rules):
         active = rows
         for block in range(budget // self.block_length):
             if block:
+                canvas.is_prompt[:] = True  # guidance asks without all that stands before the block, as published
                 canvas.append(tokens.mask, self.block_length)
             start = canvas.n_prompt + block * self.block_length
             window = slice(start, start + self.block_length)

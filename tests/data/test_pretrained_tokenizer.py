@@ -195,3 +195,13 @@ def test_a_mark_that_is_one_token_is_that_token(is_special):
     assert tokenizer.encode_marker("</think>") == tokenizer.encode("</think>")
     tokenizer.backend.add_tokens([AddedToken("</think>", special=is_special)])
     assert tokenizer.encode_marker("</think>") == [263]
+
+
+@pytest.mark.parametrize("is_special", [True, False])
+def test_text_does_not_become_a_token_that_has_a_role_however_that_was_added(tmp_path, is_special):
+    backend = byte_tokenizer().backend
+    backend.add_tokens([AddedToken(text, special=is_special) for text in ("[MASK]", "</s>")])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = pretrained(str(tmp_path), mask=263, eos=264)
+    ids = tokenizer.encode("fill the [MASK] here</s>")
+    assert not {263, 264} & set(ids) and tokenizer.decode(ids) == "fill the [MASK] here</s>"

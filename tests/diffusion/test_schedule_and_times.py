@@ -62,3 +62,14 @@ def test_bad_settings_are_named():
         StratifiedTimes(group_size=48)
     with pytest.raises(ValueError, match="min_probability = 1.0"):
         LinearSchedule(min_probability=1.0)
+
+
+@pytest.mark.parametrize("times", [UniformTimes(), StratifiedTimes(), AntitheticTimes()])
+def test_times_do_not_depend_on_how_wide_the_rows_are(times):
+    """Masks are drawn from the same stream, a number for each column."""
+    found = []
+    for width in (8, 12):
+        random = RowRandom(3, torch.arange(4))
+        random.uniform(width)
+        found.append(times(random, 2))
+    assert torch.equal(*found)

@@ -68,6 +68,9 @@ def test_special_tokens_can_be_given(tmp_path):
         (lambda c, s: c.update(rope_theta=True), "rope_theta = True; not what it must be; a number"),
         (lambda c, s: c.update(attention_bias=True), "attention_bias = True; not supported here; False or null"),
         (lambda c, s: c.update(rope_scaling={"type": "yarn"}), "rope_scaling = .*not supported here"),
+        (lambda c, s: c.update(partial_rotary_factor=0.5), "partial_rotary_factor = 0.5; not supported here; null or 1.0"),
+        (lambda c, s: c.update(rope_parameters={"rope_theta": 1e4, "partial_rotary_factor": 0.5}), "partial_rotary_factor = 0.5; not"),
+        (lambda c, s: c.update(eos_token_id=[2, 7]), r"eos_token_id = \[2, 7\]; .* of several ends one, another as eot_token_id"),
         (lambda c, s: c.update(head_dim=16), "head_dim = 16; not supported here; 8"),
         (lambda c, s: c.update(architectures=["LLaDAMoEModelLM"]), "LLaDAMoEModelLM.*another family; ILLaDAForCausalLM, LLaDAModelLM"),
         (lambda c, s: c.update(vocab_size=4), "tokens.mask = 5; outside of the vocabulary"),
@@ -78,6 +81,25 @@ def test_what_does_not_fit_is_refused(tmp_path, change, message):
     change(config, state)
     with pytest.raises(ValueError, match=message):
         load_predictor(write(tmp_path / "model", config, state))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip_qkv": 8.0}, "clip_qkv = 8.0; not supported here; null"),
+        ({"rope_full_precision": False}, "rope_full_precision = False; not supported here; True"),
+        ({"mlp_hidden_size": None, "mlp_ratio": 1.51}, "mlp_ratio = 1.51; .*a whole number of them"),
+    ],
+)
+def test_what_does_not_fit_of_lladas_is_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_predictor(write(tmp_path / "model", {**LLADA, **changes}, random_state(LLADA)))
+
+
+def test_a_ratio_may_be_no_whole_number_where_the_size_is(tmp_path):
+    config = {**LLADA, "mlp_hidden_size": None, "mlp_ratio": 1.5}
+    assert LLADA["mlp_hidden_size"] == 1.5 * LLADA["d_model"]
+    assert load_predictor(write(tmp_path / "model", config, random_state(LLADA))).spec.d_ffn == LLADA["mlp_hidden_size"]
 
 
 def test_damaged_and_missing_files_are_named(tmp_path):

@@ -24,6 +24,7 @@ X = torch.tensor([[0, 9, 5, 11, 5, 13, 2], [0, 5, 5, 5, 20, 21, 22]])
         ({"dropout": 1.0}, "dropout = 1.0; a share; 0 to below 1"),
         ({"targets": ["q"]}, "targets = .'q'.; matrices of a layer, one or more; of q_proj, k_proj"),
         ({"targets": []}, "targets = ..; matrices of a layer"),
+        ({"targets": "q_proj"}, "targets = q_proj; one word, not several; .q_proj."),
     ],
 )
 def test_bad_settings(values, message):

@@ -1,15 +1,16 @@
 """Planned memory: against counting by hand, against measured steps, and across settings."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 
 import pytest
 
-from illada_lab.models import MaskPredictor, ModelSpec
+from illada_lab.models import MaskPredictor, ModelSpec, head_loss
 from illada_lab.models.lora import Lora
 from illada_lab.objectives import Autoregressive
-from illada_lab.planner import Step, in_proportion, rehearse
+from illada_lab.planner import Step, in_proportion, rehearsal, rehearse
 from illada_lab.planner.measure import measured_steps
 from illada_lab.tokens import ILLADA
 from illada_lab.training.machine import can_compile
@@ -129,3 +130,18 @@ def check_plan(optim, precision, recomputed, accumulate, is_compiled, n_rows=4, 
     ).peak.total()
     assert planned == pytest.approx(seen.allocated, rel=0.1)
     assert 0.2 < seen.largest_share < 0.8
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_a_few_slices_of_the_vocabulary_take_what_all_of_them_do(monkeypatch, is_compiled):
+    """Five slices here, of which a rehearsal asks for four; the last is narrower than the others."""
+    sizes = {**in_proportion(64, vocab_size=155_136, length=2048), "n_layers": 1}
+    step = Step(
+        spec=ModelSpec(**sizes), n_rows=1, length=2048, optim=ADAMW, share_predicted=0.5, is_compiled=is_compiled
+    )
+    seen = []
+    few = rehearse(step)
+    monkeypatch.setattr(rehearsal, "_few_slices", nullcontext)
+    every = head_loss.slices
+    monkeypatch.setattr(head_loss, "slices", lambda *given: (seen.append(part) or part for part in every(*given)))
+    assert rehearse.__wrapped__(step) == few and len(seen) >= 10

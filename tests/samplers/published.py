@@ -49,11 +49,11 @@ def generate(
 
 
 @torch.no_grad()
-def var_generate(model, prompt, tokens, budget, block_length, n_steps, stop_ids):
+def var_generate(model, prompt, tokens, budget, block_length, n_steps, stop_ids, guidance=0.0):
     """iLLaDA's sampler for one row: a block is appended and filled as above, until one holds a stop id."""
     x = prompt
     while x.shape[1] - prompt.shape[1] + block_length <= budget:
-        x = generate(model, x, tokens, block_length, n_steps, block_length, keep_masks=False)
+        x = generate(model, x, tokens, block_length, n_steps, block_length, guidance=guidance, keep_masks=False)
         if any(int(i) in stop_ids for i in x[0, -block_length:]):
             break
     written = x[0, prompt.shape[1] :].tolist()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from illada_lab.samplers import EndOfThinking, FixedLength, Infill, VariableLength
+from illada_lab.samplers import EndOfThinking, FixedLength, Infill, Threshold, VariableLength
 from illada_lab.samplers.draw import draw
 from illada_lab.tokens import ILLADA
 from tests.scripted import Scripted
@@ -100,3 +100,42 @@ def test_the_canvas_can_be_watched():
         Scripted([0, 9, 10, 11, 12, 13, 14]), PROMPT, on_step=lambda canvas: seen.append(canvas.x[0, 3:].tolist())
     )
     assert seen == [[11, 12, MASK, MASK], [11, 12, 13, 14]]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"temperature": 1.0}, {"remasking": "random"}, {"transfer": Threshold(threshold=0.9)}]
+)
+def test_logits_that_are_no_numbers_are_refused(settings):
+    """NaN is the largest of all to argmax: without a word it would be written as the first token."""
+    predictor = small_predictor()
+    with torch.no_grad():
+        predictor.norm.weight[0] = torch.nan
+    for sampler in (VariableLength(max_length=8, block_length=4, **settings), Infill(**settings)):
+        prompt = torch.tensor([[0, 7, 5]] if isinstance(sampler, Infill) else [[0, 7]])
+        with pytest.raises(ValueError, match="logits = NaN; what the predictor says at a mask is no distribution"):
+            sampler.sample(predictor, prompt, generator=torch.Generator().manual_seed(0))
+
+
+def test_masks_in_padding_are_not_filled_and_do_not_count():
+    predictor = small_predictor()
+    text, is_valid = torch.tensor([[0, 20, 5, 8, 5, 5]]), torch.tensor([[True] * 4 + [False] * 2])
+    out = Infill().sample(predictor, text, is_valid)
+    assert out.tokens[0, 4:].tolist() == [5, 5] and len(out.trace) == 1 and out.nfe.tolist() == [1]
+    assert out.responses == Infill().sample(predictor, text[:, :4]).responses
+    with pytest.raises(ValueError, match="a row without"):
+        Infill().sample(predictor, torch.tensor([[0, 20, 5]]), torch.tensor([[True, True, False]]))
+    assert Infill().sample(predictor, text[:0]).responses == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stop_ids": [-1]}, r"stop_ids = \[-1\]; -1 is not in the vocabulary; 0 to 23"),
+        ({"end_of_thinking": EndOfThinking(sequence=[9999])}, "sequence = .*9999 is not in the vocabulary; 0 to 23"),
+        ({"end_of_thinking": EndOfThinking(sequence=[-3])}, "sequence = .*-3 is not in the vocabulary; 0 to 23"),
+        ({"stop_strings": "Question"}, r"stop_strings = 'Question'; a text, not several; \['Question'\]"),
+    ],
+)
+def test_ids_and_strings_that_cannot_be(settings, message):
+    with pytest.raises(ValueError, match=message):
+        VariableLength(max_length=8, block_length=4, **settings).sample(small_predictor(), torch.tensor([[0, 7]]))

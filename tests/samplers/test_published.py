@@ -80,11 +80,15 @@ def test_where_the_published_code_never_says_mask_nothing_was_mended():
     assert n_equal >= 3
 
 
+@pytest.mark.parametrize("guidance", [0.0, 1.5])
 @pytest.mark.parametrize(("block_length", "n_steps"), [(4, 4), (4, 2), (3, 3), (16, 16)])
-def test_variable_length(block_length, n_steps):
+def test_variable_length(block_length, n_steps, guidance):
     for seed in range(6):
         predictor = eager_for_eos(seed)
-        sampler = VariableLength(max_length=16, block_length=block_length, steps_per_block=n_steps, stop_ids=(2, 20))
+        how = {"block_length": block_length, "steps_per_block": n_steps, "guidance_scale": guidance}
+        sampler = VariableLength(max_length=16, stop_ids=(2, 20), **how)
         together = sampler.sample(predictor, PROMPTS).responses
-        alone = [var_generate(predictor, p[None], TOKENS, 16, block_length, n_steps, (2, 20)) for p in PROMPTS]
+        alone = [
+            var_generate(predictor, p[None], TOKENS, 16, block_length, n_steps, (2, 20), guidance) for p in PROMPTS
+        ]
         assert together == alone
