@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from illada_lab.models.protocol import Predictor
-from illada_lab.samplers.asker import Asker
+from illada_lab.samplers.asker import NO_NUMBERS, Asker
 
 # Positions per forward pass; our choice, measured (10M parameters, two threads of an AMD EPYC: 2,048 at once take a fifth longer than
 # 4,096, and 3,072 as long); a GPU wants more to do.
@@ -147,9 +147,7 @@ def true_log_probs(
     asked = place[copy_of][is_masked]
     log_p = logits[asked, clean[is_masked]].double() - normaliser[asked]
     if bool(log_p.isnan().any()):
-        raise ValueError(
-            "logits = NaN; what the predictor says at a mask is no distribution; weights and guidance that are finite"
-        )
+        raise ValueError(NO_NUMBERS)
     return log_p
 
 

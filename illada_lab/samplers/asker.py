@@ -11,12 +11,15 @@ from illada_lab.models.cache import Cache
 from illada_lab.models.protocol import CachingPredictor, Predictor
 from illada_lab.shapes import Positions, Tokens
 
+# What sampling and scoring say of such logits.
+NO_NUMBERS = "logits = NaN; what the predictor says at a mask is no distribution; weights and guidance that are finite"
+
 
 @dataclass
 class Asker:
     """A predictor asked only where it matters, which counts what it is asked.
 
-    With guidance s > 0: uncond + (1 + s) (cond - uncond), where "uncond" sees the prompt masked. Counts 2 passes.
+    With guidance s > 0: uncond + (1 + s) (cond - uncond), where "uncond" sees masked what was given, the blocks before among it. Counts 2 passes.
 
     With a cache the first pass of a block computes the whole canvas and the others only a part of it:
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from illada_lab.samplers.asker import Asker
+from illada_lab.samplers.asker import NO_NUMBERS, Asker
 from illada_lab.samplers.canvas import Canvas, check_ids
 from illada_lab.samplers.confidence import LAST, PROBABILITIES, RULES
 from illada_lab.samplers.draw import draw
@@ -213,9 +213,7 @@ def fill_window(
         if canvas.on_step is not None:
             canvas.on_step(canvas)
     if bool(is_nan):
-        raise ValueError(
-            "logits = NaN; what the predictor says at a mask is no distribution; weights and guidance that are finite"
-        )
+        raise ValueError(NO_NUMBERS)
 
 
 def _propose(
