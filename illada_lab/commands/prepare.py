@@ -43,7 +43,7 @@ def run(config: DictConfig) -> int:
     source = build(config.data.source)
     if isinstance(source, ShardSource):
         raise ValueError("data = shards; is prepared already; data=text, jsonl, parquet or hub")
-    given = _of_model(config.init_from)
+    given, n_processes = _of_model(config.init_from), 1 if config.n_processes is None else config.n_processes
     tokenizer: Any = build(config.tokenizer) if given is None else given
     done = prepare(
         source=source,
@@ -58,7 +58,7 @@ def run(config: DictConfig) -> int:
         adds_eos=config.data.get("adds_eos", True),
         max_extra_eos=config.data.get("max_extra_eos", 0),
         seed=config.data.get("seed", config.seed),
-        n_processes=config.n_processes,
+        n_processes=n_processes,
         tokens_per_shard=config.tokens_per_shard,
         about=manifest(seed=config.seed, scale=config.scale.name),
         say=lambda line: print(line, file=sys.stderr),
@@ -71,7 +71,7 @@ def run(config: DictConfig) -> int:
     speed = done.speed
     print(
         f"speed: {speed['tokens_per_second']:,} tokens/s, {speed['mb_per_second']} MB/s of text, {done.seconds:.1f} s with "
-        f"{config.n_processes} processes; the tokenizer took {done.tokenizer_seconds:.1f} s"
+        f"{n_processes} processes; the tokenizer took {done.tokenizer_seconds:.1f} s"
     )
     print(f"prepared: {config.out}")
     return 0

@@ -99,8 +99,10 @@ def check_settings(config: DictConfig) -> None:
 
     if config.seeds < 1:
         raise ValueError(f"seeds = {config.seeds}; how many, counted from seed 0; 3 or more give a verdict")
-    if config.n_processes < 1:
-        raise ValueError(f"n_processes = {config.n_processes}; seeds measured at once; 1 or more")
+    if config.n_processes is not None and config.n_processes < 1:
+        raise ValueError(
+            f"n_processes = {config.n_processes}; seeds measured at once; 1 or more, null: as many as pay here"
+        )
     usual = compose([f"scale={config.scale.name}"])
     for key in OF_ONE_RUN:  # others refer to them: the logger writes into the folder of the run
         usual[key] = config[key]

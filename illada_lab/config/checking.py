@@ -31,7 +31,7 @@ ROOT_TYPES: dict[str, Any] = {
     "n_samples": int,
     "n_turns": int | None,
     "seeds": int,
-    "n_processes": int,
+    "n_processes": int | None,
     "tokens_per_shard": int,
     "out": str | None,
     "runs_dir": str,

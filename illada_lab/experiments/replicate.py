@@ -16,12 +16,15 @@ from illada_lab.config import build, compose, to_plain
 from illada_lab.experiments.claims import MIN_SEEDS, judge
 from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.study import Study
-from illada_lab.manifest import PACKAGES, commit, machine, manifest, versions
+from illada_lab.manifest import PACKAGES, commit, machine, manifest, memory_bytes, versions
 from illada_lab.training.recipe import recipe
 
 # Changes when a reader must behave differently.
 FORMAT = 1
 SECONDS_TO_SAVE = 30  # of a process whose parent is gone
+# Scales of which several runs fit a machine at once, and the memory that one of them may take.
+SIDE_BY_SIDE = ("smoke", "mini", "toy")
+BYTES_EACH = 1.5 * 2**30
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def replicate_all(
     seeds: Sequence[int],
     runs_dir: str | Path = "runs",
     results_dir: str | Path = "results",
-    n_processes: int = 1,
+    n_processes: int | None = 1,
     say: Callable[[str], None] = print,
 ) -> Iterator[dict[str, Any]]:
     """Run studies for every seed that has no result yet, judge their claims, and write `<results_dir>/<scale>/<name>.json`.
@@ -62,12 +65,13 @@ def replicate_all(
         seeds: of the runs.
         runs_dir: folder of runs; results of single seeds are kept there too, so that a broken-off call goes on.
         results_dir: folder of results.
-        n_processes: seeds measured at once, each with its share of the cores; a toy run needs about 1 GiB.
+        n_processes: seeds measured at once, each with its share of the cores; a toy run needs about 1 GiB. None: see `at_once`.
         say: gets a line for each seed before, and one with the time that is left after it.
 
     Yields:
         What was written, each study as soon as its last seed is measured: format, study, title, scale, command, manifest, config,
-        seeds (seed, seconds, commit, date, machine and versions of the measurement, tables, effects, rooms), looks, claims.
+        seeds (seed, seconds, commit, date, number of processes, machine and versions of the measurement, tables, effects, rooms),
+        looks, claims.
 
     Raises:
         ValueError: a result file was made from more seeds.
@@ -82,6 +86,9 @@ def replicate_all(
     for plan in plans:
         if not open_seeds[plan.name]:
             yield _write_result(plan, seeds, runs_dir, results_dir)
+    if n_processes is None:
+        are_small = all(plan.scale in SIDE_BY_SIDE for plan in plans)
+        n_processes = at_once(len(waiting), machine(), memory_bytes()) if are_small else 1
     plan_of, begin = {job: plan for plan, job in waiting}, time.perf_counter()
     for n_done, (job, seconds) in enumerate(_run_all([job for _, job in waiting], n_processes), 1):
         left = (time.perf_counter() - begin) / n_done * (len(waiting) - n_done)
@@ -90,6 +97,23 @@ def replicate_all(
         open_seeds[plan.name] -= 1
         if not open_seeds[plan.name]:
             yield _write_result(plan, seeds, runs_dir, results_dir)
+
+
+def at_once(n_jobs: int, machine: dict[str, Any], n_bytes: int) -> int:
+    """How many small runs a machine takes at once: one per core, as memory allows, and one on a GPU.
+
+    Where a few more wait than there are cores, all of them: three that share two cores end before two and then one do.
+
+    Args:
+        n_jobs: runs that wait.
+        machine: see `manifest.machine`.
+        n_bytes: memory; 0: not known.
+    """
+    if machine["gpu"] is not None:
+        return 1
+    cores = machine["cores"] or 1
+    wanted = n_jobs if n_jobs < 2 * cores else cores
+    return max(1, min(wanted, int(n_bytes / BYTES_EACH)) if n_bytes else wanted)
 
 
 def _write_result(plan: Plan, seeds: Sequence[int], runs_dir: str | Path, results_dir: str | Path) -> dict[str, Any]:
@@ -186,8 +210,8 @@ class _Job:
         fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
         return Path(self.runs_dir) / f"replicate-{self.scale}-seed{self.seed}" / f"{self.name}-{fingerprint}.json"
 
-    def run(self) -> float:
-        """Measure, write the result, return the seconds; every claim must have been measured, and nothing else."""
+    def run(self, n_processes: int = 1) -> float:
+        """Measure, as one of so many at once, write the result, return the seconds; every claim must be measured, and nothing else."""
         begin = time.perf_counter()
         study: Study = build(self.node)
         outcome = study.run(Lab(self.scale, self.seed, self.runs_dir))
@@ -200,6 +224,7 @@ class _Job:
         measured = {
             "commit": commit(),
             "date": time.strftime("%Y-%m-%d"),
+            "n_processes": n_processes,
             "machine": machine(),
             "versions": versions(PACKAGES),
         }
@@ -210,7 +235,7 @@ class _Job:
 def _run_all(jobs: Sequence[_Job], n_processes: int) -> Iterator[tuple[_Job, float]]:
     """Run jobs, here or in processes of their own; each comes out when it has finished."""
     if n_processes == 1 or len(jobs) < 2:
-        yield from ((job, job.run()) for job in jobs)
+        yield from ((job, job.run(1)) for job in jobs)
         return
     import multiprocessing
 
@@ -219,7 +244,7 @@ def _run_all(jobs: Sequence[_Job], n_processes: int) -> Iterator[tuple[_Job, flo
     # Spawned, not forked: a fork of a process that has used torch's threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n, mp_context=context, initializer=_begin, initargs=(threads,)) as pool:
-        waiting = {pool.submit(job.run): job for job in jobs}
+        waiting = {pool.submit(job.run, n): job for job in jobs}
         try:
             for future in as_completed(waiting):
                 yield waiting[future], future.result()

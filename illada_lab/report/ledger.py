@@ -85,9 +85,19 @@ def _conditions(results: Sequence[dict[str, Any]]) -> str:
         looked = f" (looked at after {', '.join(map(str, looks[:-1]))} and {looks[-1]})" if len(looks) > 1 else ""
         lines.append(
             f"- `{result['study']}`: `{result.get('command', about['command'])}`; seeds {', '.join(map(str, about['seeds']))}{looked}; "
-            f"{duration(about['seconds'])} in all, {_measured(result)}"
+            f"{_time(result)}, {_measured(result)}"
         )
     return "\n".join(lines)
+
+
+def _time(result: dict[str, Any]) -> str:
+    """How long a study took; seeds that ran at once shared that time (older files do not say how many did)."""
+    seconds = result["manifest"]["seconds"]
+    at_once = {seed.get("n_processes", 1) for seed in result.get("seeds", [])} or {1}
+    if at_once == {1}:
+        return f"{duration(seconds)} in all"
+    shared = sum(seed["seconds"] / seed.get("n_processes", 1) for seed in result["seeds"])
+    return f"{duration(shared)}, {' or '.join(map(str, sorted(at_once)))} seeds at once"
 
 
 def _measured(result: dict[str, Any]) -> str:

@@ -16,8 +16,9 @@ from illada_lab.commands.replicate import plans_of, translate
 from illada_lab.config import build, compose, compose_and_check, groups, to_plain
 from illada_lab.experiments.claims import t_quantile
 from illada_lab.experiments.lab import Lab, Trained
-from illada_lab.experiments.replicate import Plan, _begin, _Job, command, replicate, replicate_all
+from illada_lab.experiments.replicate import Plan, _begin, _Job, at_once, command, replicate, replicate_all
 from illada_lab.experiments.study import Study
+from illada_lab.manifest import machine, memory_bytes
 from illada_lab.report.ledger import read_all
 from illada_lab.training.recipe import recipe
 
@@ -38,7 +39,7 @@ def folders(tmp_path_factory):
 def test_a_study_measures_its_claims(name, folders, capsys):
     overrides = [f"{key}={value}" for key, value in folders.items()]
     n, quicker = 1 if name in ONE_SEED else 2, QUICKER.get(name, [])
-    assert main(["replicate", f"study={name}", "scale=smoke", f"seeds={n}", *overrides, *quicker]) == 0
+    assert main(["replicate", f"study={name}", "scale=smoke", f"seeds={n}", "n_processes=1", *overrides, *quicker]) == 0
     out = capsys.readouterr()
     result = json.loads((folders["results_dir"] / "smoke" / f"{name}.json").read_text())
     study = build(compose([f"study={name}"]).study)
@@ -101,6 +102,36 @@ def test_seeds_in_processes_of_their_own_measure_the_same(folders, tmp_path):
     apart = {"runs_dir": folders["runs_dir"], "results_dir": tmp_path}
     twice = replicate("reversal", node, scale="smoke", seeds=[0, 1], n_processes=2, **apart, say=lambda line: None)
     assert [r["effects"] for r in twice["seeds"]] == [r["effects"] for r in once["seeds"]]
+    assert [r["n_processes"] for r in (*once["seeds"], *twice["seeds"])] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "cores", "gib", "gpu", "expected"),
+    [
+        (30, 2, 24, None, 2),
+        (3, 2, 24, None, 3),
+        (4, 2, 24, None, 2),
+        (1, 8, 24, None, 1),
+        (30, 8, 6, None, 4),
+        (3, 2, 1, None, 1),
+        (3, 2, 0, None, 3),
+        (0, 2, 24, None, 1),
+        (30, 16, 128, "H200", 1),
+    ],
+)
+def test_seeds_at_once_are_as_many_as_a_machine_takes(n_jobs, cores, gib, gpu, expected):
+    assert at_once(n_jobs, {"cores": cores, "gpu": gpu}, int(gib * 2**30)) == expected
+
+
+def test_without_a_number_seeds_share_the_cores(folders, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "illada_lab.experiments.replicate._run_all", lambda jobs, n: asked.append((len(jobs), n)) or iter(())
+    )
+    for scale, expected in (("smoke", at_once(3, machine(), memory_bytes())), ("small", 1)):
+        plan = Plan("reversal", {"_target_": "illada_lab.experiments.reversal.Reversal", "n_documents": 3}, scale)
+        list(replicate_all([plan], seeds=range(3), runs_dir=tmp_path, results_dir=tmp_path, n_processes=None, say=str))
+        assert asked.pop() == (3, expected)
 
 
 def rest(lines) -> None:
@@ -151,7 +182,7 @@ def test_studies_of_many_runs_have_a_scale_of_their_own_where_all_are_run(capsys
 def test_a_result_is_written_as_soon_as_its_last_seed_is_measured(monkeypatch, tmp_path):
     """Two studies of two seeds, of which one seed is missing: the other study comes out first."""
 
-    def record(job):
+    def record(job, n_processes=1):
         effects = {claim.id: 0.5 for claim in build(job.node).claims}
         about = {"seed": job.seed, "seconds": 1.0, "commit": "abc", "date": "2026-01-01"}
         job.path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +206,7 @@ def test_a_result_is_written_as_soon_as_its_last_seed_is_measured(monkeypatch, t
 def test_seeds_that_are_added_are_a_further_look(monkeypatch, tmp_path):
     """Three seeds, then five: the interval of five pays for both looks; three again would lose two, and is refused."""
 
-    def run(job):
+    def run(job, n_processes):
         effects = {claim.id: 0.5 + 0.01 * job.seed for claim in build(job.node).claims}
         about = {"seed": job.seed, "seconds": 1.0, "commit": "abc", "date": "2026-01-01"}
         job.path.parent.mkdir(parents=True, exist_ok=True)
@@ -252,6 +283,8 @@ def test_settings_without_effect_are_refused(capsys):
     assert "model.n_layers = 1; has no effect on replicate" in capsys.readouterr().err
     assert main(["replicate", "scale=smoke", "seeds=0"]) == 2
     assert "seeds = 0; how many" in capsys.readouterr().err
+    assert main(["replicate", "scale=smoke", "n_processes=0"]) == 2
+    assert "n_processes = 0; seeds measured at once" in capsys.readouterr().err
 
 
 def test_an_experiment_of_the_paper_is_a_study(capsys):

@@ -48,6 +48,12 @@ def test_a_row_says_all_of_it():
     assert "1 claims: 1 replicated." in page and "seeds 0, 1, 2; 1 min 30 s" in page
 
 
+def test_seeds_at_once_share_the_time():
+    told = result()
+    told["seeds"] = [{"seed": n, "seconds": 60.0, "n_processes": 3} for n in range(3)]
+    assert "seeds 0, 1, 2; 1 min 0 s, 3 seeds at once" in ledger([told])
+
+
 def test_scales_stand_apart():
     page = ledger([result("toy"), result("mini", "inconclusive")])
     assert page.index("## Scale `mini`") < page.index("**inconclusive**") < page.index("## Scale `toy`")
