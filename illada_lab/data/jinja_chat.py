@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from os.path import commonprefix
-from typing import Any
+from typing import Any, ClassVar
 
 from illada_lab.data.tokenizer import Tokenizer
 
@@ -22,7 +22,17 @@ class JinjaChat:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         import jinja2
+        import jinja2.ext
         import jinja2.sandbox
+
+        class Generation(jinja2.ext.Extension):
+            """`{% generation %}`, which marks what the assistant says for trainers that mask the rest; here it writes its content."""
+
+            tags: ClassVar[set[str]] = {"generation"}
+
+            def parse(self, parser: Any) -> Any:
+                next(parser.stream)
+                return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
         def refuse(message: str) -> None:
             raise jinja2.TemplateError(message)
@@ -30,7 +40,7 @@ class JinjaChat:
         self.tokenizer = tokenizer
         # As in transformers, for which the templates were written.
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
         )
         environment.globals["raise_exception"] = refuse
         self._error = jinja2.TemplateError

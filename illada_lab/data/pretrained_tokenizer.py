@@ -35,7 +35,8 @@ def pretrained(path: str, *, mask: int | None = None, **roles: int | None) -> To
         raise ValueError(
             f"tokenizer.path = {file}; not a tokenizer ({_first_line(error)}); a tokenizer.json"
         ) from error
-    config = {**_read(file.with_name(FILES[2])), **_read(file.with_name(FILES[1]))}
+    own = {key: value for key, value in _read(file.with_name(FILES[1])).items() if value is not None}
+    config = {**_read(file.with_name(FILES[2])), **own}
     ids: dict[str, int | None] = {}
     for role in ROLES:
         named = config.get(f"{role}_token")

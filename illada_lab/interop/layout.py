@@ -40,6 +40,15 @@ class Layout:
     has_bos: bool = False
     code: "PublishedCode | None" = None
 
+    def special_tokens(self, config: Config) -> SpecialTokens:
+        """Those that a config.json names.
+
+        Raises:
+            ValueError: one is missing, or no id.
+        """
+        _check(config, IDS, int, "a whole number")
+        return self.tokens(config)
+
     def refusal(self, spec: ModelSpec) -> str | None:
         """The first property of a model that this family has no place for, as "model.key = value"; None: it has one for all."""
         for name, value in self.flags.items():
@@ -73,8 +82,8 @@ COUNTS = (
     *("d_model", "hidden_size", "n_heads", "num_attention_heads", "n_kv_heads", "num_key_value_heads", "head_dim"),
     *("n_layers", "num_hidden_layers", "vocab_size", "embedding_size", "mlp_hidden_size", "intermediate_size"),
     *("max_sequence_length", "max_position_embeddings"),
-    *("mask_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "eot_token_id"),
 )
+IDS = ("mask_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "eot_token_id")
 NUMBERS = ("rope_theta", "rms_norm_eps", "mlp_ratio", "init_std", "initializer_range")
 FLAGS = ("weight_tying", "tie_word_embeddings")
 
@@ -82,19 +91,21 @@ FLAGS = ("weight_tying", "tie_word_embeddings")
 def check_types(config: Config) -> None:
     """Raise ValueError for a size that is no whole number from 0, a number that is none, a flag that is neither true nor false."""
 
-    def is_of(value: Any, kinds: type | tuple[type, ...]) -> bool:
-        return isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
+    _check(config, COUNTS, int, "a whole number")
+    _check(config, NUMBERS, (int, float), "a number")
+    _check(config, FLAGS, bool, "true or false")
 
-    for names, kinds, what in (
-        (COUNTS, int, "a whole number"),
-        (NUMBERS, (int, float), "a number"),
-        (FLAGS, bool, "true or false"),
-    ):
-        for name in names:
-            value = config.get(name)
-            if value is not None and not (is_of(value, kinds) and (kinds is bool or value >= 0)):
-                hint = f"{what}; of several ends one, another as eot_token_id" if isinstance(value, list) else what
-                raise ValueError(f"config.json: {name} = {value!r}; not what it must be; {hint}")
+
+def _check(config: Config, names: tuple[str, ...], kinds: type | tuple[type, ...], what: str) -> None:
+    for name in names:
+        value = config.get(name)
+        # A flag is a whole number in Python.
+        is_of = isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))
+        if value is not None and not (is_of and (kinds is bool or value >= 0)):
+            several = "; of several ends one, another as eot_token_id, or tokens=SpecialTokens(...)"
+            raise ValueError(
+                f"config.json: {name} = {value!r}; not what it must be; {what}{several if isinstance(value, list) else ''}"
+            )
 
 
 def required(config: Config, name: str) -> Any:

@@ -31,7 +31,7 @@ def is_published(path: str | Path) -> bool:
 def published_tokens(path: str | Path) -> SpecialTokens:
     """Special tokens of a published checkpoint, from its config.json; raises as `load_published`."""
     config = read_json(checkpoint_folder(path) / CONFIG)
-    return find_layout(config).tokens(config)
+    return find_layout(config).special_tokens(config)
 
 
 def adds_bos(path: str | Path, backend: Backend) -> bool:
@@ -47,7 +47,7 @@ def adds_bos(path: str | Path, backend: Backend) -> bool:
     folder = checkpoint_folder(path)
     config, told = read_json(folder / CONFIG), _told(folder)
     layout = find_layout(config)
-    bos = layout.tokens(config).bos
+    bos = layout.special_tokens(config).bos
     said = told.get(TRAINED_WITH_BOS, True if layout.has_bos else told.get("add_bos_token"))
     if bos is None or said is not None:
         return bos is not None and bool(said)
@@ -77,7 +77,7 @@ def load_published(
     Args:
         path: folder with config.json and one or several safetensors files, or a hub id (owner/name, owner/name@revision).
         tokens: special tokens instead of those of config.json.
-        dtype: of the weights; None: as in the files.
+        dtype: of the weights; None: as in the files (where those hold several, all take the embedding's).
         device: where they go.
 
     Raises:
@@ -88,8 +88,10 @@ def load_published(
     config = read_json(folder / CONFIG)
     layout = find_layout(config)
     with torch.device("meta"):
-        predictor = MaskPredictor(tokens=tokens or layout.tokens(config), **asdict(layout.spec(config)))
+        predictor = MaskPredictor(tokens=tokens or layout.special_tokens(config), **asdict(layout.spec(config)))
     _fill(predictor, folder, layout, dtype, torch.device(device))
+    for parameter in predictor.parameters():  # norms in float32 beside matrices in bf16: no product takes both
+        parameter.data = parameter.data.to(predictor.embed_tokens.weight.dtype)
     return predictor.requires_grad_(True).eval()
 
 
@@ -145,6 +147,18 @@ def _fill(
     wanted = {layout.tensor_name(name): name for name in own}
     head, embedding = (layout.tensor_name(f"{name}.weight") for name in ("lm_head", "embed_tokens"))
     seen: set[str] = set()
+
+    def place(stored: Stored, as_name: str) -> None:
+        """A tensor of the files where one of this name belongs."""
+        name = wanted[as_name]
+        shape = list(own[name].shape)
+        if stored.shape != shape:
+            raise ValueError(
+                f"{folder}: {stored.name} = shape {stored.shape}; config.json says {shape}; files of one model"
+            )
+        _put(predictor, name, own[name], stored, dtype, device)
+        seen.add(as_name)
+
     for stored in stored_tensors(folder):
         seen.add(stored.name)
         if predictor.spec.is_tied and stored.name == head:
@@ -153,14 +167,12 @@ def _fill(
             raise ValueError(
                 f"{folder}: {stored.name}; a tensor that no part of the model uses; a checkpoint of {layout.name}"
             )
-        name = wanted[stored.name]
-        shape = list(own[name].shape)
-        if stored.shape != shape:
-            raise ValueError(
-                f"{folder}: {stored.name} = shape {stored.shape}; config.json says {shape}; files of one model"
-            )
-        _put(predictor, name, own[name], stored, dtype, device)
+        place(stored, stored.name)
         del stored  # it holds a whole file mapped
+    if predictor.spec.is_tied and head in seen and embedding not in seen:  # the one matrix, under its other name
+        for stored in stored_tensors(folder):
+            if stored.name == head:
+                place(stored, embedding)
     if missing := sorted(set(wanted) - seen):
         raise ValueError(
             f"{folder}: {missing[0]}; no file holds it ({len(missing)} missing); all shards of the checkpoint"

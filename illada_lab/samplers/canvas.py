@@ -69,10 +69,7 @@ class Canvas:
                 f"prompt[{where[0]}, {where[1]}] = {mask}; the id of [MASK] in a prompt would be filled in; "
                 "remove it, or use Infill"
             )
-        if is_valid is not None and bool((is_valid[:, :-1] & ~is_valid[:, 1:]).any() | ~is_valid[:, -1].all()):
-            raise ValueError(
-                "is_valid; a prompt's padding stands on its left, so that the response follows the prompt; left-pad"
-            )
+        check_left_padded(is_valid)
         check_context(predictor, prompt.shape[1], n_response)
         canvas = cls(prompt.clone(), is_valid, torch.ones_like(prompt, dtype=torch.bool), prompt.shape[1])
         canvas.append(mask, n_response)
@@ -130,7 +127,9 @@ class Canvas:
 
 
 def check_predictor(predictor: Predictor, x: Tensor) -> None:
-    """Raise ValueError for a model that fills in no masks, and for tokens that it does not know."""
+    """Raise ValueError for a model that fills in no masks, and for tokens that are none or that it does not know."""
+    if x.dtype != torch.long:
+        raise ValueError(f"tokens = {x.dtype}; ids are whole numbers of 64 bits; torch.int64 (tokens.long())")
     spec = getattr(predictor, "spec", None)
     if getattr(spec, "is_causal", False):
         raise ValueError(
@@ -141,6 +140,14 @@ def check_predictor(predictor: Predictor, x: Tensor) -> None:
     if bool(is_odd.any()):
         legal = "0 or more" if n_tokens is None else f"0 to {n_tokens - 1}"
         raise ValueError(f"token = {int(x[is_odd][0])}; not in the vocabulary; {legal}")
+
+
+def check_left_padded(is_valid: Positions | None) -> None:
+    """Raise ValueError for padding behind a prompt or inside of it."""
+    if is_valid is not None and bool((is_valid[:, :-1] & ~is_valid[:, 1:]).any() | ~is_valid[:, -1].all()):
+        raise ValueError(
+            "is_valid; a prompt's padding stands on its left, so that the response follows the prompt; left-pad"
+        )
 
 
 def check_ids(name: str, ids: Sequence[int], predictor: Predictor) -> None:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from illada_lab.models.protocol import Predictor
+from illada_lab.samplers.canvas import check_left_padded
 from illada_lab.samplers.result import Sampled
 from illada_lab.shapes import Positions, Tokens
 
@@ -66,6 +67,7 @@ def write_by_room(
         return write(everything, prompt, is_valid, wanted)
     if is_valid is None or prompt.shape[1] + wanted <= limit or is_valid.shape != prompt.shape:
         return write(everything, prompt, is_valid, budget_of(prompt.shape[1], limit=limit, wanted=wanted, unit=unit))
+    check_left_padded(is_valid)  # what is cut off at the left below is padding
     lengths = is_valid.sum(1)
     budgets = torch.tensor([budget_of(n, limit=limit, wanted=wanted, unit=unit) for n in lengths.tolist()])
     parts: list[tuple[Tensor, int, Sampled]] = []

@@ -50,6 +50,13 @@ def test_the_mask_is_asked_for_not_guessed(folder):
     assert pretrained(str(folder)).tokens.mask == 259
 
 
+def test_what_the_configuration_leaves_open_the_map_of_special_tokens_tells(folder):
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "eos_token": None}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": "<|eos|>"}))
+    assert pretrained(str(folder), mask=259).tokens.eos == 256
+
+
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
@@ -118,6 +125,15 @@ def test_a_header_in_plain_words_is_found_behind_a_system_message(folder):
     response = [i for i, p in zip(ids, is_prompt, strict=True) if not p]
     assert tokenizer.decode(response, skip_special=False) == "yes!<|eos|>no!<|eos|>"
     assert tokenizer.decode(ids).startswith("system: be kind.\nuser: hi!\nassistant: yes!\nuser: so!\nassistant: no")
+
+
+def test_a_template_may_mark_what_the_assistant_says(folder):
+    (folder / "chat_template.jinja").write_text(CHATML)
+    usual = ChatTemplate(pretrained(str(folder), mask=259, eot=258))
+    said = "{{ m['content'] }}"
+    marked = f"{{% if m['role'] == 'assistant' %}}{{% generation %}}{said}{{% endgeneration %}}{{% else %}}{said}{{% endif %}}"
+    (folder / "chat_template.jinja").write_text(CHATML.replace(said, marked))
+    assert ChatTemplate(pretrained(str(folder), mask=259, eot=258)).render(TALK[:4]) == usual.render(TALK[:4])
 
 
 def test_a_template_that_writes_no_header_loses_nothing(folder):

@@ -49,6 +49,30 @@ def test_a_tied_checkpoint_may_hold_the_head_a_second_time(tmp_path):
         load_predictor(write(tmp_path / "other", ILLADA, state))
 
 
+@torch.no_grad()
+def test_of_a_tied_checkpoint_the_head_alone_will_do(tmp_path):
+    state = random_state(ILLADA)
+    expected = logits(ILLADA, state, X)
+    state["lm_head.weight"] = state.pop("model.embed_tokens.weight")
+    predictor = load_predictor(write(tmp_path / "model", ILLADA, state, n_shards=3))
+    torch.testing.assert_close(predictor(X), expected, atol=2e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_files_of_two_precisions_take_the_embeddings(tmp_path):
+    state = random_state(ILLADA)
+    low = {name: tensor.bfloat16() for name, tensor in state.items()}
+    mixed = {name: state[name] if "norm" in name else tensor for name, tensor in low.items()}
+    one, two = (load_predictor(write(tmp_path / name, ILLADA, s)) for name, s in (("one", low), ("two", mixed)))
+    assert {p.dtype for p in two.parameters()} == {torch.bfloat16} and torch.equal(one(X), two(X))
+
+
+def test_special_tokens_that_are_given_need_none_in_the_config(tmp_path):
+    folder = write(tmp_path / "model", {**ILLADA, "eos_token_id": [2, 7]}, random_state(ILLADA))
+    tokens = SpecialTokens(mask=5, bos=0, eos=2, pad=1, eot=7)
+    assert load_predictor(folder, tokens=tokens).tokens == tokens
+
+
 def test_special_tokens_can_be_given(tmp_path):
     folder = write(tmp_path / "model", LLADA, random_state(LLADA))
     tokens = SpecialTokens(mask=7, bos=0, eos=3, pad=1, eot=None)

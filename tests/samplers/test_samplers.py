@@ -237,6 +237,7 @@ def test_bad_settings_are_named(make, message):
         (torch.tensor([[0, 5, 9]]), None, r"prompt\[0, 1\] = 5.*MASK"),
         (torch.full((1, 60), 9), None, "60 [+] 8 tokens.*at most 64"),
         (torch.tensor([[0, 9, 1]]), torch.tensor([[True, True, False]]), "left-pad"),
+        (torch.tensor([[0, 9, 1]], dtype=torch.int32), None, "tokens = torch.int32; ids are whole numbers of 64 bits"),
         (torch.tensor([[0, 9, 64]]), None, "token = 64; not in the vocabulary; 0 to"),
         (torch.tensor([[0, -9, 9]]), None, "token = -9; not in the vocabulary"),
     ],
@@ -288,6 +289,13 @@ def test_a_row_has_the_budget_that_its_own_prompt_leaves():
         assert together.tokens[row, 31 : 31 + len(told)].tolist() == alone.responses[0]
     steps = [record["step"] for record in together.trace]
     assert steps == sorted(steps) and max(steps) == together.n_steps
+
+
+def test_padding_inside_a_prompt_is_refused_where_room_is_short_too():
+    x, is_valid = torch.full((2, 40), 9), torch.ones(2, 40, dtype=torch.bool)
+    is_valid[1, 20:30] = False
+    with pytest.raises(ValueError, match="left-pad"):
+        VariableLength(max_length=56, block_length=8).sample(small_predictor(), x, is_valid)
 
 
 def test_the_budget_of_the_push_does_not_depend_on_others_in_the_batch():
