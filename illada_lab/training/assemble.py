@@ -1,8 +1,7 @@
 """The parts of a run, put together: model, module, callbacks, Lightning's Trainer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig
-from torch.optim import Optimizer
 
 from illada_lab.config import build, build_all, to_plain
 from illada_lab.data.datamodule import DataModule
@@ -83,7 +81,7 @@ def build_module(
     return DiffusionModule(
         predictor=predictor,
         objective=objective,
-        optim=_optim(config.optim, is_bf16=here.is_bf16),
+        optim=build(config.optim),
         lr=build(config.lr),
         seed=config.seed,
         validation=validation,
@@ -98,12 +96,6 @@ def build_module(
         ),
         about={"config": to_plain(config), "tokenizer": tokenizer.to_dict(), "start": recipe_of(config.init_from)},
     )
-
-
-def _optim(node: DictConfig, *, is_bf16: bool) -> Callable[[MaskPredictor], Optimizer]:
-    """The optimiser of a configuration; one that asks in which precision the run computes is told."""
-    make = build(node)
-    return partial(make, is_bf16=is_bf16) if "is_bf16" in signature(make).parameters else make
 
 
 def build_trainer(

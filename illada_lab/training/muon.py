@@ -18,17 +18,16 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 N_ROUNDS = 5
 
 
-def orthogonalise(update: Float[Tensor, "n a b"], *, is_bf16: bool = False) -> Float[Tensor, "n a b"]:
+def orthogonalise(update: Float[Tensor, "n a b"]) -> Float[Tensor, "n a b"]:
     """Near-orthogonal matrices with the singular vectors of the given ones; all but the smallest singular values become about one.
 
     Args:
-        update: a stack of matrices of one shape.
-        is_bf16: products in bf16, as its author computes them; on a GPU always.
+        update: a stack of matrices of one shape. On a GPU computed in bf16, as its author does, on a CPU in float32.
 
     Source: Newton-Schulz iteration as in Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/).
     """
     a, b, c = COEFFICIENTS
-    x = update.to(torch.bfloat16 if is_bf16 or update.device.type != "cpu" else torch.float32)
+    x = update.to(torch.float32 if update.device.type == "cpu" else torch.bfloat16)
     is_tall = x.shape[1] > x.shape[2]
     if is_tall:
         x = x.mT
@@ -54,7 +53,6 @@ class Muon(Optimizer):
         lr: peak learning rate; an update has root mean square lr / sqrt(larger axis) before the shape's factor.
         momentum: of the running mean of gradients, applied in Nesterov's form.
         weight_decay: share of a weight that decays per step, times lr.
-        is_bf16: see `orthogonalise`; for runs that compute in bf16.
 
     Raises:
         ValueError: a parameter that is no matrix.
@@ -63,16 +61,9 @@ class Muon(Optimizer):
     """
 
     def __init__(
-        self,
-        params: Iterable[Tensor],
-        *,
-        lr: float,
-        momentum: float = 0.95,
-        weight_decay: float = 0.1,
-        is_bf16: bool = False,
+        self, params: Iterable[Tensor], *, lr: float, momentum: float = 0.95, weight_decay: float = 0.1
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.is_bf16 = is_bf16  # of this machine, not of the run: a checkpoint's state does not hold it
         for group in self.param_groups:
             for p in group["params"]:
                 if p.ndim != 2:
@@ -99,7 +90,7 @@ class Muon(Optimizer):
                 update = torch.stack([self._momentum(p, group["momentum"]) for p in parameters])
                 scale = _scale(group["lr"], shape)
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(parameters, list(self._direction(update).unbind()), alpha=-scale)
+                torch._foreach_add_(parameters, list(orthogonalise(update).unbind()), alpha=-scale)
         return loss
 
     def _step_sharded(self, p: DTensor, group: dict[str, Any]) -> None:
@@ -114,10 +105,7 @@ class Muon(Optimizer):
             update, p.device_mesh, p.placements, run_check=False, shape=p.shape, stride=p.stride()
         ).full_tensor()
         p.mul_(1 - group["lr"] * group["weight_decay"])
-        p.add_(part_like(self._direction(whole[None])[0], p), alpha=-_scale(group["lr"], p.shape))
-
-    def _direction(self, updates: Float[Tensor, "n a b"]) -> Float[Tensor, "n a b"]:
-        return orthogonalise(updates, is_bf16=self.is_bf16)
+        p.add_(part_like(orthogonalise(whole[None])[0], p), alpha=-_scale(group["lr"], p.shape))
 
     def _momentum(self, p: Tensor, momentum: float) -> Tensor:
         assert p.grad is not None, "only parameters with a gradient come here"

@@ -80,7 +80,6 @@ def muon(
     weight_decay: float = 0.1,
     betas: Betas = (0.9, 0.95),
     eps: float = 1e-8,
-    is_bf16: bool = False,
 ) -> "MuonAdamW":
     """Muon on the matrices inside the layers, AdamW on the embedding, the head and the norms.
 
@@ -92,7 +91,6 @@ def muon(
         weight_decay: on parameters with two axes.
         betas: AdamW's.
         eps: AdamW's.
-        is_bf16: Muon's products in bf16 on a CPU too; `training.assemble` sets it where the run computes in bf16.
 
     Raises:
         ValueError: a number out of range.
@@ -105,7 +103,7 @@ def muon(
         is_hidden = parameter.ndim == 2 and "layers." in name
         (hidden if is_hidden else rest).append((name, parameter))
     return MuonAdamW(
-        Muon([p for _, p in hidden], lr=lr, momentum=momentum, weight_decay=weight_decay, is_bf16=is_bf16),
+        Muon([p for _, p in hidden], lr=lr, momentum=momentum, weight_decay=weight_decay),
         _adamw(rest, lr=adamw_lr, weight_decay=weight_decay, betas=betas, eps=eps),
     )
 
