@@ -17,7 +17,7 @@
 # **Paper:** iLLaDA, section on the objective; LLaDA, Appendix B.5 (the steadier estimator). **Study:** `conf/study/objective.yaml`
 #
 # > **Time:** half a minute on two CPU cores once the pre-trained model of this scale is there. If it is not, this notebook trains it first:
-# > seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at `scale = "toy"  # smoke: in seconds, to see that all runs; small and larger: with a GPU`; all notebooks share it. **Memory:** under 1 GB.
+# > seconds at `scale = "smoke"`, four to nine minutes with bf16 units and about a quarter of an hour without at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU open this notebook in a clone of the repository: the first cell installs what is missing, the second picks the scale.
 
 # %%
@@ -33,7 +33,7 @@ except ImportError:
 print("illada_lab", illada_lab.__version__)
 
 # %% tags=["parameters"]
-scale = "toy"
+scale = "toy"  # smoke: in seconds, to see that all runs; small and larger: with a GPU
 seed = 1  # of the models
 runs_dir = "../runs"
 
@@ -167,10 +167,17 @@ pd.DataFrame(outcome.tables["documents"]).head(8).round(3)
 # %% [markdown]
 # ### Other ways to divide
 #
-# Public trainers normalise this loss in several ways. Their expected values, exact, averaged over the same documents:
+# Public trainers normalise this loss in several ways. Their expected values, exact, averaged over the same documents. For `mean over the masked` draws that hide nothing are left out; below the table is what it is where they count as 0.
 
 # %%
 table = pd.DataFrame(outcome.tables["weightings"]).merge(pd.DataFrame(outcome.tables["gradients"]), how="left")
+documents = pd.DataFrame(outcome.tables["documents"])
+surprise, empty_as_0 = (
+    (documents[a] / b).mean() for a, b in (("-log p", documents["tokens"]), ("bound", documents["tokens"] + 1))
+)
+if scale != "smoke":
+    assert empty_as_0 < surprise, "no bound where a text without masks counts as 0"
+print(f"mean over the masked, texts without masks counted as 0: {empty_as_0:.3f}; -log p: {surprise:.3f} nats/token")
 table.round(3)
 
 # %%
@@ -185,7 +192,8 @@ plt.show()
 
 # %% [markdown]
 # - `1/t, over the length` and `mean over the masked` (sequence by sequence) are the **same number**: with a uniform $t$ the number of masks is
-#   uniform. The second has a little less noise in its gradient (1 to 3 % over the
+#   uniform. That holds where a draw without any mask is left out, or drawn again. With $L$ tokens one draw in $L + 1$ hides nothing; a trainer that counts it as 0 gets $\tfrac{L}{L+1}$ of the bound from each text.
+#   For texts as short as these that is 0.739 where $-\log p$ is 0.812: no bound any more. The second has a little less noise in its gradient (1 to 3 % over the
 #   three seeds of the ledger), column *gradient noise*: noise over signal of the gradient of one masked text.
 # - Pooling the masked tokens of a whole batch before dividing gives sequences with many masks more weight: above the bound, not tight.
 # - Without the weight the loss is far below $-\log p$: it bounds nothing.

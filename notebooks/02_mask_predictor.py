@@ -16,8 +16,8 @@
 #
 # **Paper:** iLLaDA, architecture and Table 1. **Code:** `illada_lab/models/`, `conf/model/`
 #
-# > **Time:** a few seconds on two CPU cores once the pre-trained model of this scale is there. If it is not, this notebook trains it first: seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at
-# > `scale = "toy"  # smoke: in seconds, to see that all runs; small and larger: with a GPU`; all notebooks share it. **Memory:** under 1 GB.
+# > **Time:** a few seconds on two CPU cores once the pre-trained model of this scale is there. If it is not, this notebook trains it first: seconds at `scale = "smoke"`, four to nine minutes with bf16 units and about a quarter of an hour without at
+# > `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU open this notebook in a clone of the repository: the first cell installs what is missing, the second picks the scale.
 
 # %%
@@ -33,7 +33,7 @@ except ImportError:
 print("illada_lab", illada_lab.__version__)
 
 # %% tags=["parameters"]
-scale = "toy"
+scale = "toy"  # smoke: in seconds, to see that all runs; small and larger: with a GPU
 seed = 1  # of the models
 runs_dir = "../runs"
 
@@ -44,6 +44,7 @@ import torch
 from torch.nn.functional import silu
 
 from illada_lab.config import build, compose
+from illada_lab.data.worlds.lexicon import IS_HE
 from illada_lab.experiments.lab import Lab
 from illada_lab.models import MaskPredictor
 from illada_lab.report.plots import use_style
@@ -137,30 +138,41 @@ rows = [
 pd.DataFrame(rows)
 
 # %% [markdown]
-# **Who sees whom?** Replace one token by `[MASK]` and watch how far the prediction at every other position moves (half the L1 distance of the two distributions). Left: as trained, in both directions. Right: the same weights
-# with a causal mask, which is what the autoregressive twin's attention looks like: nothing above the diagonal. One flag of the configuration, `model.is_causal`.
-
+# **Who looks at whom?** Ask for one word, as training does: hide it and predict it. Then hide a second word as well and watch how far the prediction moves (half the L1 distance of the two distributions). BOS, which is never hidden in training, stays. Left: as trained,
+# in both directions. Right: the same weights with a causal mask, which is what the autoregressive twin's attention looks like: nothing above the diagonal. One flag of the configuration, `model.is_causal`. (The weights have not been trained for it: what moves there says what can be seen, not
+# what the twin would look at.)
 
 # %%
-def influence(is_causal):
-    before, found = predict(clean, is_causal).softmax(-1), []
-    for j in range(len(clean)):
-        changed = clean.clone()
-        changed[j] = predictor.tokens.mask
-        found.append((predict(changed, is_causal).softmax(-1) - before).abs().sum(-1) / 2)
-    return torch.stack(found, 1)  # [seen from i, changed j]
+twin = MaskPredictor(**{**predictor.to_config(), "is_causal": True}, tokens=predictor.tokens).eval()
+twin.load_state_dict(weights)
+with torch.no_grad():
+    assert torch.allclose(predict(clean, is_causal=True), twin(clean[None])[0], atol=1e-3, rtol=1e-3)
 
 
-both, backwards = influence(False), influence(True)
-words = [tokenizer.token_text(int(i)) for i in clean]
+@torch.no_grad()
+def influence(network):
+    found = torch.zeros(len(clean), len(clean))  # [asked for i, hidden as well j]
+    for i in range(len(clean)):
+        asked = clean.clone()
+        asked[i] = predictor.tokens.mask
+        hidden = asked.repeat(len(clean), 1).fill_diagonal_(
+            predictor.tokens.mask
+        )  # one text per j; that of j = i hides i alone
+        p = network(hidden)[:, i].softmax(-1)
+        found[i] = (p - p[i]).abs().sum(-1) / 2
+    return found.fill_diagonal_(torch.nan)[1:, 1:]  # without BOS
+
+
+both, backwards = influence(predictor), influence(twin)
+words = [tokenizer.token_text(int(i)) for i in clean[1:]]
 figure, panels = plt.subplots(1, 2, figsize=(10, 4.6))
 for axes, values, title in zip(panels, (both, backwards), ("both directions", "backwards only"), strict=True):
     image = axes.imshow(values.clamp(min=1e-4).log10(), cmap="Blues", vmin=-4, vmax=0)
-    axes.set(title=title, xlabel="token that is hidden", xticks=range(len(words)), yticks=range(len(words)))
+    axes.set(title=title, xlabel="word that is hidden as well", xticks=range(len(words)), yticks=range(len(words)))
     axes.set_xticklabels(words, rotation=90, fontsize=6)
     axes.set_yticklabels(words, fontsize=6)
     axes.grid(visible=False)
-panels[0].set_ylabel("position whose prediction moves")
+panels[0].set_ylabel("word that is asked for")
 figure.colorbar(image, ax=panels, label="log10 of the distance", shrink=0.8)
 plt.show()
 
@@ -168,10 +180,20 @@ plt.show()
 upper = torch.ones_like(both).triu(1).bool()
 assert float(backwards[upper].max()) < 1e-6, "with a causal mask nothing is seen ahead"
 assert float(both[upper].max()) > 1e-6, "without one it is"
-twin = MaskPredictor(**{**predictor.to_config(), "is_causal": True}, tokens=predictor.tokens).eval()
-twin.load_state_dict(weights)
-with torch.no_grad():
-    assert torch.allclose(predict(clean, is_causal=True), twin(clean[None])[0], atol=1e-3, rtol=1e-3)
+strongest = both.nan_to_num().flatten().argsort(descending=True)[:10]
+pairs = [{"asked for": words[k // len(words)], "hidden as well": words[k % len(words)], "at": f"{k // len(words) + 1}, {k % len(words) + 1}",
+          "distance": round(float(both.flatten()[k]), 3)} for k in strongest.tolist()]  # fmt: skip
+if scale != "smoke":
+    assert all(pair["asked for"] == pair["hidden as well"] for pair in pairs[:8]), "the other mention of the same word"
+    assert {pair["asked for"] for pair in pairs[:8]} == {"fox", "bell", "blue", "jack"}
+    assert pairs[8]["distance"] < 0.1, "and then nothing for long"
+    assert pairs[7]["distance"] > 0.4 and {pair["asked for"] for pair in pairs[6:8]} == {"jack"}, "jack moves least"
+    assert sum("bridge" in places for hero, places in lab.world.lexicon.places_of.items() if hero in IS_HE) == 3
+pd.DataFrame(pairs)
+
+# %% [markdown]
+# Eight pairs stand out, the two mentions of *fox*, *bell*, *blue* and *jack*, in either direction: with the other mention hidden the prediction moves by 0.5 to 0.9, and nothing else moves one by 0.1.
+# *jack* moves least: *he* and the *bridge* are still visible, and only three heroes who are *he* go there.
 
 # %% [markdown]
 # ## What the paper reports, what is counted here
@@ -211,7 +233,7 @@ pd.DataFrame(found)
 #
 # <details><summary>Solutions</summary>
 #
-# 1. BOS is the only thing that differs from a mask, and rotary positions make its distance visible. Without it every position would see the same: masks at all distances on both sides, up to the ends of the text.
+# 1. BOS is the only thing that differs from a mask, and rotary positions make its distance visible. Without it all values are the same vector, so every average of them is that vector again, whatever the weights of the attention and the positions behind them: all predictions are equal.
 # 2. Two matrices of width `head_size` per layer for each head less; the cache shrinks by the ratio of the heads.
 # 3. No: queries and keys are turned by the same extra angle, and their product depends on the difference of positions only.
 # </details>

@@ -40,6 +40,7 @@ runs_dir = "../runs"
 import contextlib
 import io
 import json
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -122,21 +123,26 @@ plt.show()
 # %% [markdown]
 # ## The run: three models of one size, here and now
 #
-# Change a line of `variants`, or add one, and run the cell again: each entry is a list of settings that differ from the scale's own.
+# Add a line to `variants`, under a name of its own, and run the cell again: each entry is a list of settings that differ from the scale's own. What has been trained is found again.
 
 # %%
+OWN, NARROW, UNTIED = "grouped, wide, tied (iLLaDA)", "multi-head, narrow, tied", "grouped, wide, untied"
 variants = {
-    "grouped, wide, tied (iLLaDA)": [],
-    "multi-head, narrow, tied": ["model.n_kv_heads=${model.n_heads}", f"model.d_ffn={wider(lab.config().model)}"],
-    "grouped, wide, untied": ["model.is_tied=false"],
+    OWN: [],
+    NARROW: ["model.n_kv_heads=${model.n_heads}", f"model.d_ffn={wider(lab.config().model)}"],
+    UNTIED: ["model.is_tied=false"],
 }
 n_steps = 20 if small == "smoke" else 150
 short = [f"trainer.max_steps={n_steps}", f"trainer.validate_every={n_steps // 5}"]
-with contextlib.redirect_stderr(io.StringIO()):  # progress
-    runs = {
-        name: lab.train(f"notebook-architecture-{number}", *settings, *short)
-        for number, (name, settings) in enumerate(variants.items())
-    }
+
+
+def train(*changes):
+    name = re.sub(r"[^\w.]+", "-", " ".join(changes))  # a run's settings name its folder: with others it is another run
+    with contextlib.redirect_stderr(io.StringIO()):  # progress
+        return lab.train(f"notebook-{name}", *changes)
+
+
+runs = {name: train(*settings, *short) for name, settings in variants.items()}
 
 # %%
 rows = [
@@ -196,9 +202,8 @@ assert per_token["llada_8b"] == 4 * per_token["illada_8b"]
 ledgers = {name: json.loads(Path(f"../results/{name}/architecture.json").read_text()) for name in ("mini", "toy")}
 verdicts = {name: {c["id"]: c for c in ledger["claims"]} for name, ledger in ledgers.items()}
 last = {name: run.history["validation"][-1]["kinds"]["all"]["nelbo_per_token"] for name, run in runs.items()}
-base, narrow, untied = last.values()
-measured = {"ffn": narrow - base, "tied": untied - base}
-sizes = [spec.n_non_embedding_parameters for spec in specs.values()]
+measured = {"ffn": last[NARROW] - last[OWN], "tied": last[UNTIED] - last[OWN]}
+sizes = [specs[name].n_non_embedding_parameters for name in (OWN, NARROW, UNTIED)]
 assert max(sizes) / min(sizes) < 1.02, "equal size without embeddings"
 assert all(verdicts["toy"][choice]["ci_low"] > -0.02 for choice in ("gqa", "ffn", "tied")), "the choices cost nothing"
 study = build(compose([f"scale={small}", "study=architecture"]).study)

@@ -16,8 +16,8 @@
 #
 # **Paper:** iLLaDA, inference; LLaDA, Appendix B.4 (EOS). **Studies:** `conf/study/sampling.yaml`, `conf/study/sft_format.yaml`
 #
-# > **Time:** under a minute on two CPU cores once the models of this scale are there. If they are not, this notebook trains them first: seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at
-# > `scale = "toy"  # smoke: in seconds, to see that all runs; small and larger: with a GPU`; all notebooks share them. **Memory:** under 1 GB.
+# > **Time:** under a minute on two CPU cores once the models of this scale are there. If they are not, this notebook trains them first: seconds at `scale = "smoke"`, four to nine minutes with bf16 units and about a quarter of an hour without at
+# > `scale = "toy"`; all notebooks share them. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU open this notebook in a clone of the repository: the first cell installs what is missing, the second picks the scale.
 
 # %%
@@ -33,7 +33,7 @@ except ImportError:
 print("illada_lab", illada_lab.__version__)
 
 # %% tags=["parameters"]
-scale = "toy"
+scale = "toy"  # smoke: in seconds, to see that all runs; small and larger: with a GPU
 seed = 1  # of the models
 runs_dir = "../runs"
 

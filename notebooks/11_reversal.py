@@ -17,7 +17,7 @@
 # **Paper:** LLaDA, reversal experiment; iLLaDA inherits the objective. **Studies:** `conf/study/reversal.yaml`, `conf/study/reversal_twin.yaml`
 #
 # > **Time:** a few seconds on two CPU cores once the pre-trained model of this scale is there; the comparison with the autoregressive twin is read from the committed result. If the model
-# > is not there, this notebook trains it first: seconds at `scale = "smoke"`, four minutes with bf16 units and about a quarter of an hour without at `scale = "toy"  # smoke: in seconds, to see that all runs; small and larger: with a GPU`; all notebooks share it. **Memory:** under 1 GB.
+# > is not there, this notebook trains it first: seconds at `scale = "smoke"`, four to nine minutes with bf16 units and about a quarter of an hour without at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU open this notebook in a clone of the repository: the first cell installs what is missing, the second picks the scale.
 
 # %%
@@ -33,7 +33,7 @@ except ImportError:
 print("illada_lab", illada_lab.__version__)
 
 # %% tags=["parameters"]
-scale = "toy"
+scale = "toy"  # smoke: in seconds, to see that all runs; small and larger: with a GPU
 seed = 1  # of the models
 runs_dir = "../runs"
 
@@ -59,10 +59,10 @@ predictor, tokenizer = model.predictor, model.tokenizer
 # %% [markdown]
 # ## The idea
 #
-# An autoregressive model that has read "ada wrote sunrise" learns to say *sunrise* after *ada wrote*. Nothing in its loss asks it for *ada* given *sunrise*: the reversal curse. The masked diffusion
+# An autoregressive model that has read "ada wrote harvest" learns to say *harvest* after *ada wrote*. Nothing in its loss asks it for *ada* given *harvest*: the reversal curse. The masked diffusion
 # objective hides either word, so it asks for both:
 #
-# $$-\log p_\theta(\text{sunrise} \mid \text{ada wrote MASK}) \qquad\text{and}\qquad -\log p_\theta(\text{ada} \mid \text{MASK wrote sunrise})$$
+# $$-\log p_\theta(\text{harvest} \mid \text{ada wrote MASK}) \qquad\text{and}\qquad -\log p_\theta(\text{ada} \mid \text{MASK wrote harvest})$$
 #
 # In this world half of the people are *one-way*: their book is only ever told from the person's side. Infilling from scratch, one token per pass, surest first:
 
@@ -98,6 +98,8 @@ for text in (
     assert torch.equal(mine, theirs)
     print(f"{text:32} -> {tokenizer.decode(mine.tolist())}")
 print(f"(true: {person.name} wrote {person.book}; town {person.town})")
+if scale == "toy":
+    assert (person.name, person.book) == ("ada", "harvest"), "the example of this page"
 
 # %% [markdown]
 # ## The run: both directions, both groups of people
@@ -111,12 +113,15 @@ pd.DataFrame(rows).round(3)
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(9.5, 3), sharey=True)
 for axes, group in zip(panels, ("one-way", "two-way"), strict=True):
+    example = next(p for p in lab.world.lexicon.people if p.is_one_way == (group == "one-way"))
     for number, hole in enumerate(("book", "name")):
         chosen = [row for row in rows if row["people"] == group and row["infilled"] == hole]
         axes.bar([i + 0.4 * number for i in range(2)], [r["exact match"] for r in chosen], 0.36, color=COLOURS[number],
                  label=f"{hole} infilled")  # fmt: skip
     axes.axhline(1 / len(lab.world.lexicon.people), color=LIMIT, ls=":", marker="")
-    axes.set_xticks([0.2, 1.2], ["ada wrote sunrise", "sunrise was written by ada"])
+    axes.set_xticks(
+        [0.2, 1.2], [f"{example.name} wrote {example.book}", f"{example.book} was written by {example.name}"]
+    )
     axes.set(title=f"{group} people", ylim=(0, 1.05))
 panels[0].set_ylabel("exact match among all words")
 figure.legend(*panels[0].get_legend_handles_labels(), loc="upper center", ncols=2, bbox_to_anchor=(0.5, 1.08))
@@ -136,7 +141,7 @@ result = json.loads(path.read_text())
 table = pd.concat(pd.DataFrame(record["tables"]["reversal"]).assign(seed=record["seed"]) for record in result["seeds"])
 shown = table.groupby(["people", "sentence", "model"])[["written", "chosen among four"]].mean().round(3)
 for claim in result["claims"]:
-    print(f"{claim['sentence']} -> {claim['verdict']} ({claim['effect']:+.2f})")
+    print(f"toy: {claim['sentence']} -> {claim['verdict']} ({claim['effect']:+.2f})")
 shown
 
 # %% [markdown]
@@ -156,14 +161,14 @@ pd.DataFrame(paper_and_run(study.claims, outcome.effects, scale, f"../results/{s
 # ## Exercises
 #
 # 1. Infill the person instead of the book. Why can "___ lives in rome ." have no single right answer?
-# 2. Hide the verb: "ada ___ sunrise .". Which words fit, and with which probabilities?
-# 3. The twin can fill "___ wrote sunrise ." too, by scoring all names. Try it with `illada_lab.evaluation.autoregressive.chain_rule_log_likelihoods`. Is the curse in what it knows, or in how it is asked?
+# 2. Hide the verb: "ada ___ harvest .". Which words fit, and with which probabilities?
+# 3. The twin can fill "___ wrote harvest ." too, by scoring all names. Make it with `twin = illada_lab.experiments.twin.twin_of(lab)`, which trains as many steps of a network of the same size, so about as long as the first model took (at `scale = "toy"` a quarter of an hour, or four to nine minutes with bf16 units), and is kept. Score with `illada_lab.evaluation.autoregressive.chain_rule_log_likelihoods`. Is the curse in what it knows, or in how it is asked?
 #
 # <details><summary>Solutions</summary>
 #
 # 1. Towns are shared by several people; the model spreads its probability over them.
-# 2. `predictor(encode("ada ___ sunrise .")[None])[0, 2].softmax(-1).topk(3)`: only *wrote* stands between a name and a book.
-# 3. Given all candidates the twin ranks the right name first in the told sentence, because p(sunrise | ada wrote) is high for one name only: the knowledge is there, but no left-to-right pass reaches it.
+# 2. `predictor(encode("ada ___ harvest .")[None])[0, 2].softmax(-1).topk(3)`: only *wrote* stands between a name and a book.
+# 3. Given all candidates the twin ranks the right name first in the told sentence, because p(harvest | ada wrote) is high for one name only: the knowledge is there, but no left-to-right pass reaches it.
 # </details>
 #
 # ## What was not reproduced
