@@ -65,6 +65,11 @@ def test_the_skeleton_is_whole(path):
     assert "<details>" in text
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_saving_it_in_jupyterlab_changes_nothing_in_the_source(path):
+    assert jupytext.writes(committed(path), fmt="py:percent") == path.read_text(encoding="utf-8")
+
+
 VERDICT = re.compile(r"\b(not replicated|replicated|inconclusive)\b")
 READS_RESULTS = [path for path in SOURCES if "../results/" in path.read_text(encoding="utf-8")]
 
