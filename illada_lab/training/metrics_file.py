@@ -24,18 +24,27 @@ class MetricsFile(CSVLogger):
         self._earlier: list[dict[str, Any]] = []
 
     @property
+    def _aside(self) -> Path:
+        """Where the earlier rows are while the file is written anew: a kill in between must not lose them."""
+        return Path(self.log_dir) / f"{ExperimentWriter.NAME_METRICS_FILE}.earlier"
+
+    @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
         """What writes; at its first use what stands in the file is put back into it."""
         is_new = self._experiment is None
         file = Path(self.log_dir) / ExperimentWriter.NAME_METRICS_FILE
-        if is_new and file.is_file():
-            with file.open(newline="") as lines:
+        if is_new and file.is_file() and not self._aside.is_file():
+            file.rename(self._aside)
+        if is_new and self._aside.is_file():
+            with self._aside.open(newline="") as lines:
                 self._earlier = [{key: value for key, value in row.items() if value} for row in csv.DictReader(lines)]
         writer: ExperimentWriter = super().experiment
         if is_new and self._earlier:
             writer.metrics = list(self._earlier)
             writer.save()
+        elif is_new:
+            self._aside.unlink(missing_ok=True)
         return writer
 
     @rank_zero_only
@@ -48,4 +57,5 @@ class MetricsFile(CSVLogger):
             Path(writer.metrics_file_path).unlink()
             writer.metrics = kept
             writer.save()
+            self._aside.unlink()
         super().log_metrics(metrics, step)

@@ -1,5 +1,7 @@
 """Compiled parts give the numbers of eager ones."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -46,6 +48,21 @@ def test_compiled_flex_attention_keeps_segments_apart():
         sight = Sight(ids, causal_block)
         expected = KERNELS["plain"][0].view(sight)(q, k, v)
         torch.testing.assert_close(KERNELS["flex"][0].view(sight)(q, k, v), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_flex_attention_says_when_it_is_no_longer_compiled(monkeypatch):
+    monkeypatch.setattr("illada_lab.models.kernels.flex.MAX_SHAPES", 1)
+    torch.compiler.reset()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for length in (16, 24):
+            q, k, v = torch.randn(3, 1, 2, length, 16, generator=torch.Generator().manual_seed(length))
+            sight = Sight(torch.ones(1, length, dtype=torch.long), 1)
+            expected = KERNELS["plain"][0].view(sight)(q, k, v)
+            torch.testing.assert_close(KERNELS["flex"][0].view(sight)(q, k, v), expected, rtol=1e-5, atol=1e-5)
+    (message,) = {str(warning.message) for warning in said if "attention = flex" in str(warning.message)}
+    assert "batches of more than 1 shapes; further ones run uncompiled" in message
 
 
 class ByLoop(OnCuda):

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from illada_lab.config import build, check, compose
 from illada_lab.data.tokenizer import Tokenizer
@@ -20,6 +21,7 @@ from illada_lab.training import callbacks
 from illada_lab.training.assemble import build_module, build_trainer
 from illada_lab.training.checkpoint import load_run, read_checkpoint
 from illada_lab.training.guard import LossGuard, TrainingStopped
+from illada_lab.training.metrics_file import MetricsFile
 from illada_lab.training.module import DiffusionModule
 from illada_lab.training.run import train
 from illada_lab.training.samples import Samples
@@ -128,6 +130,30 @@ def test_metrics_of_a_resumed_run_are_one_file(tmp_path):
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(1, 13))
     assert [int(row["step"]) for row in rows if row["validation/all/nelbo_per_token"]] == [6, 10, 12]
+
+
+@pytest.mark.parametrize("n_saved", [0, 1])
+def test_metrics_survive_a_kill_while_their_file_is_written_anew(tmp_path, monkeypatch, n_saved):
+    first = MetricsFile(tmp_path)
+    for step in range(3):
+        first.log_metrics({"loss": step}, step)
+    first.save()
+    save, calls = ExperimentWriter.save, iter(range(9))
+
+    def killed(writer):
+        if next(calls) == n_saved:
+            raise KeyboardInterrupt
+        save(writer)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(ExperimentWriter, "save", killed)
+        MetricsFile(tmp_path).log_metrics({"loss": 9}, 2)
+    again = MetricsFile(tmp_path)
+    again.log_metrics({"loss": 7}, 2)
+    again.save()
+    rows = (tmp_path / "metrics.csv").read_text().split()
+    assert [row.split(",")[0] for row in rows[1:]] == ["0", "1", "7"]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
 def test_without_the_average_a_run_goes_on_with_its_weights(tmp_path):

@@ -7,10 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo import config as dynamo_config
+from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from illada_lab.models.kernels.kernel import Need, View, outside_of_graphs
+from illada_lab.models.kernels.say import say_once
 from illada_lab.models.kernels.sight import Sight
+
+# torch's own limit of 8 is soon reached by prompts of many lengths; each program takes seconds to make. Our choice.
+MAX_SHAPES = 64
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,9 @@ class Blocks:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """[B, heads, L, E] each -> [B, H, L, E]."""
-        return _compiled()(q.to(v.dtype), k.to(v.dtype), v, self.block_mask, q.shape[1] != k.shape[1])
+        given = (q.to(v.dtype), k.to(v.dtype), v, self.block_mask, q.shape[1] != k.shape[1])
+        # In a layer that is compiled it is a part of that.
+        return _attend(*given) if torch.compiler.is_compiling() else _attend_compiled(*given)
 
 
 class Flex:
@@ -69,6 +77,19 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, block_mask: BlockMask | None, is_gr
     return out
 
 
+def _attend_compiled(*given: Any) -> Tensor:
+    """A program per shape of a batch; behind the last that torch would keep one says so, which torch itself leaves to its log."""
+    try:
+        with dynamo_config.patch(recompile_limit=MAX_SHAPES):
+            return _compiled()(*given)
+    except FailOnRecompileLimitHit:
+        say_once(
+            f"attention = flex; batches of more than {MAX_SHAPES} shapes; further ones run uncompiled, slower and with all scores "
+            "in memory; rows of one length, or attention=varlen"
+        )
+        return _attend(*given)
+
+
 @cache
 def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(_attend, dynamic=False)
+    return torch.compile(_attend, dynamic=False, fullgraph=True)
