@@ -98,7 +98,7 @@ for t in (0.1, 0.4, 0.7, 1.0):
 # %% [markdown]
 # ## The run: what the models can do
 #
-# **The world.** Stories, facts about people, sums; the probability of every document is known exactly, so there is a floor no loss can pass.
+# **The world.** Stories, facts about people, sums; the probability of every document is known exactly, so there is an entropy to compare the loss with: the limit for a model that is not told how long a document is (the mask predictor is told, by the number of masks: notebook 03).
 
 # %%
 for kind in ("story", "fact", "sum"):
@@ -128,7 +128,7 @@ print(f"___ wrote {person.book} .  ->  {base.tokenizer.decode(filled)}  (true: {
 
 # %% [markdown]
 # **The fine-tuned model answers**, in blocks of 8 tokens until EOS. Some of these questions were never asked in fine-tuning, and not all answers are right: sums told in words it mostly gets wrong,
-# and which others depends on the seed. Scores of one small model differ by machine and precision as they do by seed (sums are rounded in another order, and training carries that on), so the README's numbers for the same seed are others:
+# and which others depends on the seed. Scores of one small model differ by machine and precision too (sums are rounded in another order, and training carries that on), some of them by more than the ledger's seeds differ (notebooks 06 and 12), so the README's numbers for the same seed are others:
 
 # %%
 chat, rows = ChatTemplate(tuned.tokenizer), []
@@ -150,7 +150,7 @@ for kind, colour in zip(("story", "fact", "sum"), COLOURS, strict=False):
     points = [(r["step"], r["kinds"][kind]) for r in lab.pretrained.history["validation"]]
     axes.plot([s for s, _ in points], [k["nelbo_per_token"] for _, k in points], color=colour, label=kind)
     axes.axhline(points[-1][1]["entropy_per_token"], color=colour, ls="--", lw=1, marker="")
-axes.set(xlabel="optimiser step", ylabel="bound, nats per token", title="dashed: entropy, the floor", ylim=(0, None))
+axes.set(xlabel="optimiser step", ylabel="bound, nats per token", title="dashed: entropy", ylim=(0, None))
 axes.legend(loc="upper right")
 plt.show()
 last = lab.pretrained.history["validation"][-1]["kinds"]
@@ -210,7 +210,7 @@ pd.DataFrame(found).fillna("")
 # <details><summary>Solutions</summary>
 #
 # 1. `chat.prompt([{"role": "user", "content": "where does ada live ?"}])`; unknown words are refused with their nearest neighbours.
-# 2. `torch.tensor([[bos_id, *base.tokenizer.encode_known("tom was at the river .")]])`, then `FixedLength(response_length=24)`.
+# 2. `torch.tensor([[base.predictor.tokens.bos, *base.tokenizer.encode_known("tom was at the river .")]])`, then `FixedLength(response_length=24)`.
 # 3. 8: the block is filled one token per step, EOS among them. With blocks of 2 an answer of one word and EOS takes 2.
 # </details>
 #

@@ -194,7 +194,7 @@ plt.show()
 # %% [markdown]
 # - `1/t, over the length` and `mean over the masked` (sequence by sequence) are the **same number**: with a uniform $t$ the number of masks is
 #   uniform. That holds where a draw without any mask is left out, or drawn again. With $L$ tokens one draw in $L + 1$ hides nothing; a trainer that counts it as 0 gets $\tfrac{L}{L+1}$ of the bound from each text.
-#   For texts as short as these that is 0.739 where $-\log p$ is 0.812: no bound any more. The second has a little less noise in its gradient (1 to 3 % over the
+#   For texts as short as these that is less than $-\log p$, as the line above the table says: no bound any more. The second has a little less noise in its gradient (1 to 3 % over the
 #   three seeds of the ledger), column *gradient noise*: noise over signal of the gradient of one masked text.
 # - Pooling the masked tokens of a whole batch before dividing gives sequences with many masks more weight: above the bound, not tight.
 # - Without the weight the loss is far below $-\log p$: it bounds nothing.

@@ -44,6 +44,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -96,7 +97,7 @@ plt.show()
 # %% [markdown]
 # ## The run of this scale: how near the entropy?
 #
-# The world's documents come with their exact probability, so the limit of the loss is known: the dashed lines. No model can pass them.
+# The world's documents come with their exact probability, so the entropy is known: the dashed lines. It is the limit for a model that is not told how long a document is. The mask predictor is told: the number of masks says it. So its own limit is lower (by how much: below), and a bound near the entropy is not at its own floor.
 
 # %%
 lab = Lab(scale=scale, seed=seed, runs_dir=runs_dir)
@@ -114,7 +115,22 @@ panels[0].set_ylabel("bound, nats per token")
 plt.show()
 
 # %% [markdown]
-# Facts stay half above the floor, sums about an eighth. Held-out ones are *forms* of statement that training never shows of this fact or sum (it shows the others), and a model that has read only those cannot know how it will be put here.
+# What the length of a story is worth, the entropy of the lengths:
+
+# %%
+stories = lab.world.documents("train", 5000, mixture={"story": 1.0}, seed=3)
+lengths = Counter(len(story.text.split()) for story in stories)
+worth = -sum(n / len(stories) * math.log(n / len(stories)) for n in lengths.values())
+n_tokens = sum(length * n for length, n in lengths.items()) / len(stories) + 1  # and EOS
+assert 2.2 < worth < 2.5
+print(
+    f"{len(lengths)} lengths, {min(lengths)} to {max(lengths)} words: {worth:.2f} nats, {worth / n_tokens:.3f} per token of {n_tokens:.0f}"
+)
+
+# %% [markdown]
+# By that much the bound of stories could lie below the dashed line. Of a fact the length is worth about 1 nat in 7 or 8 tokens, of a sum 0.6 in 8.
+#
+# Facts stay half above the entropy, sums about an eighth. Held-out ones are *forms* of statement that training never shows of this fact or sum (it shows the others), and a model that has read only those cannot know how it will be put here.
 # Asked about facts in the forms that training does show, the same model is nearer (every set of masks, 60 statements each):
 
 
@@ -141,7 +157,7 @@ above.round(3)
 # ### Where in t does the loss sit?
 #
 # With few masks nearly every word follows from its neighbours; with nearly all masked nothing has been said yet: even the kind of text is open, and each
-# mention of a name pays for itself although the second would follow from the first. That is why the curve ends far above the entropy, the lower line; the bound, the upper line, is the curve's mean over $t$.
+# mention of a name pays for itself although the second would follow from the first. That is why the curve ends far above the entropy, the lower line; the bound, the upper line, is the mean of the curve over $t$, but for the scatter of the points.
 
 # %%
 bins, everything = history["validation"][-1]["bins"], history["validation"][-1]["kinds"]["all"]
@@ -202,7 +218,9 @@ together = {
 assert together[DECAYED] == together[CONSTANT], "until the decay begins both are the same run"
 if scale != "smoke":
     assert last[DECAYED] < last[CONSTANT], "the decay takes the loss down"
-    assert all(r["nelbo_per_token"] > 0.9 * r["entropy_per_token"] for r in history["validation"][-1]["kinds"].values())
+    assert all(  # told the length, a model can go below the entropy, but not far
+        r["nelbo_per_token"] > 0.7 * r["entropy_per_token"] for r in history["validation"][-1]["kinds"].values()
+    )
 study = build(compose([f"scale={small}", "study=pretraining"]).study)
 verdicts = {
     size: {c["id"]: c for c in json.loads(Path(f"../results/{size}/pretraining.json").read_text())["claims"]}
@@ -229,9 +247,9 @@ pd.DataFrame(
 #
 # <details><summary>Solutions</summary>
 #
-# 1. `train("lr.decay_start=plateau", "lr.patience=2", *short)`; the rate is in `history["train"]`.
-# 2. `train("optim=adamw", "lr.decay_start=0.6", *short)`: words that must be copied over a distance are learnt several times later.
-# 3. A cosine needs the length of the run before it begins. A constant phase can be stopped, continued or branched, which is why a lab that does not know its budget prefers it.
+# 1. `run = train("lr.decay_start=plateau", "lr.patience=2", *short)`; the rate is in the history of the run: `[(r["step"], r["lr"]) for r in run.history["train"]]`.
+# 2. `train("optim=adamw", "lr.decay_start=0.6", *short)`: it is behind, with a bound of 1.112 nats per token against 0.992 in one such run.
+# 3. Here it is worse, by the table's second row (1.017 against 0.992 nats per token in one such run); in the ledger's longer runs the two differ by 0.003 at most. A cosine needs the length of the run before it begins. A constant phase can be stopped, continued or branched, which is why a lab that does not know its budget prefers it.
 # 4. `tiny.branch(runs[DECAYED], "notebook-longer-600", "trainer.max_steps=600", "lr.decay_start=0.8", "trainer.validate_every=30")` goes on from `before_decay.ckpt`, saved at step 180:
 #    the end has gone through the decay, and a high rate from there on would first undo it.
 # </details>

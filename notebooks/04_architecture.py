@@ -193,8 +193,8 @@ assert per_token["llada_8b"] == 4 * per_token["illada_8b"]
 # The verdicts are those of the ledger, read here from their files: full runs of 700 steps at `mini` and 2,600 at `toy`, every variant over three seeds. Effects are what the other choice does worse.
 #
 # At `toy`, where the models come near the entropy, the three choices of Table 1 cost nothing: with one key/value head per query head, with a narrower feed-forward part or with a head of its own the bound is within 0.005 nats per token of iLLaDA's.
-# At `mini`, after 700 steps, one key/value head per query head is ahead with every seed (by 0.02 to 0.2; it has 9 % more parameters and twice the cache), and a head of its own by 0.07: models that are still far from done learn faster with more
-# parameters. What a random cut does for short inputs is large at both sizes (1.6 to 3.6 nats per token on first halves of documents); it settles at `toy`.
+# At `mini`, after 700 steps, one key/value head per query head is ahead with every seed (by 0.005 to 0.2; it has 9 % more parameters and twice the cache), and a head of its own by 0.08: models that are still far from done learn faster with more
+# parameters. What a random cut does for short inputs is large at both sizes (1.5 to 3.6 nats per token on first halves of documents).
 #
 # Steps decide what such a comparison can tell. With half of them at `toy` (`study.n_steps=1300`, the same three seeds) the three choices stay open: with one key/value head per query head the bound is higher by +0.001 (95 % interval -0.034 to +0.036), with
 # the narrower part by -0.011 (-0.037 to +0.015), with a head of its own by -0.005 (-0.034 to +0.023). Means are within 0.01 of those of the full runs, intervals four to twenty times as wide: of models that are still learning two seeds differ by more than two architectures do. The cut is settled by then (+1.90, +1.36 to +2.43).
@@ -220,7 +220,7 @@ pd.DataFrame(
 # %% [markdown]
 # ## Exercises
 #
-# 1. Add a variant `["scale.cut_probability=0.3"]`. The rows here hold whole documents of 8 to 37 words: what does a cut do to them, and why does the toy recipe leave it out?
+# 1. Add a variant `["scale.cut_probability=0.3"]`. The rows here hold whole documents of 4 to 37 words: what does a cut do to them, and why does the toy recipe leave it out?
 # 2. One key/value head for all: `["model.n_kv_heads=1"]`, with the inner width that keeps the size. How far does the bound move?
 # 3. Tying saves $V \cdot D$ parameters. Which share of the model is that here, and which at 8B?
 #

@@ -91,7 +91,7 @@ for n_right, n in ((0, 20), (13, 20), (130, 200), (200, 200)):
 # ## The run: the main job's two models on the toy benchmarks
 #
 # iLLaDA's recipe, before and after fine-tuning, at most 40 questions per task (some tasks have fewer). *stands for* says which of the paper's benchmarks a task is the toy of. Intervals are the suite's: by bootstrap, and Wilson's where all answers or
-# none are right. Scores of a single small model differ by machine and precision as they do by seed, so those of the README's table, of the same seed, are others.
+# none are right. Scores of a single small model differ by machine and precision too, some of them by more than the ledger's seeds differ, so those of the README's table, of the same seed, are others.
 
 # %%
 n = 40 if scale != "smoke" else 4
@@ -261,7 +261,7 @@ pd.DataFrame(found)
 #
 # 1. Short answers: behind them stand up to 20 masks that must all become EOS. `study=sft_format` measures it for both formats.
 # 2. About 8,740: `interval(0.64 * n, n)` must end below the beginning of `interval(0.66 * n, n)`. Asking both models the same questions and comparing question by question needs far fewer.
-# 3. `recipes.llada_model(lab)`: `n_kv_heads`, `d_ffn` and `is_tied`.
+# 3. `from illada_lab.experiments import recipes`, then `recipes.llada_model(lab)`: `n_kv_heads`, `d_ffn` and `is_tied`.
 # </details>
 #
 # ## What was not reproduced

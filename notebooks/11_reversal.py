@@ -163,7 +163,7 @@ pd.DataFrame(paper_and_run(study.claims, outcome.effects, scale, f"../results/{s
 #
 # 1. Infill the person instead of the book. Why can "___ lives in rome ." have no single right answer?
 # 2. Hide the verb: "ada ___ harvest .". Which words fit, and with which probabilities?
-# 3. The twin can fill "___ wrote harvest ." too, by scoring all names. Make it with `twin = illada_lab.experiments.twin.twin_of(lab)`, which trains as many steps of a network of the same size, so about as long as the first model took (at `scale = "toy"` a quarter of an hour, or four to nine minutes with bf16 units), and is kept. Score with `illada_lab.evaluation.autoregressive.chain_rule_log_likelihoods`. Is the curse in what it knows, or in how it is asked?
+# 3. The twin can fill "___ wrote harvest ." too, by scoring all names. Make it with `from illada_lab.experiments.twin import twin_of; twin = twin_of(lab)`, which trains as many steps of a network of the same size, so about as long as the first model took (at `scale = "toy"` a quarter of an hour, or four to nine minutes with bf16 units), and is kept. Score with `chain_rule_log_likelihoods` (`from illada_lab.evaluation.autoregressive import chain_rule_log_likelihoods`). Is the curse in what it knows, or in how it is asked?
 #
 # <details><summary>Solutions</summary>
 #

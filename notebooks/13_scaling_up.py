@@ -99,7 +99,7 @@ print(
 # %% [markdown]
 # ## The run: a ladder at equal FLOPs
 #
-# Each budget is spent on each size: change `factors` or `budgets` in one line and see how many steps each model gets. (Running the ladder is `illada-lab replicate study=scaling scale=mini`.)
+# Each budget is spent on each size: change `factors` or `budgets` in one line (two or more budgets, three or more factors, rising) and see how many steps each model gets. (Running the ladder is `illada-lab replicate study=scaling scale=mini`.)
 
 # %%
 study = Scaling(factors=[0.3, 0.5, 0.7, 1.0, 1.4, 2.0], budgets=[0.2, 0.8])
@@ -116,7 +116,7 @@ for budget in study.budgets:
 pd.DataFrame(rows)
 
 # %% [markdown]
-# Committed result of scale `mini`: left the bound over the size, one curve per budget and seed, the best measured size as a star; right the gap to the entropy, which no model can pass, over the compute.
+# Committed result of scale `mini`: left the bound over the size, one curve per budget and seed, the best measured size as a star; right the gap to the entropy, the limit for a model that is not told the length (notebook 03), over the compute.
 
 # %%
 path = Path("../results/mini/scaling.json")

@@ -1,12 +1,14 @@
 """From a source of documents to batches: the LightningDataModule."""
 
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -15,6 +17,7 @@ from illada_lab.data.encode import Encoder
 from illada_lab.data.held_out import held_out_documents, held_out_rows
 from illada_lab.data.order import Draw, StreamOrder
 from illada_lab.data.packing import OnePerRow, Packing, Rows, WholeDocuments, pack_blocks
+from illada_lab.data.rows import take
 from illada_lab.data.shards.source import ShardSource
 from illada_lab.data.stream import StreamBatches
 from illada_lab.data.tables import parts_of, row_table
@@ -22,6 +25,8 @@ from illada_lab.data.tokenizer import Tokenizer
 
 # Tokens of a stream packed at once: it wants its first batch soon.
 STREAM_BLOCK = 2**18
+# Rows whose tokens tell one table from another, and rows looked at together.
+FINGERPRINT_ROWS, ROWS_AT_ONCE = 64, 4096
 # Whole numbers and the least that they can be.
 LEAST = {
     "length": 2,
@@ -191,7 +196,7 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Endless batches from `start_batch` (micro-batches) on."""
         assert self.tokenizer is not None, "prepare() comes first"
-        # LLaDA's fine-tuning: EOS up to the longest of the batch, visible and part of the response.
+        # LLaDA's fine-tuning: EOS up to the longest of the step, visible and part of the response.
         pad_with = self.tokenizer.tokens.eos if isinstance(self.packing, OnePerRow) else None
         collate = Collate(pad_with=pad_with, is_isolated=self.is_isolated)
         # Processes that share layers (tensor parallelism) read the same rows: the strategy knows which share is ours.
@@ -209,12 +214,14 @@ class DataModule(pl.LightningDataModule):
         if self.n_rows is None:
             blocks = partial(self._blocks, STREAM_BLOCK)
             return DataLoader(
-                StreamBatches(blocks=blocks, collate=collate, n_buffer=self.n_buffer, **place),
+                StreamBatches(
+                    blocks=blocks, collate=collate, n_buffer=self.n_buffer, n_together=self.batch_size, **place
+                ),
                 batch_size=None,
                 **workers,
             )
         order = StreamOrder(n_rows=self.n_rows, order=self._order, **place)
-        draws = CollateDraws(table=self.train_rows, collate=collate)
+        draws = CollateDraws(table=self.train_rows, collate=collate, order=order.order, n_together=self.batch_size)
         return DataLoader(_Numbered(), batch_sampler=order, collate_fn=draws, **workers)
 
     def validation_documents(self) -> list[dict[str, Any]]:
@@ -238,18 +245,33 @@ class DataModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: which data its steps count through. The position in it is the step."""
-        return {"data": self.source.fingerprint()} if isinstance(self.source, ShardSource) else {}
+        if isinstance(self.source, ShardSource):
+            return {"data": self.source.fingerprint()}
+        if self.n_rows is None:
+            return {"data": {"is_stream": True}}
+        some = take(self.train_rows, np.unique(np.linspace(0, self.n_rows - 1, FINGERPRINT_ROWS).astype(np.int64)))
+        return {"data": {"n_rows": self.n_rows, "n_tokens": self.n_tokens, "crc32": zlib.crc32(some.tokens.tobytes())}}
+
+    def row_without_response(self) -> str | None:
+        """The beginning of a training row in which all is prompt, None if there is none; of a stream it is not known."""
+        assert self.tokenizer is not None, "prepare() comes first"
+        for first in range(0, self.n_rows or 0, ROWS_AT_ONCE):
+            rows = take(self.train_rows, np.arange(first, min(first + ROWS_AT_ONCE, self.n_rows or 0)))
+            is_empty = ~((rows.segment_ids > 0) & ~rows.is_prompt).any(1)
+            if is_empty.any():
+                return self.tokenizer.decode(rows.tokens[is_empty][0].tolist())[:60]
+        return None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse to resume on other data.
 
         Raises:
-            ValueError: the shards, their order or their weights are not those of the checkpoint.
+            ValueError: the rows (of shards: the files, their order or their weights) are not those of the checkpoint.
         """
         if state_dict.get("data") != self.state_dict().get("data"):
             raise ValueError(
-                "data; not what the checkpoint was trained on, so rows would be repeated and left out; the same folders, weights "
-                "and skipped shards, or init_from=... for a new run from its weights"
+                "data; not what the checkpoint was trained on, so rows would be repeated and left out; the same files, folders, weights "
+                "and skipped shards, in rows of the same length, or init_from=... for a new run from its weights"
             )
 
 

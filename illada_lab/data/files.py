@@ -126,7 +126,7 @@ def _document(value: Any, field: str, where: str, is_chat: bool) -> dict[str, An
         return {"messages": _conversation(value, f"{where}, {field}")}
     if not isinstance(value, str):
         raise ValueError(f"data.path = {where}; {field} holds {_kind(value)}, not text; a string")
-    return {"text": value}
+    return {"text": _encodable(value, f"{where}, {field}")}
 
 
 def _conversation(value: Any, where: str) -> list[dict[str, str]]:
@@ -137,7 +137,19 @@ def _conversation(value: Any, where: str) -> list[dict[str, str]]:
             raise ValueError(
                 f"data.path = {where} has a turn without role and content; each turn an object with both, as strings"
             )
-    return [{"role": turn["role"], "content": turn["content"]} for turn in value]
+    return [{key: _encodable(turn[key], where) for key in ("role", "content")} for turn in value]
+
+
+def _encodable(text: str, where: str) -> str:
+    """The text, if UTF-8 can hold it: JSON can spell half of a character, as texts that were cut somewhere do."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"data.path = {where} holds half of a character ({text[error.start]!a}, at {error.start}); no UTF-8 text; "
+            "leave it out, or the whole character"
+        ) from error
+    return text
 
 
 def _records(name: str) -> Iterator[tuple[str, dict[str, Any]]]:

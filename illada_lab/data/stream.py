@@ -6,7 +6,9 @@ import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from illada_lab.data.batch import Batch
+from illada_lab.data.collate import Collate
 from illada_lab.data.packing import Rows
+from illada_lab.data.rows import COLUMNS
 
 
 class StreamBatches(IterableDataset):
@@ -18,8 +20,9 @@ class StreamBatches(IterableDataset):
 
     Args:
         blocks: opens the stream of packed rows from its beginning.
-        collate: (rows, positions in the stream) -> batch.
+        collate: makes a batch of rows and their positions in the stream.
         batch_size: rows of a batch over all ranks.
+        n_together: rows of an optimiser step, which are padded alike (see `CollateDraws`).
         n_buffer: rows to draw from.
         seed: of the order.
         start_batch: first batch.
@@ -33,8 +36,9 @@ class StreamBatches(IterableDataset):
         self,
         *,
         blocks: Callable[[], Iterable[Rows]],
-        collate: Callable[[Rows, np.ndarray], Batch],
+        collate: Collate,
         batch_size: int,
+        n_together: int,
         n_buffer: int,
         seed: int,
         start_batch: int = 0,
@@ -45,6 +49,7 @@ class StreamBatches(IterableDataset):
             nearest = max(1, round(batch_size / world_size)) * world_size
             raise ValueError(f"batch_size = {batch_size}; must divide among {world_size} ranks; nearest: {nearest}")
         self.blocks, self.collate, self.batch_size = blocks, collate, batch_size
+        self.n_together = n_together if collate.pad_with is not None else batch_size
         self.n_buffer, self.seed, self.start_batch = n_buffer, seed, start_batch
         self.rank, self.world_size = rank, world_size
 
@@ -54,21 +59,20 @@ class StreamBatches(IterableDataset):
         assert worker is None or worker.num_workers == 1, "two readers of one stream would double every row"
         share = self.batch_size // self.world_size
         first = self.start_batch * self.batch_size
-        waiting: list[Rows] = []
+        waiting: list[tuple[int, Rows]] = []
+        longest = 0
         for position, row in enumerate(self._shuffled()):
-            place = position % self.batch_size
-            if position < first or place // share != self.rank:
+            if position < first:
                 continue
-            waiting.append(row)
-            if len(waiting) == share:
-                rows = Rows(
-                    *(
-                        np.stack([getattr(row, name) for row in waiting])
-                        for name in ("tokens", "segment_ids", "is_prompt")
-                    )
-                )
-                waiting = []
-                yield self.collate(rows, np.arange(position + 1 - share, position + 1))
+            longest = max(longest, int((row.segment_ids > 0).sum()))
+            if position % self.batch_size // share == self.rank:
+                waiting.append((position, row))
+            if (position + 1) % self.n_together == 0:
+                for i in range(0, len(waiting), share):
+                    positions, rows = zip(*waiting[i : i + share], strict=True)
+                    columns = (np.stack([getattr(row, name) for row in rows]) for name in COLUMNS)
+                    yield self.collate(Rows(*columns), np.array(positions), longest)
+                waiting, longest = [], 0
 
     def _shuffled(self) -> Iterator[Rows]:
         """Single rows, epoch after epoch."""

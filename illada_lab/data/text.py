@@ -3,10 +3,11 @@
 import difflib
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from illada_lab.data.files import PIECE, pieces_of, read_json, read_parquet, read_text
-from illada_lab.data.find import find_files, is_url, open_bytes, stamp
+from illada_lab.data.find import PACKED, find_files, is_url, open_bytes, stamp
 
 if TYPE_CHECKING:
     import datasets
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 Split = Literal["train", "validation", "test"]
 # Files up to this size are held in memory, larger ones as an Arrow table on disk (in the cache folder of `datasets`).
 BYTES_IN_MEMORY = 2**27
+# How much larger than its file a compressed text may well be. Our choice: prose is three to five times, records that repeat far more.
+MOST_PACKED = 100
 # A tokenizer learns from so many characters at the beginning of the training split: more changes few merges and takes minutes.
 TOKENIZER_CHARACTERS = 200_000_000
 # Separators that may cut what is one document, in the words of a command line; blank lines of Windows come before its lines.
@@ -159,7 +162,9 @@ class TextSource:
         if self.is_streaming:
             _first(read(**arguments), self.path)  # errors of the beginning come out before training
             return datasets.IterableDataset.from_generator(read, gen_kwargs=arguments)
-        if sum(size for _, size, _ in arguments["files"]) <= BYTES_IN_MEMORY:
+        growth = {True: MOST_PACKED, False: 1}
+        sizes = [size * growth[PurePosixPath(name).suffix in PACKED] for name, size, _ in arguments["files"]]
+        if sum(sizes) <= BYTES_IN_MEMORY:
             values = [row[self.wanted] for row in read(**arguments)]
             return datasets.Dataset.from_dict({self.wanted: values})
         try:

@@ -51,7 +51,7 @@ def nearest_that_fit(made: Plan) -> list[str]:
 def _first_fit(kinds: tuple[list[Change], ...], job: Job, device: Device, settings: PlanSettings) -> str | None:
     for changes in product(*kinds):
         changed = replace(job, **{key: value for change in changes for key, value in change.values.items()})
-        if changed.micro_batch_size not in changed.micro_batch_sizes:
+        if changed.micro_batch_size not in changed.micro_batch_sizes or changed.batch_size % changed.n_replicas:
             continue
         made = plan(changed, device, settings)
         if made.fits:
@@ -72,7 +72,7 @@ def _checkpointing(job: Job) -> list[Change]:
 
 def _sharding(job: Job) -> list[Change]:
     """Spread over the devices there are, or over more; FSDP brings checkpointing with it (conf/trainer/fsdp.yaml)."""
-    if job.is_sharded or job.lora is not None:  # adapters are not sharded
+    if job.is_sharded or job.lora is not None or job.has_ema:  # adapters and averages are not sharded
         return []
     numbers = [*([job.devices] if job.world_size > 1 else []), *_doubled(job)]
     values = {"strategy": "fsdp", "recomputed": 1}

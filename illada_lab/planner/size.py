@@ -9,14 +9,28 @@ from illada_lab.tokens import ILLADA, OWN_SPECIAL_TEXT
 
 
 def model_spec(config: DictConfig) -> ModelSpec:
-    """Sizes of the configured model, built on the meta device: no memory, whatever the scale."""
+    """Sizes of the configured model, built on the meta device: no memory, whatever the scale.
+
+    Raises:
+        ValueError: the vocabulary is that of a tokenizer which cannot be read here.
+    """
     sizes = {}
     if config.model.vocab_size is None:
-        # A world's vocabulary is known without data; others are as large as the tokenizer is told to become.
-        if "worlds" in str(config.data.source._target_):
-            sizes["vocab_size"] = len(build(config.data.source).words) + len(OWN_SPECIAL_TEXT)
-        else:
-            sizes["vocab_size"] = config.tokenizer.get("vocab_size", 256 + len(OWN_SPECIAL_TEXT))
+        sizes["vocab_size"] = _vocab_size(config)
     with torch.device("meta"):
         # Which special tokens does not matter for the size.
         return build(config.model, tokens=ILLADA, **sizes).spec
+
+
+def _vocab_size(config: DictConfig) -> int:
+    """Tokens of the tokenizer that a run would have: known without data, told, or read where it lies."""
+    if "worlds" in str(config.data.source._target_):
+        return len(build(config.data.source).words) + len(OWN_SPECIAL_TEXT)
+    if (told := config.tokenizer.get("vocab_size")) is not None:
+        return int(told)
+    try:
+        return build(config.tokenizer)(build(config.data.source)).vocab_size
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"model.vocab_size = null; that of the tokenizer is not known ({error}); model.vocab_size=<tokens>"
+        ) from error

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from illada_lab.config import build, build_all, to_plain
 from illada_lab.data.datamodule import DataModule
 from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.objectives import ResponseOnly
 from illada_lab.training import callbacks as cb
 from illada_lab.training.adapters import Adapters, add_adapters
 from illada_lab.training.guard import LossGuard
@@ -71,6 +72,11 @@ def build_module(
     else:  # a checkpoint of adapters does not hold their base
         start = from_seed(config.seed) if config.init_from is None else from_trained(config.init_from)
     documents, objective = data.validation_documents(), build(config.objective)
+    if isinstance(objective, ResponseOnly) and (row := data.row_without_response()) is not None:
+        raise ValueError(
+            f"data = {row!r}...; a row without a response to learn from; leave the conversation out, a longer data.length, or "
+            "objective=sft"
+        )
     validation = FrozenMasks(
         documents,
         # As in training: a BOS that is EOS as well is learnt, so it is counted too.

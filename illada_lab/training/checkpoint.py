@@ -3,7 +3,9 @@
 import os
 import pickle
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,21 +126,30 @@ def read_checkpoint(path: str | Path, *, has_optimiser: bool = True, is_mapped: 
     """
     file = find_checkpoint(path)
     if shards.is_shards(file):
-        return _ours(shards.read_whole(file, has_optimiser=has_optimiser), file)
-    try:
-        payload = torch.load(file, map_location="cpu", weights_only=True, mmap=is_mapped)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
-        raise ValueError(
-            f"checkpoint = {file}; truncated or not a checkpoint ({str(error).splitlines()[0][:80]}); "
-            f"{PREVIOUS} beside it is the one saved before, if it is there"
-        ) from error
-    return _ours(payload, file)
+        return _ours(_undamaged(partial(shards.read_whole, file, has_optimiser=has_optimiser), file), file)
+    return _ours(
+        _undamaged(partial(torch.load, file, map_location="cpu", weights_only=True, mmap=is_mapped), file), file
+    )
 
 
 def read_about(path: str | Path) -> dict[str, Any]:
     """A checkpoint without its tensors, where they are many: step, tokenizer, configuration; raises as `read_checkpoint`."""
     file = find_checkpoint(path)
-    return _ours(shards.read_about(file), file) if shards.is_shards(file) else read_checkpoint(file, is_mapped=True)
+    if shards.is_shards(file):
+        return _ours(_undamaged(partial(shards.read_about, file), file), file)
+    return read_checkpoint(file, is_mapped=True)
+
+
+def _undamaged(read: Callable[[], Any], file: Path) -> Any:
+    """What a file holds, or one line that says that it is damaged."""
+    try:
+        return read()
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:80]
+        raise ValueError(
+            f"checkpoint = {file}; truncated or not a checkpoint ({reason}); "
+            f"{PREVIOUS} beside it is the one saved before, if it is there"
+        ) from error
 
 
 def _ours(payload: Any, file: Path) -> dict[str, Any]:

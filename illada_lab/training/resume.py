@@ -75,6 +75,12 @@ def _check(config: DictConfig, checkpoint: Path, *, is_own: bool) -> None:
             # Weights of another size are no start either.
             other = anew if key in RESTARTS else "a new run"
             raise ValueError(f"{key} = {is_now}; {checkpoint} holds the state of {was}; that, or {other}")
+    if "data.batch_size" in told:
+        was, is_now = told["data.batch_size"]
+        raise ValueError(
+            f"data.batch_size = {is_now}; {checkpoint} counts the rows it has seen in steps of {was}, others would be left out or seen "
+            f"twice; data.batch_size={was}, or {anew}"
+        )
     step = saved["global_step"]
     if config.trainer.max_steps < step or (config.trainer.max_steps == step and not is_own):
         raise ValueError(

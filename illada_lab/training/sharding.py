@@ -16,6 +16,9 @@ Recomputed = int | Literal["ops"] | None
 # What callers use of a predictor beside `forward`: FSDP gathers parameters before these. The head comes after one of them and finds its
 # weight still gathered (see `shard`); were it a call of its own, its gradient would be sent apart from the embedding's.
 CALLS = ("hidden", "hidden_packed", "hidden_window")
+# In the names of operations: attention kernels (aten's, torch_attn's, flash-attn's, FlexAttention), and matrix products.
+ATTENTION = ("attention", "attn")
+PRODUCTS = ("aten.mm", "aten.addmm", "mkldnn._linear_pointwise", "illada_lab.onednn_product")
 HEADS_AXIS = 1  # of queries and keys [B, heads, L, E]
 
 
@@ -107,9 +110,9 @@ class _Keep:
         self.n_products = {False: 0, True: 0}
 
     def __call__(self, context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-        if "attention" in str(op):
+        if any(word in str(op) for word in ATTENTION):
             return CheckpointPolicy.MUST_SAVE
-        if op in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+        if str(op).removesuffix(".default") in PRODUCTS:
             self.n_products[context.is_recompute] += 1
             if self.n_products[context.is_recompute] % 2:
                 return CheckpointPolicy.MUST_SAVE

@@ -1,5 +1,6 @@
 """Lightning's strategies as this package uses them: one device, the whole model on each, or spread over all."""
 
+import os
 import threading
 from collections.abc import Mapping
 from datetime import timedelta
@@ -149,4 +150,7 @@ class ShardedStrategy(ModelParallelStrategy):
 def _write_about(about: dict[str, Any], aside: Path) -> None:
     shards.clear(aside)
     aside.mkdir(parents=True)
-    torch.save(about, aside / shards.ABOUT)
+    with open(aside / shards.ABOUT, "wb") as file:
+        torch.save(about, file)
+        file.flush()
+        os.fsync(file.fileno())

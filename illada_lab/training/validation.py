@@ -179,19 +179,23 @@ class ValidationResult:
         return table
 
     def bins(self, kind: str | None = None) -> list[dict[str, float]]:
-        """Bound in nats per token by masked share: where in t the loss sits. 95 % intervals, normal approximation."""
+        """Bound in nats per token by masked share: where in t the loss sits. 95 % intervals, normal approximation.
+
+        As in the summary nats and tokens are summed before they are divided: the bound is the mean of the bins by their tokens, but for
+        the draws that hide nothing.
+        """
         if self.is_exact:
             return []
         is_kind = np.array([kind in (None, d.get("kind") or "text") for d in self.documents])[self.document]
-        values = self.nelbo / self.n_tokens[self.document]
+        lengths = self.n_tokens[self.document]
         table = []
         for b in range(N_BINS):
             low, high = b / N_BINS, (b + 1) / N_BINS
-            chosen = values[is_kind & (self.ratio > low) & (self.ratio <= high)]
-            if len(chosen) < 2:
+            chosen = is_kind & (self.ratio > low) & (self.ratio <= high)
+            if (n := int(chosen.sum())) < 2:
                 continue
-            half = float(1.96 * chosen.std(ddof=1) / np.sqrt(len(chosen)))
-            mean = float(chosen.mean())
+            mean, stderr = _per_token(self.nelbo[chosen], lengths[chosen])
+            half = 1.96 * stderr
             table.append(
                 {
                     "t_low": low,
@@ -199,19 +203,24 @@ class ValidationResult:
                     "loss": mean,
                     "ci_low": mean - half,
                     "ci_high": mean + half,
-                    "n": len(chosen),
+                    "n": n,
+                    "n_tokens": int(lengths[chosen].sum()),
                 }
             )
         return table
 
 
+def _per_token(nats: np.ndarray, lengths: np.ndarray) -> tuple[float, float]:
+    """Nats per token of some documents and its standard error, as a ratio: documents are drawn, tokens follow."""
+    n, n_tokens = len(nats), int(lengths.sum())
+    per_token = float(nats.sum() / n_tokens)
+    residual = nats - per_token * lengths
+    return per_token, float(residual.std(ddof=1) * np.sqrt(n) / n_tokens) if n > 1 else float("nan")
+
+
 def _row(documents: list[dict[str, Any]], lengths: np.ndarray, nelbo: np.ndarray) -> dict[str, float]:
-    n_tokens = int(lengths.sum())
-    per_token = float(nelbo.sum() / n_tokens)
-    # Ratio estimator: documents are drawn, tokens follow.
-    residual = nelbo - per_token * lengths
-    n = len(documents)
-    stderr = float(residual.std(ddof=1) * np.sqrt(n) / n_tokens) if n > 1 else float("nan")
+    n, n_tokens = len(documents), int(lengths.sum())
+    per_token, stderr = _per_token(nelbo, lengths)
     row = {
         "nelbo_per_token": per_token,
         "stderr": stderr,

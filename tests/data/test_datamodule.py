@@ -16,7 +16,7 @@ from illada_lab.data.build_tokenizer import word_tokenizer
 from illada_lab.data.datamodule import DataModule
 from illada_lab.data.order import StreamOrder
 from illada_lab.data.packing import ConcatAndCut, OnePerRow, WholeDocuments
-from illada_lab.data.rows import COLUMNS, store
+from illada_lab.data.rows import COLUMNS, store, take
 from illada_lab.data.text import TextSource
 from illada_lab.training import run
 from tests.data.sources import WORDS, numbered
@@ -95,6 +95,45 @@ def test_a_stream_resumes_and_is_shared_among_ranks(stream):
     assert all(
         torch.equal(a.tokens, b.tokens) and torch.equal(a.index, b.index) for a, b in zip(whole[9:], again, strict=True)
     )
+
+
+@pytest.mark.parametrize("is_streaming", [False, True])
+def test_examples_are_padded_as_if_their_step_were_one_batch(tmp_path, is_streaming):
+    """Padding is learnt from there: how many micro-batches or processes share a step must not change it."""
+    texts = [" ".join(["cat"] * (1 + 7 * i % 11)) for i in range(60)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+
+    def batches(n, **settings):
+        source = TextSource(path=str(tmp_path / "a.jsonl"), streaming=is_streaming, n_held_out=20)
+        return list(islice(module(source, packing=OnePerRow(), **settings).train_dataloader(), n))
+
+    whole, short, parts = (
+        batches(6, batch_size=8),
+        batches(24, batch_size=2),
+        batches(24, batch_size=8, micro_batch_size=2),
+    )
+    assert sum(batch.tokens.numel() for batch in short) < sum(batch.tokens.numel() for batch in whole)
+    for step, batch in enumerate(whole):
+        for name in ("tokens", "segment_ids", "is_prompt", "index"):
+            joined = torch.cat([getattr(part, name) for part in parts[4 * step : 4 * step + 4]])
+            assert torch.equal(joined, getattr(batch, name)), name
+
+
+def test_other_data_is_told_from_what_a_checkpoint_counts_through(stream):
+    data, same, fewer = module(numbered(50)), module(numbered(50)), module(numbered(49))
+    same.load_state_dict(data.state_dict())
+    for other in (fewer, module(numbered(50), length=17), module(stream())):
+        with pytest.raises(ValueError, match="data; not what the checkpoint was trained on"):
+            other.load_state_dict(data.state_dict())
+
+
+def test_a_row_without_response_is_found():
+    data = module(numbered(5))
+    assert data.row_without_response() is None
+    data.train_rows = data.train_rows.map(lambda row: {"is_prompt": np.ones_like(row["is_prompt"])}).with_format(
+        "numpy"
+    )
+    assert data.row_without_response() == WORD.decode(take(data.train_rows, np.array([0])).tokens[0].tolist())[:60]
 
 
 def test_validation_documents_bring_what_is_known_of_them():

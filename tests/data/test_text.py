@@ -83,6 +83,7 @@ def line(value: object) -> str:
         ("a.jsonl", line({"txt": "x"}), {}, "text_field = text; not a field of .*line 2; txt"),
         ("a.jsonl", line({"text": 3}), {}, "line 2; text holds a number, not text"),
         ("a.jsonl", line({"text": None}), {}, "line 2; text holds null, not text"),
+        ("a.jsonl", line({"text": "ab\ud83d"}), {}, "line 2, text holds half of a character .* at 2"),
         ("a.jsonl", json.dumps({"m": [{"role": "user"}]}), {"messages_field": "m"}, "line 1, m has a turn without"),
         ("a.jsonl", "\n\n", {}, "holds no object"),
         ("a.txt", "", {}, "the file is empty"),

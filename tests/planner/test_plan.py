@@ -1,6 +1,7 @@
 """Plans: arithmetic by hand, what fits, and what is named where nothing does."""
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -119,6 +120,27 @@ def test_state_that_fits_no_device_is_spread_over_several():
     lasting = sharded.weights + sharded.gradients + sharded.optimiser
     assert lasting == pytest.approx(state / 8, rel=0.01)
     assert "trainer=fsdp" in " ".join(nearest_that_fit(plan(job, device(0.8 * whole.total / 2**30), SETTINGS)))
+
+
+def test_what_is_named_can_be_trained():
+    """An average of the weights is not sharded, and rows divide among the devices."""
+    tight = device(0.3 * plan(JOB, device(80), SETTINGS).memory.total / 2**30)
+    for change in ({"has_ema": True}, {"batch_size": 24, "micro_batch_size": 24}):
+        ways = nearest_that_fit(plan(replace(JOB, **change), tight, SETTINGS))
+        for n in [int(number) for way in ways for number in re.findall(r"trainer=fsdp trainer.devices=(\d+)", way)]:
+            assert "has_ema" not in change and 24 % n == 0, ways
+
+
+def test_a_tokenizer_that_is_not_here_is_not_guessed(tmp_path, capsys):
+    words = ["scale=toy", "tokenizer=pretrained", f"tokenizer.path={tmp_path}", "data=text", "data.path=a.txt"]
+    assert main(["plan", *words]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "model.vocab_size = null; that of the tokenizer is not known" in error and "model.vocab_size=<tokens>" in error
+    )
+    assert main(["plan", *words, "model.vocab_size=4096", "--json"]) == 0
+    assert main(["config", *words]) == 0
+    assert "parameters: model.vocab_size = null" in capsys.readouterr().out
 
 
 def test_nothing_is_named_where_nothing_fits():

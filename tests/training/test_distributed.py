@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from illada_lab.training.checkpoint import load_run, read_about, read_checkpoint
+from illada_lab.training.checkpoint import find_resumable, load_run, read_about, read_checkpoint
 from tests.training.processes import Failure, finish, losses, run, run_only, start, together
 
 # Rows of one forward pass: two processes need two of them per step of 8 rows.
@@ -62,6 +63,18 @@ def test_a_checkpoint_loads_at_another_world_size(runs, name):
     assert losses(runs / name) == pytest.approx(losses(runs / "adamw"), abs=1e-5)
     a, b = (read_checkpoint(runs / n)["state_dict"] for n in (name, "adamw"))
     assert a.keys() == b.keys() and all(torch.allclose(a[key], b[key], atol=1e-4) for key in a)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 500])
+def test_a_damaged_sharded_checkpoint_falls_back_to_the_one_before(runs, tmp_path, n_bytes):
+    shutil.copytree(runs / "fsdp", tmp_path / "a")
+    folder = tmp_path / "a" / "checkpoints"
+    assert find_resumable(tmp_path / "a") == folder / "last.ckpt"
+    with (folder / "last.ckpt" / "run.pt").open("r+b") as file:
+        file.truncate(n_bytes)
+    assert find_resumable(tmp_path / "a") in (folder / "previous.ckpt", folder / "before_decay.ckpt")
+    with pytest.raises(ValueError, match="last.ckpt; truncated or not a checkpoint .* previous.ckpt beside it"):
+        load_run(folder / "last.ckpt")
 
 
 def test_a_sharded_checkpoint_is_a_model_like_any_other(runs):

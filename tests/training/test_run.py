@@ -201,6 +201,23 @@ def test_going_back_in_a_folder_that_has_gone_on_is_refused(tmp_path):
         run(tmp_path / "c", fork, "scale.n_steps=3")
 
 
+def test_rows_are_counted_in_steps_of_one_size(tmp_path):
+    run(tmp_path / "a", "scale.n_steps=4")
+    with pytest.raises(ValueError, match="data.batch_size = 4; .* in steps of 8, .* data.batch_size=8, or init_from="):
+        run(tmp_path / "a", "scale.n_steps=6", "scale.batch_size=4", "resume=auto")
+
+
+def test_a_row_without_response_is_told_before_the_first_step(tmp_path):
+    file = tmp_path / "chat.jsonl"
+    talks = [[{"role": "user", "content": "how are you ?" * (20 if i == 7 else 1)}, {"role": "assistant", "content": "well ."}]
+             for i in range(40)]  # fmt: skip
+    file.write_text("\n".join(json.dumps({"messages": talk}) for talk in talks))
+    words = ["objective=sft_response_only", "data=jsonl", f"data.path={file}", "data.source.messages_field=messages"]
+    with pytest.raises(ValueError, match="how are you .*a row without a response"):
+        run(tmp_path / "a", *words, "tokenizer=byte")
+    assert not (tmp_path / "a" / "checkpoints").exists()
+
+
 def test_accumulated_micro_batches_draw_the_same_masks(tmp_path):
     """The same samples and masks; sums in another order, so equal up to rounding."""
     one = run(tmp_path / "one", "scale.n_steps=3", "optim=adamw")

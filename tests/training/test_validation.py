@@ -93,6 +93,9 @@ def test_bins_cover_the_rows():
     bins = result.bins()
     assert sum(b["n"] for b in bins) == len(result.nelbo)
     assert all(b["ci_low"] <= b["loss"] <= b["ci_high"] for b in bins)
+    # Together they are the bound: what hides nothing costs nothing.
+    n_tokens = result.n_tokens[result.document].sum()
+    assert sum(b["loss"] * b["n_tokens"] for b in bins) / n_tokens == pytest.approx(result.nelbo.sum() / n_tokens)
 
 
 @torch.no_grad()

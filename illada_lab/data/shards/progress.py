@@ -50,7 +50,7 @@ class Progress:
             elif begun["settings"] != self.settings:
                 # Nothing is lost by beginning anew.
                 (folder / TOKENIZER).unlink(missing_ok=True)
-        elif found := sorted(path.name for path in folder.iterdir() if path.name != LOCK):
+        elif found := sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, f"{PROGRESS}.partial")):
             raise ValueError(f"out = {folder}; holds {found[0]}, which would be mixed with the data; a new folder")
         self._save()
 

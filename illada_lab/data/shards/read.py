@@ -162,8 +162,14 @@ def damages(places: Sequence[Place], is_hashed: bool) -> list[str | None]:
         return list(threads.map(lambda place: place.damage(is_hashed), places))
 
 
-@lru_cache(maxsize=N_MAPPED)
 def _mapped(path: str, dtype: str) -> np.ndarray:
-    if Path(path).stat().st_size == 0:
+    about = Path(path).stat()
+    # A file that was written anew is another one, whatever it is called.
+    return _mapped_file(path, dtype, about.st_size, (about.st_ino, about.st_mtime_ns))
+
+
+@lru_cache(maxsize=N_MAPPED)
+def _mapped_file(path: str, dtype: str, size: int, identity: tuple[int, int]) -> np.ndarray:
+    if size == 0:
         return np.empty(0, dtype=dtype)  # documents without a token; nothing cannot be mapped
     return np.memmap(path, dtype=dtype, mode="r")

@@ -56,6 +56,17 @@ def test_rows_of_shards_are_the_rows_of_the_packing(shards, length, has_prompt):
         assert np.array_equal(np.concatenate([part.tokens for part in packed]), expected.tokens)
 
 
+def test_a_shard_that_was_written_anew_is_read_anew(tmp_path):
+    """In one process, as in a notebook: the old file stays mapped, and is not the one that is meant."""
+    found = []
+    for ids in ([1, 2, 3], [4, 5, 6]):
+        shutil.rmtree(tmp_path / "a", ignore_errors=True)
+        (tmp_path / "a").mkdir()
+        split, _ = written(tmp_path / "a", [[ids]], False)
+        found.append(take(ShardRows(split, length=3, filler=0), np.array([0])).tokens[0].tolist())
+    assert found == [[1, 2, 3], [4, 5, 6]]
+
+
 def test_rows_come_in_the_order_asked_for_and_from_several_tables(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
