@@ -17,8 +17,9 @@ class DataRepetition:
     """Held-out stories under both models, trained for as many steps on few documents as on fresh ones.
 
     The twin's value is exact, the diffusion model's an upper bound that is shown the length; so the twin has the advantage in the
-    first respect and the diffusion model, by about 0.07 nats per token (the entropy of the lengths), in the second. The control hides a share of what the twin reads,
-    in training only: if masks as a regulariser were all there is to diffusion's advantage, it would close the gap.
+    first respect and the diffusion model, by about 0.07 nats per token (the entropy of the lengths), in the second. The control hides a
+    share of what the twin reads, in training only: if masks as a regulariser were all there is to diffusion's advantage, it would close
+    the gap.
 
     Args:
         n_documents: different documents of the repeated runs.

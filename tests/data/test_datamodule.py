@@ -5,6 +5,7 @@ import tempfile
 from collections import Counter
 from functools import partial
 from itertools import islice
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -103,9 +104,13 @@ def test_examples_are_padded_as_if_their_step_were_one_batch(tmp_path, is_stream
     texts = [" ".join(["cat"] * (1 + 7 * i % 11)) for i in range(60)]
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
 
-    def batches(n, **settings):
+    def batches(n, rank=None, **settings):
         source = TextSource(path=str(tmp_path / "a.jsonl"), streaming=is_streaming, n_held_out=20)
-        return list(islice(module(source, packing=OnePerRow(), **settings).train_dataloader(), n))
+        data = module(source, packing=OnePerRow(), **settings)
+        if rank is not None:
+            data.trainer = Mock()
+            data.trainer.strategy.distributed_sampler_kwargs = {"num_replicas": 2, "rank": rank}
+        return list(islice(data.train_dataloader(), n))
 
     whole, short, parts = (
         batches(6, batch_size=8),
@@ -117,6 +122,9 @@ def test_examples_are_padded_as_if_their_step_were_one_batch(tmp_path, is_stream
         for name in ("tokens", "segment_ids", "is_prompt", "index"):
             joined = torch.cat([getattr(part, name) for part in parts[4 * step : 4 * step + 4]])
             assert torch.equal(joined, getattr(batch, name)), name
+    two = [batches(6, batch_size=8, rank=rank) for rank in (0, 1)]
+    for batch, *halves in zip(whole, *two, strict=True):
+        assert torch.equal(torch.cat([half.tokens for half in halves]), batch.tokens)
 
 
 def test_other_data_is_told_from_what_a_checkpoint_counts_through(stream):
