@@ -91,9 +91,25 @@ class Rehearsal:
 def largest_share(spec: ModelSpec, n_rows: int) -> float:
     """Largest share of the positions that are predicted in a pass; all of them by the autoregressive twin.
 
-    Of rows whose t is stratified at most 1/2 + 1/(2 n) are masked on average (see `StratifiedTimes`).
+    Of 2^k rows whose t is stratified at most 1/2 + 1/2^(k + 1) are masked on average (see `StratifiedTimes`); other numbers of rows fall
+    into several such blocks.
     """
-    return min(1.0, spec.share_predicted + 0.5 / n_rows)
+    return min(1.0, spec.share_predicted + 0.5 * _n_blocks(n_rows) / n_rows)
+
+
+@cache
+def _n_blocks(n_rows: int, group_size: int = 64) -> int:
+    """Blocks of evenly spread rows, 2^k from a multiple of 2^k on, that a batch falls into, in the worst place it can stand."""
+    most = 0
+    for first in range(0, n_rows * group_size, n_rows):
+        n, place = 0, first
+        while place < first + n_rows:
+            size = min(group_size, place & -place or group_size)
+            while place + size > first + n_rows:
+                size //= 2
+            n, place = n + 1, place + size
+        most = max(most, n)
+    return most
 
 
 @cache

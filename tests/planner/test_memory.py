@@ -6,7 +6,9 @@ from functools import partial
 from importlib.util import find_spec
 
 import pytest
+import torch
 
+from illada_lab.diffusion import RowRandom, StratifiedTimes
 from illada_lab.models import MaskPredictor, ModelSpec, head_loss
 from illada_lab.models.lora import Lora
 from illada_lab.objectives import Autoregressive
@@ -130,6 +132,16 @@ def check_plan(optim, precision, recomputed, accumulate, is_compiled, n_rows=4, 
     ).peak.total()
     assert planned == pytest.approx(seen.allocated, rel=0.1)
     assert 0.2 < seen.largest_share < 0.8
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 6, 8, 20, 64, 100])
+def test_no_batch_masks_more_than_is_planned_for(n_rows):
+    """The mean t of every batch of a long run; of powers of two the bound is nearly reached."""
+    times, planned = StratifiedTimes(), rehearsal.largest_share(STEP.spec, n_rows)
+    batches = (RowRandom(0, torch.arange(k * n_rows, (k + 1) * n_rows)) for k in range(600))
+    most = max(float(times(random, 1).mean()) for random in batches)
+    assert most <= planned + 1e-6
+    assert n_rows not in (1, 2, 8, 64) or most > planned - 0.05 / n_rows
 
 
 @pytest.mark.parametrize("is_compiled", [False, True])
