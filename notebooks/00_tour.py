@@ -98,7 +98,7 @@ for t in (0.1, 0.4, 0.7, 1.0):
 # %% [markdown]
 # ## The run: what the models can do
 #
-# **The world.** Stories, facts about people, sums; the probability of every document is known exactly, so there is an entropy to compare the loss with: the limit for a model that is not told how long a document is (the mask predictor is told, by the number of masks: notebook 03).
+# **The world.** Stories, facts about people, sums; the probability of every document is known exactly, so there is a floor no loss can pass: the entropy of a document whose length is known, for the number of masks tells it.
 
 # %%
 for kind in ("story", "fact", "sum"):
@@ -150,7 +150,7 @@ for kind, colour in zip(("story", "fact", "sum"), COLOURS, strict=False):
     points = [(r["step"], r["kinds"][kind]) for r in lab.pretrained.history["validation"]]
     axes.plot([s for s, _ in points], [k["nelbo_per_token"] for _, k in points], color=colour, label=kind)
     axes.axhline(points[-1][1]["entropy_per_token"], color=colour, ls="--", lw=1, marker="")
-axes.set(xlabel="optimiser step", ylabel="bound, nats per token", title="dashed: entropy", ylim=(0, None))
+axes.set(xlabel="optimiser step", ylabel="bound, nats per token", title="dashed: entropy, the floor", ylim=(0, None))
 axes.legend(loc="upper right")
 plt.show()
 last = lab.pretrained.history["validation"][-1]["kinds"]

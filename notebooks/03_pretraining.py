@@ -44,7 +44,6 @@ import io
 import json
 import math
 import re
-from collections import Counter
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -97,7 +96,7 @@ plt.show()
 # %% [markdown]
 # ## The run of this scale: how near the entropy?
 #
-# The world's documents come with their exact probability, so the entropy is known: the dashed lines. It is the limit for a model that is not told how long a document is. The mask predictor is told: the number of masks says it. So its own limit is lower (by how much: below), and a bound near the entropy is not at its own floor.
+# The world's documents come with their exact probability, so the limit of the loss is known: the dashed lines. No model can pass them. They are the entropy *given the length* of a document, because the number of masks tells it; a model that reads from left to right is not told, and its limit lies higher, for stories by 0.07 nats per token (`lab.world.entropy("story", is_length_given=False)`).
 
 # %%
 lab = Lab(scale=scale, seed=seed, runs_dir=runs_dir)
@@ -115,22 +114,7 @@ panels[0].set_ylabel("bound, nats per token")
 plt.show()
 
 # %% [markdown]
-# What the length of a story is worth, the entropy of the lengths:
-
-# %%
-stories = lab.world.documents("train", 5000, mixture={"story": 1.0}, seed=3)
-lengths = Counter(len(story.text.split()) for story in stories)
-worth = -sum(n / len(stories) * math.log(n / len(stories)) for n in lengths.values())
-n_tokens = sum(length * n for length, n in lengths.items()) / len(stories) + 1  # and EOS
-assert 2.2 < worth < 2.5
-print(
-    f"{len(lengths)} lengths, {min(lengths)} to {max(lengths)} words: {worth:.2f} nats, {worth / n_tokens:.3f} per token of {n_tokens:.0f}"
-)
-
-# %% [markdown]
-# By that much the bound of stories could lie below the dashed line. Of a fact the length is worth about 1 nat in 7 or 8 tokens, of a sum 0.6 in 8.
-#
-# Facts stay half above the entropy, sums about an eighth. Held-out ones are *forms* of statement that training never shows of this fact or sum (it shows the others), and a model that has read only those cannot know how it will be put here.
+# Facts stay half above the floor, sums about an eighth. Held-out ones are *forms* of statement that training never shows of this fact or sum (it shows the others), and a model that has read only those cannot know how it will be put here.
 # Asked about facts in the forms that training does show, the same model is nearer (every set of masks, 60 statements each):
 
 
@@ -218,9 +202,7 @@ together = {
 assert together[DECAYED] == together[CONSTANT], "until the decay begins both are the same run"
 if scale != "smoke":
     assert last[DECAYED] < last[CONSTANT], "the decay takes the loss down"
-    assert all(  # told the length, a model can go below the entropy, but not far
-        r["nelbo_per_token"] > 0.7 * r["entropy_per_token"] for r in history["validation"][-1]["kinds"].values()
-    )
+    assert all(r["nelbo_per_token"] > 0.9 * r["entropy_per_token"] for r in history["validation"][-1]["kinds"].values())
 study = build(compose([f"scale={small}", "study=pretraining"]).study)
 verdicts = {
     size: {c["id"]: c for c in json.loads(Path(f"../results/{size}/pretraining.json").read_text())["claims"]}

@@ -148,8 +148,8 @@ plt.show()
 # question of size: the model of 0.2 M parameters (`mini`) goes on falling all the way, that of 0.8 M (`toy`) is at its lowest at steps 280 to 350 of 700, at 0.65, and then turns up a little, to 0.76: 300 documents, about 145 epochs of them, are too few even for it. The sources saw no turn
 # within 500 epochs, with at least 25M unique tokens; these runs have fewer than ten thousand.
 #
-# Right: with fresh data the twin learns sooner, and at `mini`, half trained, it ends well ahead, as the sources say. At `toy` both are near the entropy; the twin's loss is exact and the diffusion model is shown each story's length, worth
-# 2.3 nats or 0.07 nats per token (notebook 03), so it can go that far below the entropy, and the last stretch of that comparison says little.
+# Right: with fresh data the twin learns sooner, and at `mini`, half trained, it ends well ahead, as the sources say. At `toy` both end near their limits, and these differ: the dashed line is the entropy given the length of a story, which a mask predictor is shown; the twin has to predict the length too,
+# 2.3 nats or 0.07 nats per token more. The claims below count the length in; the curves do not. With it the two are level at `toy`.
 #
 # Compare the two upper panels: at `mini` the diffusion model ends lower with 300 documents than with fresh ones (0.64 against 0.91), with every seed. Presumably it begins sooner, seeing the same stories again, to copy a name from where it was mentioned before, which
 # with fresh stories takes this model longer than the run lasts. The sources do not report such a thing; we noticed it, and have not looked further.
@@ -198,7 +198,7 @@ pd.DataFrame(found)
 # 2. For statements of 8 tokens the gap of a trained model is a small part of a nat per document: `enumerate_masks` and `Enumeration.log_likelihood`. The true value lies below the bound, so where
 #    diffusion is ahead it is further ahead than shown; where the twin is ahead, on fresh data at `mini`, its lead could be smaller.
 # 3. Add it to `runs`; masking slows the twin down at first, and then it turns up a little later and less: in one such run 1.40 at best, at step 70, and 1.74 at the end.
-# 4. The length of a story is worth 2.3 nats, 0.07 nats per token: as much as the whole difference at toy (0.069).
+# 4. The length of a story is worth 2.3 nats, 0.07 nats per token: as much as the whole difference of the curves at `toy` (0.069). The claims count it in.
 # </details>
 #
 # ## What was not reproduced

@@ -116,7 +116,7 @@ for budget in study.budgets:
 pd.DataFrame(rows)
 
 # %% [markdown]
-# Committed result of scale `mini`: left the bound over the size, one curve per budget and seed, the best measured size as a star; right the gap to the entropy, the limit for a model that is not told the length (notebook 03), over the compute.
+# Committed result of scale `mini`: left the bound over the size, one curve per budget and seed, the best measured size as a star; right the gap to the entropy, which no model can pass, over the compute.
 
 # %%
 path = Path("../results/mini/scaling.json")

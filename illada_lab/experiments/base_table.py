@@ -66,7 +66,7 @@ class BaseTable:
         return Outcome(
             tables={"tasks": rows, "means": [{"recipe": recipe, "mean": value} for recipe, value in mean.items()]},
             effects={"recipe": mean[ILLADA] - mean[LLADA], "twin": mean[ILLADA] - mean[TWIN]},
-            rooms={"recipe": 1 - mean[LLADA]},
+            rooms={"recipe": 1 - mean[LLADA], "twin": 1 - min(mean[ILLADA], mean[TWIN])},
         )
 
 

@@ -100,8 +100,8 @@ def t_interval(values: Sequence[float], n_looks: int = 1) -> tuple[float, float]
 
     Args:
         values: one per seed.
-        n_looks: how often a verdict was looked for while there were fewer of them, this time included. Each look is a chance to be wrong:
-            its interval leaves out 5 % / n_looks, so that all together leave out 5 % at most.
+        n_looks: how often a verdict was looked for, this time included. Each look is a chance to be wrong: its interval leaves out
+            5 % / n_looks, the first 5 %, a second 2.5 %, so that both together leave out 7.5 % at most.
 
     Raises:
         ValueError: fewer than two values.
@@ -122,13 +122,15 @@ def judge(claim: Claim, effects: Sequence[float], rooms: Sequence[float] = (), n
 
     - replicated: the whole interval is above the claim's threshold;
     - inconclusive: fewer than three seeds, or no room (what the claim improves on is so good already that the smallest effect
-      worth the name could not show), or an interval that neither rule covers;
+      worth the name could not show; where the claim is that nothing is lost: both are so good that no loss could), or an interval that
+      neither rule covers;
     - not replicated: the whole interval is below the smallest effect worth the name (or at the threshold and below).
 
     Args:
         claim: what is claimed.
         effects: one number per seed.
-        rooms: largest effect each seed could have shown (for shares: 1 - the baseline's), or nothing.
+        rooms: largest effect each seed could have shown (for shares: 1 - the baseline's; of a claim that nothing is lost 1 - the worse
+            one's), or nothing.
         n_looks: see `t_interval`.
 
     Raises:
@@ -143,6 +145,11 @@ def judge(claim: Claim, effects: Sequence[float], rooms: Sequence[float] = (), n
         low, high = t_interval(effects, n_looks) if len(effects) > 1 else (None, None)
         return Verdict(INCONCLUSIVE, mean, low, high, f"{len(effects)} of {MIN_SEEDS} seeds")
     low, high = t_interval(effects, n_looks)
+    mean_room = sum(rooms) / len(rooms) if rooms else math.inf
+    if claim.threshold < 0 and mean_room < -claim.threshold:
+        return Verdict(
+            INCONCLUSIVE, mean, low, high, "no room: both are at their limit, where no difference could show"
+        )
     if low > claim.threshold:
         small = (
             f", and below {_said(smallest, claim.unit)}: real, and small"
@@ -152,7 +159,7 @@ def judge(claim: Claim, effects: Sequence[float], rooms: Sequence[float] = (), n
         return Verdict(
             REPLICATED, mean, low, high, f"the whole interval is above {_said(claim.threshold, claim.unit)}{small}"
         )
-    if rooms and sum(rooms) / len(rooms) < max(smallest, 1e-12):
+    if mean_room < max(smallest, 1e-12):
         return Verdict(INCONCLUSIVE, mean, low, high, "no room: what it improves on is at its limit")
     if high <= claim.threshold or high < smallest:
         return Verdict(NOT_REPLICATED, mean, low, high, f"the whole interval is below {_said(smallest, claim.unit)}")

@@ -25,7 +25,7 @@ class Pretraining:
               source="our question; the paper does not ablate it", paper="not reported",
               metric="bound at the end, cosine from the start less constant, then cosine", unit="nats/token", threshold=-0.005),
         Claim(id="limit", sentence="The bound comes near the entropy of the language from above.",
-              source="our check: the limit for a model that is not told the length", paper="not known for real text",
+              source="our check: no model can do better", paper="not known for real text",
               metric="0.1 less (bound over entropy - 1) on stories", unit="share of the entropy"),
     )  # fmt: skip
 

@@ -82,9 +82,9 @@ def replicate_all(
     waiting = [(plan, job) for plan, job in jobs if not job.path.is_file()]
     for _, job in jobs:
         say(f"{job.name} seed {job.seed}: {'measured before' if job.path.is_file() else 'waiting'}")
-    open_seeds = {plan.name: sum(other is plan for other, _ in waiting) for plan in plans}
+    open_seeds = {id(plan): sum(other is plan for other, _ in waiting) for plan in plans}
     for plan in plans:
-        if not open_seeds[plan.name]:
+        if not open_seeds[id(plan)]:
             yield _write_result(plan, seeds, runs_dir, results_dir)
     if n_processes is None:
         are_small = all(plan.scale in SIDE_BY_SIDE for plan in plans)
@@ -94,8 +94,8 @@ def replicate_all(
         left = (time.perf_counter() - begin) / n_done * (len(waiting) - n_done)
         say(f"{job.name} seed {job.seed}: {seconds:.0f} s" + (f"; about {left / 60:.0f} min left" if left else ""))
         plan = plan_of[job]
-        open_seeds[plan.name] -= 1
-        if not open_seeds[plan.name]:
+        open_seeds[id(plan)] -= 1
+        if not open_seeds[id(plan)]:
             yield _write_result(plan, seeds, runs_dir, results_dir)
 
 
@@ -124,7 +124,7 @@ def _write_result(plan: Plan, seeds: Sequence[int], runs_dir: str | Path, result
     about = manifest(seed=seeds[0], scale=plan.scale)
     del about["seed"]
     path = _result_path(plan, results_dir)
-    looks = looks_of(path, len(seeds))
+    looks = looks_of(path, len(seeds), done)
     result = {
         "format": FORMAT,
         "study": plan.name,
@@ -146,15 +146,16 @@ def _result_path(plan: Plan, results_dir: str | Path) -> Path:
     return Path(results_dir) / plan.scale / f"{plan.name}.json"
 
 
-def looks_of(path: Path, n_seeds: int) -> list[int]:
+def looks_of(path: Path, n_seeds: int, records: Sequence[dict[str, Any]] | None = None) -> list[int]:
     """Numbers of seeds at which the claims of a result file have been judged, this one among them.
 
-    Whoever adds seeds where a verdict is open looks twice; the interval has to pay for that (`t_interval`). Fewer than three
-    seeds decide nothing, so they are no look.
+    Whoever adds seeds where a verdict is open, or measures the same ones again, looks twice; the interval has to pay for that
+    (`t_interval`). Fewer than three seeds decide nothing, so they are no look.
 
     Args:
         path: of the result, there or not.
         n_seeds: that are about to be judged.
+        records: what was measured of each; None: not yet known.
 
     Raises:
         ValueError: the file was made from more seeds, which would be lost.
@@ -167,7 +168,9 @@ def looks_of(path: Path, n_seeds: int) -> list[int]:
                 f"seeds = {n_seeds}; {path} was made from {n_known} and would be lost; seeds={n_known}, or results_dir="
             )
         before = known.get("looks", [n_known])
-    return sorted({n for n in (*before, n_seeds) if n >= MIN_SEEDS}) or [n_seeds]
+        if before[-1] == n_seeds and (records is None or known["seeds"] == list(records)):
+            before = before[:-1]  # the same look
+    return [n for n in (*before, n_seeds) if n >= MIN_SEEDS] or [n_seeds]
 
 
 def command(plan: Plan, n_seeds: int) -> str:

@@ -62,7 +62,7 @@ def binned(points: Sequence[tuple[Any, Any]], n: int = MAX_POINTS) -> tuple[list
 
 
 def loss_figure(stage: dict[str, Any], kind: str | None, limits: tuple[float, float]) -> str:
-    """Loss of one kind of text over a stage, with the true entropy: the limit for a model that is not told the length.
+    """Loss of one kind of text over a stage, with the true entropy: the limit that no model can pass.
 
     Args:
         stage: an entry of `stages` of the results.
@@ -95,7 +95,7 @@ def loss_figure(stage: dict[str, Any], kind: str | None, limits: tuple[float, fl
         if entropy:
             axes.axhspan(limits[0], entropy, color=LIMIT, alpha=0.07, lw=0)
             axes.axhline(entropy, color=LIMIT, lw=1.2, ls=(0, (5, 2)))
-            text = f"true entropy, {entropy:.3f}"
+            text = f"true entropy: the physical limit, {entropy:.3f}"
             axes.annotate(
                 text,
                 (0.015, entropy),

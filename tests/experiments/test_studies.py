@@ -206,9 +206,9 @@ def test_a_result_is_written_as_soon_as_its_last_seed_is_measured(monkeypatch, t
 def test_seeds_that_are_added_are_a_further_look(monkeypatch, tmp_path):
     """Three seeds, then five: the interval of five pays for both looks; three again would lose two, and is refused."""
 
-    def run(job, n_processes):
+    def run(job, n_processes, date="2026-01-01"):
         effects = {claim.id: 0.5 + 0.01 * job.seed for claim in build(job.node).claims}
-        about = {"seed": job.seed, "seconds": 1.0, "commit": "abc", "date": "2026-01-01"}
+        about = {"seed": job.seed, "seconds": 1.0, "commit": "abc", "date": date}
         job.path.parent.mkdir(parents=True, exist_ok=True)
         job.path.write_text(json.dumps({**about, "tables": {}, "effects": effects, "rooms": {}}))
         return 1.0
@@ -230,6 +230,14 @@ def test_seeds_that_are_added_are_a_further_look(monkeypatch, tmp_path):
         ValueError, match=r"seeds = 3; .*reversal.json was made from 5 and would be lost; seeds=5, or results_dir="
     ):
         replicate("reversal", node, seeds=range(3), **how)
+    how["runs_dir"] = tmp_path / "others"
+    assert replicate("reversal", node, seeds=range(5), **how)["looks"] == [
+        3,
+        5,
+    ]  # the same numbers: nothing new was seen
+    monkeypatch.setattr(_Job, "run", lambda job, n_processes: run(job, n_processes, date="2026-01-02"))
+    how["runs_dir"] = tmp_path / "again"
+    assert [replicate("reversal", node, seeds=range(5), **how)["looks"] for _ in range(2)] == [[3, 5, 5]] * 2
 
 
 @pytest.mark.parametrize("scale", ["toy", "8b"])

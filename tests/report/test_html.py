@@ -100,7 +100,7 @@ def test_the_tables_show_interval_chance_and_target(page):
 
 def test_the_loss_stands_beside_the_entropy(page):
     for kind, entropy in ENTROPY.items():
-        assert f"true entropy, {entropy:.3f}" in page.words, kind
+        assert f"true entropy: the physical limit, {entropy:.3f}" in page.words, kind
     for wanted in (
         "nats per token",
         "bits per token",
