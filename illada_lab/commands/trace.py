@@ -27,7 +27,12 @@ def run(words: Sequence[str]) -> int:
         return _diff(read_trace(files[0]), read_trace(files[1]), files)
     trace = read_trace(files[0])
     if name == "html":
-        return _page(trace, Path(files[0]), Path(files[1]) if files[1:] else Path(files[0]).with_suffix(".html"))
+        page = Path(files[1]) if files[1:] else Path(files[0]).with_suffix(".html")
+        if page.resolve() == Path(files[0]).resolve():
+            raise ValueError(
+                f"page = {page}; the trace itself, which would be lost; another file, such as {page.stem}.html"
+            )
+        return _page(trace, Path(files[0]), page)
     if files[1:] and not (files[1].isdigit() and int(files[1]) < len(trace.rows)):
         raise ValueError(f"row = {files[1]}; the trace has {len(trace.rows)} rows; 0 to {len(trace.rows) - 1}")
     return _show(trace, [int(files[1])] if files[1:] else range(len(trace.rows)))

@@ -60,8 +60,15 @@ class Tokenizer:
             )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; no special token is added, and none can come out."""
-        return self.backend.encode(text, add_special_tokens=False).ids
+        """Ids of a text; no special token is added, and none can come out.
+
+        Raises:
+            ValueError: the text holds halves of characters, as bytes that are no UTF-8 become on a command line.
+        """
+        try:
+            return self.backend.encode(text, add_special_tokens=False).ids
+        except TypeError as error:
+            raise ValueError(f"text = {text[:40]!a}; not UTF-8; save or type it as UTF-8") from error
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, on all cores."""

@@ -196,7 +196,10 @@ def _is_for_onednn(x: Tensor, weight: Tensor) -> bool:
     is_plain = _is_plain_float32(x, weight)
     if torch.compiler.is_compiling():  # nothing of what follows: a graph of any size would be compiled again for each
         return is_plain and _pays_in_graphs()
-    return is_plain and x.numel() * weight.shape[0] * 2 >= MIN_OPERATIONS and onednn_pays() and not _is_torch_only.get()
+    is_large = x.numel() * weight.shape[0] * 2 >= MIN_OPERATIONS
+    # A part of a matrix sends oneDNN to a kernel that is hundreds of times slower.
+    is_whole = weight.is_contiguous() or weight.t().is_contiguous()
+    return is_plain and is_large and is_whole and onednn_pays() and not _is_torch_only.get()
 
 
 def _is_plain_float32(x: Tensor, weight: Tensor) -> bool:

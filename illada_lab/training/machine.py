@@ -25,9 +25,10 @@ def matmul_rate(device: torch.device | str, precision: str, size: int = 1024, se
 
     def product(n: int) -> float:
         """Seconds of one product of n rows."""
-        # The second factor stands as a weight does.
+        # Whole matrices, as a model's are; the second factor stands as a weight does.
+        x, weight = a[:n, :n].contiguous(), b[:n, :n].contiguous().t()
         start = time.perf_counter()
-        linear(a[:n, :n], b[:n, :n].t())[0, 0].item()  # reading an entry waits for the device
+        linear(x, weight)[0, 0].item()  # reading an entry waits for the device
         return time.perf_counter() - start
 
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))

@@ -169,9 +169,15 @@ def resolve(settings: TrainerSettings, *, batch_size: int, micro_batch_size: int
 
 
 def find_device(accelerator: str) -> torch.device:
-    """Kind of device that a choice of accelerator means here."""
+    """Kind of device that a choice of accelerator means here.
+
+    Raises:
+        ValueError: one is asked for by its name that this machine does not have.
+    """
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")
     if accelerator in ("auto", "mps") and torch.backends.mps.is_available():
         return torch.device("mps")
+    if accelerator not in ("auto", "cpu"):
+        raise ValueError(f"trainer.accelerator = {accelerator}; this machine has none that can be used; auto or cpu")
     return torch.device("cpu")

@@ -358,6 +358,9 @@ def test_traces_are_shown_compared_and_rendered(models, capsys, tmp_path):
     assert "row 0: part at step 1, position" in out and "n_steps" in out and "0 of 1 rows" in out
     assert main(["trace", "html", files[0]]) == 0
     page = (tmp_path / "one.html").read_text()
+    assert main(["trace", "html", files[0], files[0]]) == 2
+    assert "one.jsonl; the trace itself, which would be lost; another file, such as one.html" in said(capsys)[1]
+    assert main(["trace", "show", files[0]]) == 0
     assert "denoiser" in page and "row 0" in page and "No task was evaluated" not in page and "FixedLength" in page
 
 

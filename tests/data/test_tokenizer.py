@@ -33,6 +33,12 @@ def test_text_never_becomes_a_special_token(tokenizer, text):
     assert not special & set(tokenizer.encode(text)) and not special & set(tokenizer.encode_batch([text])[0])
 
 
+@pytest.mark.parametrize("tokenizer", [BYTE, BPE, WORD], ids=["byte", "bpe", "word"])
+def test_bytes_that_are_no_text_are_told(tokenizer):
+    with pytest.raises(ValueError, match=r"text = 'a.udcff'; not UTF-8; save or type it as UTF-8"):
+        tokenizer.encode("a\udcff")
+
+
 def test_ids_are_illadas_and_a_byte_is_a_token():
     assert BYTE.tokens == BPE.tokens == WORD.tokens == ILLADA
     assert BYTE.vocab_size == 256 + 7 and len(BYTE.encode("ab é")) == 5

@@ -50,6 +50,16 @@ def test_values_and_gradients_are_those_of_torch(shape, chosen):
 
 
 @has_op
+def test_a_part_of_a_matrix_stays_with_torch(chosen):
+    """oneDNN has no fast kernel for it."""
+    x, whole = operands(5)[0], torch.randn(64, 96)
+    for weight, n in ((whole[:32, :48], 0), (whole[:48, :32].t(), 0), (whole[:32, :48].contiguous(), 1)):
+        chosen.clear()
+        torch.testing.assert_close(linear(x.detach(), weight), F.linear(x.detach(), weight), rtol=1e-5, atol=1e-5)
+        assert len(chosen) == n
+
+
+@has_op
 def test_gradients_only_where_they_are_asked_for(chosen):
     x, weight = operands(5)
     linear(x.detach(), weight).sum().backward()

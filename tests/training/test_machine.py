@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from illada_lab.training import machine
+from illada_lab.training.settings import find_device
 
 
 @pytest.fixture
@@ -18,6 +19,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         asked.append(len(a))
+        assert a.is_contiguous() and b.t().is_contiguous()  # as a model's: parts of matrices take other kernels
         return torch.zeros(1, 1)
 
     monkeypatch.setattr(machine, "linear", product)
@@ -44,6 +46,16 @@ def test_precision_is_the_one_that_pays(monkeypatch: pytest.MonkeyPatch):
     assert machine.best_precision("cpu") == "bf16-mixed"
     rates["bf16"] = 1.2e11
     assert machine.best_precision("cpu") == "32-true"
+
+
+def test_a_device_that_is_not_here_is_not_replaced(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find_device("auto").type in ("cpu", "mps") and find_device("cpu").type == "cpu"
+    for name in ("cuda", "gpu"):
+        with pytest.raises(
+            ValueError, match=f"trainer.accelerator = {name}; this machine has none that can be used; auto or cpu"
+        ):
+            find_device(name)
 
 
 def test_waiting_threads_sleep_unless_told_otherwise():
