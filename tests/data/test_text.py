@@ -1,6 +1,7 @@
 """Text, JSONL and Parquet files: every byte arrives, what is held out stays out, bad files are named with the place."""
 
 import codecs
+import gzip
 import json
 from pathlib import Path
 
@@ -126,6 +127,18 @@ def test_blank_lines_of_windows_can_be_told_on_a_command_line(tmp_path):
     file = tmp_path / "a.txt"
     file.write_bytes(b"a\r\n\r\nb")
     assert TextSource(path=str(file), separator=r"\r\n\r\n").load("train")["text"] == ["a\r\n\r\n"]
+
+
+@pytest.mark.parametrize(("ending", "is_on_disk"), [("", False), (".gz", True)])
+def test_a_compressed_file_is_taken_for_larger_than_it_is(tmp_path, monkeypatch, ending, is_on_disk):
+    content = "\n".join(json.dumps({"text": f"text {i}"}) for i in range(40)).encode()
+    file = tmp_path / f"a.jsonl{ending}"
+    file.write_bytes(gzip.compress(content) if ending else content)
+    monkeypatch.setattr("illada_lab.data.text.BYTES_IN_MEMORY", len(content))
+    asked, make = [], datasets.Dataset.from_generator
+    monkeypatch.setattr(datasets.Dataset, "from_generator", lambda *a, **k: asked.append(1) or make(*a, **k))
+    assert TextSource(path=str(file)).load("train")["text"][0] == "text 0"
+    assert bool(asked) == is_on_disk
 
 
 def test_a_json_list_may_begin_with_a_byte_order_mark(tmp_path):
