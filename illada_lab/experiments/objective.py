@@ -41,7 +41,8 @@ class ObjectiveStudy:
               paper="an equation", metric="-log p less the unweighted loss, mean over documents", unit="nats/token"),
         Claim(id="fixed_count", sentence="A fixed number of masks gives a steadier estimate than independent masks.",
               source="LLaDA, Appendix B.5", paper="128 samples against more than 1000",
-              metric="samples needed for the same error: variance with independent masks (t above 0.001) over that with a fixed number",
+              metric="samples needed for the same error, median document: "
+              "variance with independent masks (t above 0.001) over that with a fixed number",
               unit="times", threshold=1.0),
     )  # fmt: skip
 
