@@ -250,6 +250,10 @@ def _say(error: BaseException) -> str:
         return f"{error.filename}; there is no such file or folder; a path that exists"
     if isinstance(error, ValueError):
         return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"{error.filename}; {(error.strerror or type(error).__name__).lower()}; another place, or make room for it"
+        )
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -142,6 +142,9 @@ def test_the_last_line_of_config_is_the_exact_size(capsys):
         (["train", "model.n_layer=2"], "model.n_layer = 2; there is no such key; did you mean model.n_layers?"),
         (["sample"], "checkpoint = null; which model?"),
         (["sample", "checkpoint=nowhere"], "checkpoint = nowhere; "),
+        (["export", "seed=3"], "seed = 3; has no effect on export; checkpoint, layout, out"),
+        (["doctor", "optim=adamw"], "optim = adamw; has no effect on doctor; scale, experiment, model"),
+        (["plan", "prompt=hello"], "prompt = 'hello'; has no effect on plan; scale, experiment, model"),
     ],
 )
 def test_bad_input_gives_one_line_and_status_2(words, message, capsys):
@@ -162,6 +165,13 @@ def test_settings_of_other_commands_are_refused_by_train(capsys, runs):
     # What is no setting of any command is a slip of the pen.
     assert main(["train", "modle=toy"]) == 2
     assert "modle = toy; there is no such key; did you mean model?" in capsys.readouterr().err
+
+
+def test_the_words_of_a_training_run_can_be_planned_as_they_are():
+    from illada_lab.commands import plan, train
+
+    words = [f"{key}=x" for key in train.USED]
+    assert plan.translate(words) == train.translate(words) == words
 
 
 def test_every_problem_of_a_configuration_gets_its_line(capsys, runs):

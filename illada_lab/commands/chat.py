@@ -24,12 +24,13 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     published layout; none of one that was trained on single questions, as the world's are.
 
     Ctrl-C stops an answer; the conversation keeps of it what stands before the first hole, and nothing of the turn where that is
-    nothing. At the prompt it ends the conversation.
+    nothing. At the prompt it ends the conversation. At its end stands the health panel of all its answers.
     """
     import torch
 
     from illada_lab.commands.writing import INTERRUPTED, build_sampler, is_chat, load, write
     from illada_lab.data.chat import ChatTemplate
+    from illada_lab.evaluation.health import health, panel
     from illada_lab.samplers import Infill
 
     loaded = load(config)
@@ -43,6 +44,7 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     n_turns = _all_that_fit(loaded) if config.n_turns is None else config.n_turns
     generator = torch.Generator().manual_seed(config.seed)
     turns: list[dict[str, str]] = []
+    rows, seconds = [], 0.0
     if not is_json:
         print("an empty line ends the conversation; /new forgets it; Ctrl-C stops an answer")
     while True:
@@ -63,6 +65,7 @@ def run(config: DictConfig, is_json: bool = False) -> int:
         except ValueError as error:
             print(json.dumps({"question": said, "error": str(error)}) if is_json else f"({error})", flush=True)
             continue
+        rows, seconds = rows + written.rows, seconds + written.seconds
         answer, reason, kept = written.texts[0], written.stop_reasons[0], written.kept[0]
         is_cut = reason == INTERRUPTED
         if is_json:
@@ -79,6 +82,9 @@ def run(config: DictConfig, is_json: bool = False) -> int:
         if kept:
             turns += [{"role": "user", "content": said}, {"role": "assistant", "content": kept}]
             turns = turns[max(0, len(turns) - 2 * n_turns) :]
+    if rows:
+        found = health(rows, seconds, loaded.predictor.tokens)
+        print(json.dumps({"health": found}, ensure_ascii=False) if is_json else panel(found))
     return 0
 
 

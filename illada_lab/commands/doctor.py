@@ -1,9 +1,20 @@
 """`illada-lab doctor`: what this machine has, and what would be used."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig
+
+# Settings that the size of the model depends on.
+USED = ("scale", "experiment", "model", "tokenizer", "data")
+
+
+def translate(overrides: Sequence[str]) -> list[str]:
+    """The overrides as they are; raises ValueError for those without effect."""
+    from illada_lab.commands.writing import refuse_without_effect
+
+    return refuse_without_effect("doctor", overrides, USED)
 
 
 def run(config: DictConfig, is_json: bool = False) -> int:

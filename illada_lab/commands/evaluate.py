@@ -97,7 +97,7 @@ def _tell(results: dict[str, Any], folder: Path) -> int:
 
     told = results["manifest"]
     print_rows(results["rows"])
-    _warn(results.get("health") or [])
+    _tell_health(results.get("health") or [])
     print(f"written: {folder}/{RESULTS}")
     if "n_short_of_room" in told:
         few, hint = f"{told['n_short_of_room']} of {told['n_items']}", "a model with more context"
@@ -108,12 +108,12 @@ def _tell(results: dict[str, Any], folder: Path) -> int:
     return 0
 
 
-def _warn(health: list[dict[str, Any]]) -> None:
-    """What to look at before believing the scores."""
-    from illada_lab.evaluation.health import warnings_of
+def _tell_health(health: list[dict[str, Any]]) -> None:
+    """What to look at before believing the scores; nothing where no answer was written."""
+    from illada_lab.evaluation.health import panel
 
-    for line in warnings_of(health):
-        print(line)
+    if health:
+        print(panel(health))
 
 
 def _refuse_for_twins(config: DictConfig) -> None:
@@ -148,8 +148,8 @@ def _world(config: DictConfig) -> int:
     from illada_lab.evaluation.folder import claim_folder, digest_of
     from illada_lab.evaluation.journal import Journal
     from illada_lab.evaluation.run import ITEMS, RESULTS
+    from illada_lab.files import write_text
     from illada_lab.manifest import manifest
-    from illada_lab.report.results import write_text
     from illada_lab.report.tables import print_rows
 
     loaded = load(config)
@@ -161,7 +161,7 @@ def _world(config: DictConfig) -> int:
     claim_folder(folder, settings)
     result = ask(journal=Journal(folder / ITEMS))
     print_rows(result.rows)
-    _warn(result.health)
+    _tell_health(result.health)
     path = home / "evaluation.json"
     about = manifest(seed=config.seed, scale=loaded.config["scale"]["name"])
     told = {**about, **_about(config, loaded), **settings, "n_items": len(result.items), **result.settings}

@@ -1,7 +1,9 @@
 """`illada-lab infill`: fill the holes of a text."""
 
 import re
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig
@@ -27,6 +29,7 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     """Print the text with its holes filled."""
     from illada_lab.commands.sample import n_different
     from illada_lab.commands.writing import INTERRUPTED, as_json, asks_in_chat, build_sampler, load, save_trace, write
+    from illada_lab.evaluation.health import panel
     from illada_lab.samplers import Infill
 
     loaded = load(config)
@@ -44,15 +47,30 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     if written.sampled is not None:
         # BOS and EOS around the text are ours.
         written.texts = [loaded.tokenizer.decode(row) for row in written.sampled.responses]
+    found = health_of(written, loaded)
     if is_json:
-        print(as_json(config, written, text=config.text))
+        print(as_json(config, written, found, text=config.text))
     else:
         for text in written.texts:
             print(text)
         passes = INTERRUPTED if written.passes is None else f"{written.passes} passes"
         print(f"({passes}, {written.seconds:.1f} s)")
+    if found:
+        print(panel(found), file=sys.stderr)
     save_trace(config, loaded, ids, written)
     return 130 if written.sampled is None else 0
+
+
+def health_of(written: Any, loaded: Any) -> list[dict[str, Any]]:
+    """The health panel of filled texts, whose tokens are those of the holes; nothing of what was interrupted."""
+    from illada_lab.evaluation.health import health
+
+    rows = [
+        replace(row, n_tokens=len({record["position"] for record in row.trace if record["token"] is not None}))
+        for row in written.rows
+    ]
+    found = health(rows, written.seconds, loaded.predictor.tokens) if rows else []
+    return [row for row in found if row["name"] != "empty answers"]  # there is text around the holes
 
 
 def text_ids(text: str | None, loaded: Any) -> list[int]:
@@ -83,7 +101,7 @@ def text_ids(text: str | None, loaded: Any) -> list[int]:
 
 def _piece_ids(tokenizer: Tokenizer, text: str, *, is_behind: bool) -> list[int]:
     """Ids of the text before, between or behind holes; behind one without the space that some tokenizers put in front of a text."""
-    ids, front = tokenizer.encode_prompt(text), tokenizer.encode("\n")
+    ids, front = tokenizer.encode_prompt(text, "text"), tokenizer.encode("\n")
     whole = tokenizer.encode(f"\n{text}") if is_behind else []
     return whole[len(front) :] if is_behind and whole[: len(front)] == front else ids
 

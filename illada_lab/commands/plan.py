@@ -1,11 +1,13 @@
 """`illada-lab plan`: what the configured run takes, before it runs."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig
 
+from illada_lab.commands.train import USED as TRAIN
 from illada_lab.config import build
 from illada_lab.planner.job import job
 from illada_lab.planner.memory import Memory, memory_per_device
@@ -13,8 +15,17 @@ from illada_lab.planner.nearest import nearest_that_fit
 from illada_lab.planner.plan import SECONDS_PER_DAY, Plan, largest_micro_batch, plan, refusal
 from illada_lab.report.tables import duration
 
+# The words of a `train` command can be planned as they are; the others belong to other commands.
+USED = (*TRAIN, "device", "plan")
 GIB = 2**30
 Rows = list[tuple[str, ...]]
+
+
+def translate(overrides: Sequence[str]) -> list[str]:
+    """The overrides as they are; raises ValueError for those without effect."""
+    from illada_lab.commands.writing import refuse_without_effect
+
+    return refuse_without_effect("plan", overrides, USED)
 
 
 def run(config: DictConfig, is_json: bool = False) -> int:

@@ -81,9 +81,11 @@ def _of_model(path: str | None) -> Any:
     """The tokenizer of a trained model, ours or published, for data it shall be trained further on; None without a path."""
     if path is None:
         return None
+    from illada_lab.training.checkpoint import told_as
     from illada_lab.training.start import start_tokenizer
 
-    return start_tokenizer(path)
+    with told_as("init_from"):
+        return start_tokenizer(path)
 
 
 def _files(source: Any) -> list[list[Any]]:

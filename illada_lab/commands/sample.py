@@ -19,7 +19,7 @@ def translate(overrides: Sequence[str]) -> list[str]:
 def run(config: DictConfig, is_json: bool = False) -> int:
     """Print responses to a prompt; a fine-tuned model is asked through its chat format, unless `is_chat` says otherwise."""
     from illada_lab.commands.writing import INTERRUPTED, as_json, asks_in_chat, build_sampler, load, save_trace, write
-    from illada_lab.evaluation.health import warnings_of
+    from illada_lab.evaluation.health import health, panel
     from illada_lab.samplers import Infill
 
     loaded = load(config)
@@ -28,36 +28,19 @@ def run(config: DictConfig, is_json: bool = False) -> int:
         raise ValueError("sampler = infill; fills a given text; illada-lab infill text='... ___ ...'")
     ids = prompt_ids(config, loaded)
     written = write(loaded, sampler, ids, n_different(config, sampler), config.seed, is_quiet=is_json)
+    is_asked, rows = asks_in_chat(config, loaded), written.rows
+    found = health(rows, written.seconds, loaded.predictor.tokens, may_fill=not is_asked) if rows else []
     if is_json:
-        print(as_json(config, written, prompt=config.prompt, is_chat=asks_in_chat(config, loaded)))
+        print(as_json(config, written, found, prompt=config.prompt, is_chat=is_asked))
     else:
         for text in written.texts:
             print(f"{config.prompt} |" if config.prompt else "|", text)
         passes = INTERRUPTED if written.passes is None else f"{written.passes} passes"
         print(f"({passes}, {written.seconds:.1f} s)")
-    for line in warnings_of(health_of(written, loaded)):
-        print(line, file=sys.stderr)
+    if found:
+        print(panel(found), file=sys.stderr)
     save_trace(config, loaded, ids, written)
     return 130 if written.sampled is None else 0
-
-
-def health_of(written: Any, loaded: Any) -> list[dict[str, Any]]:
-    """What the health panel says of empty texts and of loops; nothing of what was interrupted.
-
-    A sample may fill its length, so that is not looked at.
-    """
-    from illada_lab.evaluation.generation import Generated
-    from illada_lab.evaluation.health import health
-
-    out = written.sampled
-    if out is None:
-        return []
-    found = [
-        Generated(text, reason, int(nfe), len(ids), trace=[])
-        for text, reason, ids, nfe in zip(written.texts, written.stop_reasons, out.responses, out.nfe, strict=True)
-    ]
-    rows = health(found, written.seconds, loaded.predictor.tokens)
-    return [row for row in rows if row["name"] in ("empty answers", "answers with a loop")]
 
 
 def prompt_ids(config: DictConfig, loaded: Any) -> list[int]:

@@ -12,6 +12,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.evaluation.generation import Generated, rows_of
+from illada_lab.files import check_writable
 from illada_lab.samplers import Canvas
 from illada_lab.samplers.result import Sampled
 
@@ -36,6 +38,11 @@ class Written:
     seconds: float
     sampled: Sampled | None
     begun: list[str] | None = None
+
+    @property
+    def rows(self) -> list[Generated]:
+        """What was written, each with its trace and costs; nothing of what was interrupted."""
+        return [] if self.sampled is None else rows_of(self.sampled, self.texts)
 
     @property
     def passes(self) -> int | None:
@@ -92,6 +99,8 @@ def load(config: DictConfig, *, stays: bool = False):
 
     if config.checkpoint is None:
         raise ValueError("checkpoint = null; which model?; checkpoint=runs/<name> of a run that has been trained")
+    if config.trace is not None:  # what has been written would be lost
+        check_writable("trace", config.trace)
     loaded = load_run(config.checkpoint)
     # Not on Apple's: what is added up in float64 does not run there.
     if not stays and find_device(config.trainer.accelerator).type == "cuda":
@@ -224,8 +233,8 @@ class Display:
         self._live.update(lines, refresh=True)
 
 
-def as_json(config: DictConfig, written: Written, **more: Any) -> str:
-    """One JSON object for scripts: what was written, and every setting that made it."""
+def as_json(config: DictConfig, written: Written, health: list[dict[str, Any]], **more: Any) -> str:
+    """One JSON object for scripts: what was written, every setting that made it, and the health panel (none after Ctrl-C)."""
     from illada_lab.config import to_plain
 
     samples = [
@@ -233,7 +242,7 @@ def as_json(config: DictConfig, written: Written, **more: Any) -> str:
         for n, (text, reason) in enumerate(zip(written.texts, written.stop_reasons, strict=True))
     ]
     about = {"checkpoint": config.checkpoint, "seed": config.seed, "sampler": to_plain(config.sampler), **more}
-    return json.dumps({**about, "seconds": written.seconds, "samples": samples}, ensure_ascii=False)
+    return json.dumps({**about, "seconds": written.seconds, "samples": samples, "health": health}, ensure_ascii=False)
 
 
 def _costs(written: Written, n: int) -> dict[str, int]:

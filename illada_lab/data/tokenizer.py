@@ -74,8 +74,12 @@ class Tokenizer:
         """`encode` of many texts, on all cores."""
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def encode_known(self, text: str) -> list[int]:
+    def encode_known(self, text: str, name: str = "text") -> list[int]:
         """`encode` that refuses a text with unknown words.
+
+        Args:
+            text: what is encoded.
+            name: of the setting it comes from, for the message.
 
         Raises:
             ValueError: names the first unknown word.
@@ -83,8 +87,9 @@ class Tokenizer:
         ids = self.encode(text)
         if self.is_word_level and self.tokens.unk in ids:
             word = text.split()[ids.index(self.tokens.unk)]
-            near = difflib.get_close_matches(word, self.backend.get_vocab(), n=3) or ["see the world's word list"]
-            raise ValueError(f"text = {word!r}; not a word of this model's vocabulary; {', '.join(near)}")
+            known = [known for known in self.backend.get_vocab() if known not in self.special_text.values()]
+            near = ", ".join(difflib.get_close_matches(word, known, n=3)) or _some(known)
+            raise ValueError(f"{name} = {word!r}; not a word of this model's vocabulary; {near}")
         return ids
 
     def encode_marker(self, text: str) -> list[int]:
@@ -92,8 +97,12 @@ class Tokenizer:
         added = {token.content: i for i, token in self.backend.get_added_tokens_decoder().items()}
         return [added[text]] if text in added else self.encode_known(text)
 
-    def encode_prompt(self, text: str) -> list[int]:
+    def encode_prompt(self, text: str, name: str = "prompt") -> list[int]:
         """`encode_known` of what a user says to a model.
+
+        Args:
+            text: what is encoded.
+            name: of the setting it comes from, for the message.
 
         Raises:
             ValueError: the text spells the mask token (nobody who types it wants its characters, and a mask would be filled
@@ -102,9 +111,9 @@ class Tokenizer:
         mask = self.literal_mask
         if mask and mask in text:
             raise ValueError(
-                f"prompt = {_shorten(text, mask)!r}; spells the mask token {mask}; leave it out, the sampler adds the masks"
+                f"{name} = {_shorten(text, mask)!r}; spells the mask token {mask}; leave it out, the sampler adds the masks"
             )
-        return self.encode_known(text)
+        return self.encode_known(text, name)
 
     @property
     def literal_mask(self) -> str:
@@ -199,3 +208,9 @@ def _shorten(text: str, around: str, n: int = 20) -> str:
     end = start + len(around)
     head, tail = "..." if start > n else "", "..." if len(text) > end + n else ""
     return head + text[max(0, start - n) : end + n] + tail
+
+
+def _some(words: Sequence[str]) -> str:
+    """A few words of a vocabulary, from its beginning to its end."""
+    listed = sorted(words)
+    return f"one of {len(listed)} words such as {', '.join(listed[len(listed) // 12 :: len(listed) // 6 or 1][:6])}"

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from illada_lab.files import write_text
+
 SETTINGS = "settings.json"
 # Weights of each tensor that a fingerprint looks at. Training changes all of them; our choice: 8B parameters take no time.
 N_LOOKED_AT = 64
@@ -45,9 +47,7 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / SETTINGS
     if not file.exists():
-        aside = file.with_name(file.name + ".partial")
-        aside.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        aside.replace(file)
+        write_text(file, json.dumps(settings, indent=1) + "\n")
         return
     try:
         before = json.loads(file.read_text(encoding="utf-8"))

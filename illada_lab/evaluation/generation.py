@@ -82,21 +82,28 @@ def generate(
             None if is_valid is None else is_valid.to(device),
             [torch.Generator().manual_seed(seeds[i]) for i in chosen],
         )
-        traces: dict[int, list[dict[str, Any]]] = {}
-        for record in out.trace:
-            traces.setdefault(record["row"], []).append(record)
-        for n, i in enumerate(chosen):
-            response = out.responses[n]
-            text = tokenizer.decode(response, skip_special=False)
-            found[i] = Generated(
-                text=text,
-                stop_reason=out.stop_reasons[n],
-                nfe=int(out.nfe[n]),
-                n_tokens=len(response),
-                trace=traces.get(n, []),
-                token_forwards=int(out.token_forwards[n]),
-            )
+        texts = [tokenizer.decode(response, skip_special=False) for response in out.responses]
+        for i, made in zip(chosen, rows_of(out, texts), strict=True):
+            found[i] = made
     return [g for g in found if g is not None], time.perf_counter() - begin
+
+
+def rows_of(out: Sampled, texts: Sequence[str]) -> list[Generated]:
+    """Each row of a sampler's result for itself.
+
+    Args:
+        out: the result.
+        texts: what the responses say.
+    """
+    traces: list[list[dict[str, Any]]] = [[] for _ in texts]
+    for record in out.trace:
+        traces[record["row"]].append(record)
+    return [
+        Generated(text, reason, int(nfe), len(response), trace, int(forwards))
+        for text, reason, nfe, response, trace, forwards in zip(
+            texts, out.stop_reasons, out.nfe, out.responses, traces, out.token_forwards, strict=True
+        )
+    ]
 
 
 def left_padded(rows: Sequence[Sequence[int]], filler: int) -> tuple[torch.Tensor, torch.Tensor | None]:

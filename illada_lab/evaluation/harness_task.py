@@ -13,6 +13,7 @@ from jinja2 import UndefinedError
 
 from illada_lab.evaluation.folder import claim_folder
 from illada_lab.evaluation.run import room_told
+from illada_lab.files import write_text
 from illada_lab.training.checkpoint import LoadedRun
 
 RESULTS = "results.json"
@@ -144,7 +145,7 @@ class HarnessTask:
                 "seconds": time.perf_counter() - begin}  # fmt: skip
         results = {"manifest": told, "rows": rows_of(found), "lm_eval": found["results"]}
         text = json.dumps(results, indent=1, ensure_ascii=False, default=str)
-        (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
+        write_text(folder / RESULTS, text + "\n")
         return results
 
 

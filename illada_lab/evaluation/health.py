@@ -8,13 +8,16 @@ from illada_lab.evaluation.generation import Generated
 from illada_lab.tokens import SpecialTokens
 
 
-def health(generations: Sequence[Generated], seconds: float, tokens: SpecialTokens) -> list[dict[str, Any]]:
+def health(
+    generations: Sequence[Generated], seconds: float, tokens: SpecialTokens, *, may_fill: bool = False
+) -> list[dict[str, Any]]:
     """What to look at before believing a score: stop reasons, empty answers, where and when EOS comes, loops, cost.
 
     Args:
         generations: answers; EOS is looked up in their traces.
         seconds: for all of them.
         tokens: the model's special tokens.
+        may_fill: whether to fill the budget is no fault, as of the texts of a base model.
 
     Returns:
         Rows of name, value, note, is_warning.
@@ -36,7 +39,7 @@ def health(generations: Sequence[Generated], seconds: float, tokens: SpecialToke
         )
     return [
         {"name": "stop reasons", "value": ", ".join(f"{reason} {count / n:.1%}" for reason, count in reasons.most_common()),
-         "note": "length: the budget was filled", "is_warning": filled > 0.5},
+         "note": "length: the budget was filled", "is_warning": filled > 0.5 and not may_fill},
         {"name": "empty answers", "value": f"{empty:.1%}", "note": empty_note, "is_warning": empty > 0.2},
         {"name": "EOS by position", "value": _series(shares["by_position"]),
          "note": "share of EOS among what was revealed, from the first tenth of the positions to the last", "is_warning": False},
@@ -52,9 +55,15 @@ def health(generations: Sequence[Generated], seconds: float, tokens: SpecialToke
     ]  # fmt: skip
 
 
-def warnings_of(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What a panel warns of, a line each for the terminal."""
-    return [f"warning: {row['name']} {row['value']}: {row['note']}" for row in rows if row["is_warning"]]
+def panel(rows: Sequence[dict[str, Any]]) -> str:
+    """The panel for the terminal: a line per row, with its note where it warns."""
+    width = max(map(len, (row["name"] for row in rows)), default=0)
+    lines = [
+        f"{'!' if row['is_warning'] else ' '} {row['name']:{width}}  {row['value']}"
+        + (f"  ({row['note']})" if row["is_warning"] else "")
+        for row in rows
+    ]
+    return "\n".join(["health", *lines])
 
 
 def eos_shares(

@@ -17,6 +17,7 @@ from illada_lab.evaluation.generation import Generated, generate, seed_of, steps
 from illada_lab.evaluation.health import health
 from illada_lab.evaluation.intervals import share_interval
 from illada_lab.evaluation.journal import Journal, Records
+from illada_lab.files import write_text
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.samplers import EndOfThinking
 from illada_lab.samplers.room import cut_budgets
@@ -84,7 +85,7 @@ def run_benchmark(
         "rows": rows_of(benchmark, records, seed),
         "health": _health(records, traces, seconds, predictor.tokens),
     }  # fmt: skip
-    (folder / RESULTS).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(folder / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     return results
 
 

@@ -16,6 +16,7 @@ from illada_lab.config import build, compose, to_plain
 from illada_lab.experiments.claims import MIN_SEEDS, judge
 from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.study import Study
+from illada_lab.files import write_text
 from illada_lab.manifest import PACKAGES, commit, machine, manifest, memory_bytes, versions
 from illada_lab.training.recipe import recipe
 
@@ -275,7 +276,5 @@ def _end_with(parent: Any) -> None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON aside and rename it, so that a kill leaves the old file or the new one."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    aside.replace(path)
+    """Write JSON, all of it or nothing."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

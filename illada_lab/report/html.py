@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from illada_lab.files import write_text
 from illada_lab.report import player, tables, views
-from illada_lab.report.results import write_text
 from illada_lab.report.schema import checked
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from illada_lab.files import write_text
 from illada_lab.report.tables import duration
 
 HEAD = """# Claims ledger
@@ -49,9 +50,7 @@ def ledger(results: Sequence[dict[str, Any]]) -> str:
 
 def write_ledger(folder: Path) -> Path:
     """Write `README.md` from the result files of a folder."""
-    page = folder / "README.md"
-    page.write_text(ledger(read_all(folder)), encoding="utf-8")
-    return page
+    return write_text(folder / "README.md", ledger(read_all(folder)))
 
 
 def effect_text(claim: dict[str, Any]) -> str:

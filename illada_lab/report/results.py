@@ -1,13 +1,13 @@
 """The results file of the main job (`illada_lab.report.schema`): written whole or not at all."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from illada_lab.files import write_text
 from illada_lab.report.schema import check_results, checked
 
-__all__ = ["check_results", "read_results", "write_results", "write_text"]
+__all__ = ["check_results", "read_results", "write_results"]
 
 
 def write_results(path: str | Path, results: dict[str, Any]) -> Path:
@@ -43,17 +43,3 @@ def read_results(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(f"results = {path}; not UTF-8 text (byte {error.start}); run the job again") from error
     return checked(results)
-
-
-def write_text(path: str | Path, text: str) -> Path:
-    """Write text aside and rename it into place; returns the path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process in the name: two jobs with one folder must not write into each other's file.
-    aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return path

@@ -19,6 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from illada_lab.files import write_text
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.result import Sampled
 from illada_lab.shapes import Positions, Tokens
@@ -116,15 +117,10 @@ def with_text(trace: Trace, text: Callable[[int], str]) -> Trace:
 
 
 def write_trace(path: str | Path, trace: Trace) -> Path:
-    """Write a trace file; returns its path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a trace file, all of it or nothing; returns its path."""
     text = {str(i): shown for i, shown in trace.text.items()}
     head = {"format": FORMAT, "version": VERSION, **trace.about, "mask": "▢", "rows": trace.rows, "text": text}
-    with open(path, "w", encoding="utf-8") as file:
-        for line in (head, *trace.records):
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    return path
+    return write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in (head, *trace.records)))
 
 
 def read_trace(path: str | Path) -> Trace:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
+from illada_lab.files import write_text
 from illada_lab.training.machine import matmul_rate
 from illada_lab.training.module import DiffusionModule
 
@@ -16,6 +18,22 @@ from illada_lab.training.module import DiffusionModule
 def is_due(step: int, every: int | None, n_steps: int) -> bool:
     """Whether something that happens every `every` optimiser steps and at the end happens after step `step` (1 is the first)."""
     return step == n_steps or bool(every and step % every == 0)
+
+
+class AtStart(Callback):
+    """Something that one process does when training begins, with the weights in place.
+
+    Args:
+        act: what.
+    """
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        self.act = act
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Do it, in the process that writes."""
+        if trainer.is_global_zero:
+            self.act()
 
 
 class StepCallback(Callback):
@@ -95,8 +113,7 @@ class History(StepCallback):
             record.pop("bins", None)
         self.validation.append({"step": step, "kinds": summary, "bins": bins})
         if self.path is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps(self.to_dict()))
+            write_text(self.path, json.dumps(self.to_dict()))
 
     @property
     def tokens_per_second(self) -> float:

@@ -3,7 +3,8 @@
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -179,6 +180,18 @@ def find_checkpoint(path: str | Path) -> Path:
             if _is_checkpoint(folder / name):
                 return folder / name
     raise FileNotFoundError(f"checkpoint = {path}; no {LAST} there; a file, or the folder of a run that has saved one")
+
+
+@contextmanager
+def told_as(setting: str) -> Iterator[None]:
+    """Messages about a checkpoint name the setting that asked for it."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        head, is_ours, rest = str(error).partition("checkpoint = ")
+        if head or not is_ours or type(error) not in (FileNotFoundError, ValueError):
+            raise
+        raise type(error)(f"{setting} = {rest}") from error
 
 
 def find_resumable(run_dir: str | Path) -> Path | None:

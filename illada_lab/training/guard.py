@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch.distributed.tensor import DTensor
 
+from illada_lab.files import write_text
 from illada_lab.training.callbacks import StepCallback
 from illada_lab.training.module import DiffusionModule
 from illada_lab.training.together import gathered
@@ -80,8 +81,7 @@ class LossGuard(StepCallback):
         recent = list(self.losses)[-20:]
         record = {"step": step, "why": why, "samples": samples, "recent_losses": recent, **details}
         if trainer.is_global_zero:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps(record, indent=1))
+            write_text(self.path, json.dumps(record, indent=1))
         raise TrainingStopped(
             f"step = {step}; {why}; samples of the batch and recent losses are in {self.path}; "
             "try a lower optim.lr or more lr.n_warmup_steps, and resume=auto from the last checkpoint"

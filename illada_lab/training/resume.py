@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from illada_lab.training.checkpoint import find_checkpoint, find_resumable, read_about
+from illada_lab.files import check_writable
+from illada_lab.training.checkpoint import find_checkpoint, find_resumable, read_about, told_as
 from illada_lab.training.recipe import differences, recipe
 
 # What a state cannot be taken over into.
@@ -25,11 +26,15 @@ def resume_point(config: DictConfig) -> Path | None:
             a step at which this run would be over.
     """
     run_dir = Path(config.run_dir)
+    check_writable("run_dir", run_dir, is_folder=True)
     found = find_resumable(run_dir)
     if config.resume == "auto":
         checkpoint = found
     else:
-        checkpoint = None if config.resume is None else find_checkpoint(config.resume)
+        with told_as("resume"):
+            checkpoint = None if config.resume is None else find_checkpoint(config.resume)
+            if checkpoint is not None:
+                read_about(checkpoint)
         # A process that another one has started for this run comes later than its siblings: it does not judge.
         if found is not None and os.environ.get("LOCAL_RANK", "0") == "0" and _step(found) > _step(checkpoint):
             raise ValueError(

@@ -4,14 +4,16 @@ import json
 import logging
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from illada_lab.config import build, to_plain
+from illada_lab.files import write_text
 from illada_lab.manifest import manifest
-from illada_lab.training.checkpoint import LAST, read_about
+from illada_lab.training.checkpoint import LAST, read_about, told_as
 from illada_lab.training.resume import resume_point, say_changes
 from illada_lab.training.settings import Resolved, TrainerSettings, resolve
 from illada_lab.training.start import start_tokenizer
@@ -64,6 +66,7 @@ def train(config: DictConfig) -> TrainedRun:
     from lightning.pytorch.utilities import rank_zero_only
 
     from illada_lab.training import assemble
+    from illada_lab.training.callbacks import AtStart
 
     # What Lightning says at its start and end, the progress line and the manifest say better; two sums over two axes of devices are meant.
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -81,11 +84,11 @@ def train(config: DictConfig) -> TrainedRun:
         "is_compiled": here.is_compiled,
     }
     trainer, history = assemble.build_trainer(config, data, settings, here, module)
-    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "manifest.json").write_text(json.dumps({**about, "config": to_plain(config)}, indent=1))
-        if checkpoint is not None:
-            say_changes(config, checkpoint)
+    # When the weights are there: a start that is refused leaves nothing behind.
+    told = json.dumps({**about, "config": to_plain(config)}, indent=1)
+    trainer.callbacks.append(AtStart(partial(write_text, run_dir / "manifest.json", told)))  # type: ignore[attr-defined]
+    if checkpoint is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        say_changes(config, checkpoint)
     try:
         _fit(trainer, module, data, checkpoint, here, settings)
     finally:
@@ -137,5 +140,6 @@ def _prepare(config: DictConfig, checkpoint: Path | None) -> "DataModule":
     """Data, with the tokenizer of the model the run starts from."""
     data = build(config.data)
     trained = checkpoint or config.init_from
-    data.prepare(None if trained is None else start_tokenizer(trained))
+    with told_as("init_from"):  # what a resumed run needs has been read already
+        data.prepare(None if trained is None else start_tokenizer(trained))
     return data

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 
 from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.files import write_text
 from illada_lab.samplers import FixedLength
 from illada_lab.training.callbacks import StepCallback, is_due
 from illada_lab.training.module import DiffusionModule
@@ -73,9 +73,7 @@ class Samples(StepCallback):
             # Not `splitlines`: a text may hold what Unicode calls an end of line.
             rows = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
             kept = [row for row in rows if _step(row) <= self._start]
-            aside = self.path.with_name(self.path.name + ".partial")
-            aside.write_text("".join(f"{row}\n" for row in kept) + line, encoding="utf-8")
-            os.replace(aside, self.path)
+            write_text(self.path, "".join(f"{row}\n" for row in kept) + line)
         self._start = None
 
 

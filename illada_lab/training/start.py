@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING
 from illada_lab.interop import checkpoint_folder, is_published, load_published_into, published_tokens
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.training import shards
-from illada_lab.training.checkpoint import find_checkpoint, load_predictor, load_weights, read_about, read_checkpoint
+from illada_lab.training.checkpoint import (
+    find_checkpoint,
+    load_predictor,
+    load_weights,
+    read_about,
+    read_checkpoint,
+    told_as,
+)
 
 if TYPE_CHECKING:
     from illada_lab.data.tokenizer import Tokenizer
 
 
+@told_as("init_from")
 def load_start(predictor: MaskPredictor, path: str | Path) -> None:
     """Give a new predictor the weights of a trained one, in place; those of a published model may go into sharded parameters.
 

@@ -21,6 +21,9 @@ def test_an_exported_model_writes_the_same(models, tmp_path, capsys, layout):
     folder = tmp_path / "out"
     assert main(["export", models["plain"], f"layout={layout}", f"out={folder}"]) == 0
     assert capsys.readouterr().out == f"written: {folder}\n"
+    told = json.loads((folder / "manifest.json").read_text())
+    assert (told["layout"], told["step"], told["config"]["model"]["has_qk_norm"]) == (layout, 4, False)
+    assert told["checkpoint"].endswith("last.ckpt") and {"command", "commit", "versions", "weights"} <= set(told)
     texts = []
     for checkpoint in (models["plain"], f"checkpoint={folder}"):
         assert main(["sample", checkpoint, *SHORT]) == 0

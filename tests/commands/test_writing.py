@@ -15,14 +15,11 @@ import illada_lab.samplers.infill
 from illada_lab.cli import _free_text, main
 from illada_lab.commands.chat import _all_that_fit, _fitting
 from illada_lab.commands.infill import text_ids
-from illada_lab.commands.sample import health_of, prompt_ids
-from illada_lab.commands.writing import Written
+from illada_lab.commands.sample import prompt_ids
 from illada_lab.config import compose_and_check
 from illada_lab.data.build_tokenizer import byte_tokenizer, train_bpe
 from illada_lab.data.chat import ChatTemplate
 from illada_lab.data.tokenizer import Tokenizer
-from illada_lab.evaluation.health import warnings_of
-from illada_lab.samplers.result import Sampled
 from illada_lab.tokens import ASSISTANT, ILLADA, SpecialTokens
 from illada_lab.training.checkpoint import load_run
 
@@ -104,7 +101,7 @@ def test_a_filled_text_is_the_text_as_the_tokenizer_writes_it(tokenizer, word):
         ("infill", ["text=ada ___ .", "sampler.response_length=4"], "response_length = 4; there is no such key"),
         ("infill", ["text=ada ___ .", "sampler=fixed_length"], "FixedLength; writes behind a prompt, fills no holes"),
         ("infill", ["text=ada ___*0 ."], "a hole of 0 tokens; 1 to 10000"),
-        ("infill", ["text=adda ___ ."], "'adda'; not a word of this model's vocabulary; ada"),
+        ("infill", ["text=adda ___ ."], "text = 'adda'; not a word of this model's vocabulary; ada"),
         ("sample", ["prompt='ada <mask>'"], "spells the mask token <mask>"),
         ("sample", ["sampler=infill"], "sampler = infill; fills a given text"),
         ("chat", [], "a base model, which does not answer"),
@@ -240,20 +237,61 @@ def test_turns_are_kept_where_a_model_was_trained_on_them(models):
     assert _all_that_fit(loaded) > 1000
 
 
-def test_texts_of_nothing_are_warned_of(models):
-    """By the health panel's own words, and only where there is something to warn of."""
-    loaded = load_run(models["base"].partition("=")[2])
-    nfe = torch.tensor([3, 3, 3])
-    for texts, warned in (
-        (["", "", "ada"], ["empty answers 66.7%"]),
-        (["ada", "in", "a b a b a b"], ["answers with a loop 33.3%"]),
-        (["ada"] * 3, []),
-    ):
-        ids = [[9] * len(text.split()) for text in texts]
-        out = Sampled(torch.zeros(3, 8, dtype=torch.long), ids, ["length"] * 3, nfe, nfe, [], 3)
-        found = warnings_of(health_of(Written(texts, ["length"] * 3, 1.0, out), loaded))
-        assert [line.partition(": ")[2].partition(":")[0] for line in found] == warned
-    assert health_of(Written([""], ["interrupted"], 1.0, None), loaded) == []
+PANEL = ["stop reasons", "empty answers", "EOS by position", "EOS by step", "answers with a loop", "passes per answer",
+         "tokens per answer", "tokens per second"]  # fmt: skip
+
+
+def test_every_sample_has_its_health_panel(models, capsys):
+    """All rows, in the terminal and in JSON; a base model may fill its length."""
+    words = [models["base"], *SHORT, "n_samples=3", "sampler.temperature=1.0", "seed=2", "sampler.ban_eos=true"]
+    found = {row["name"]: row for row in sampled(capsys, *words)["health"]}
+    assert list(found) == PANEL and found["stop reasons"]["value"] == "length 100.0%"
+    assert not found["stop reasons"]["is_warning"] and found["EOS by position"]["value"].endswith("0% to 0%")
+    assert main(["sample", *words]) == 0
+    out, err = said(capsys)
+    assert "health" not in out and err.startswith("health\n") and all(f"  {name} " in err for name in PANEL[:2])
+    assert "passes per answer    6.0" in err and "\n! " not in err.replace("\n! answers with a loop", "")
+
+
+def test_a_chat_model_that_fills_its_length_is_warned_of(models, capsys):
+    words = [models["instruct"], *SHORT, "prompt=where does ada live ?", "sampler.ban_eos=true"]
+    assert main(["sample", *words]) == 0
+    assert "! stop reasons         length 100.0%  (length: the budget was filled)" in said(capsys)[1]
+
+
+def test_answers_of_nothing_are_warned_of(models, capsys, monkeypatch):
+    """The known pattern, in the panel's own words: every answer ends before it begins."""
+    fill, eos = illada_lab.samplers.fixed_length.fill_window, ILLADA.eos
+
+    def ends(asker, canvas, *rest):
+        fill(asker, canvas, *rest)
+        canvas.x[:, canvas.n_prompt :] = eos
+
+    monkeypatch.setattr(illada_lab.samplers.fixed_length, "fill_window", ends)
+    assert main(["sample", models["instruct"], *SHORT, "prompt=where does ada live ?"]) == 0
+    assert "! empty answers        100.0%  (most answers are EOS only: try a chat format" in said(capsys)[1]
+
+
+def test_filled_texts_have_a_panel_of_their_holes(models, capsys):
+    words = ["infill", models["base"], "text=ada ___ in ___*2 .", "sampler.ban_eos=true"]
+    assert main([*words, "--json"]) == 0
+    found = {row["name"]: row["value"] for row in json.loads(said(capsys)[0])["health"]}
+    assert list(found) == [name for name in PANEL if name != "empty answers"]
+    assert found["stop reasons"] == "filled 100.0%" and found["tokens per answer"] == "3.0"
+    assert main(words) == 0
+    out, err = said(capsys)
+    assert err.startswith("health\n") and "health" not in out
+
+
+@pytest.mark.parametrize("command", ["sample", "infill"])
+def test_a_trace_that_cannot_be_written_is_said_before_anything_is_sampled(models, capsys, tmp_path, command):
+    (tmp_path / "file").write_text("kept")
+    what = "text=ada ___ ." if command == "infill" else "n_samples=1"
+    for trace, why in ((tmp_path, "is a folder"), (tmp_path / "file" / "t.jsonl", "file is a file, not a folder")):
+        assert main([command, models["base"], what, f"trace={trace}"]) == 2
+        out, err = said(capsys)
+        assert f"trace = {trace}; " in err and why in err and err.count("\n") == 1 and not out
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_ctrl_c_keeps_a_text_with_holes(models, capsys, monkeypatch):
@@ -329,8 +367,10 @@ def test_ctrl_c_in_chat_leaves_no_holes_in_the_conversation(models, capsys, monk
 def test_chat_answers_line_by_line(models, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("where does ada live ?\nwho is zzz ?\n\nnever asked\n"))
     assert main(["chat", models["instruct"], "--json", "sampler=variable_length", "sampler.max_length=16"]) == 0
-    lines = [json.loads(line) for line in said(capsys)[0].splitlines()]
+    *lines, last = [json.loads(line) for line in said(capsys)[0].splitlines()]
     assert [line["question"] for line in lines] == ["where does ada live ?", "who is zzz ?"]
+    # At the end the panel of all answers; the question that was refused has none.
+    assert [row["name"] for row in last["health"]] == PANEL and last["health"][5]["value"] == f"{lines[0]['nfe']}.0"
     assert lines[0]["nfe"] in (8, 16) and "answer" in lines[0] and "not a word" in lines[1]["error"]
 
 
@@ -339,7 +379,8 @@ def test_chat_as_a_person_sees_it(models, capsys, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda shown: next(asked))
     assert main(["chat", models["instruct"], "n_turns=1"]) == 0
     out, _ = said(capsys)
-    assert out.startswith("an empty line ends") and "(text = 'zzz'; not a word" in out
+    assert out.startswith("an empty line ends") and "(prompt = 'zzz'; not a word" in out
+    assert out.index("health\n") > out.index("zzz") and "  passes per answer " in out
 
 
 def test_traces_are_shown_compared_and_rendered(models, capsys, tmp_path):

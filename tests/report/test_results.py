@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from illada_lab.report import read_results, write_results
-from illada_lab.report.results import check_results, write_text
+from illada_lab.report.results import check_results
 from tests.report.example import example_results
 
 
@@ -33,15 +33,6 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path):
 def test_half_a_surrogate_pair_can_be_written(tmp_path):
     results = {"schema": 1, "manifest": {"command": "broken \ud83d byte"}}
     assert read_results(write_results(tmp_path / "r.json", results))["manifest"]["command"] == "broken ? byte"
-
-
-def test_nothing_is_half_written(tmp_path, monkeypatch):
-    path = write_text(tmp_path / "page", "first")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        write_text(path, "second")
-    assert path.read_text() == "first"
-    assert [p.name for p in tmp_path.iterdir()] == ["page"]
 
 
 def _at(results, path, value):

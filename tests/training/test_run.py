@@ -432,17 +432,24 @@ def test_the_guard_tells_spikes_from_a_jump(tmp_path):
         (["data.length=300"], "data.length = 300.*at most 256"),
         (["data.micro_batch_size=3"], "data.batch_size = 8.*multiple.*nearest: 9"),
         (["model.vocab_size=50"], "model.vocab_size = 50"),
-        (["experiment=sft", "init_from=nowhere"], "checkpoint = nowhere"),
+        (["experiment=sft", "init_from=nowhere"], "init_from = nowhere"),
         (["data=text", "data.path=nowhere.txt"], "data.path = nowhere.txt; no such file"),
         (["objective=autoregressive"], "model.is_causal = false"),
-        (["resume=nowhere"], "checkpoint = nowhere"),
+        (["resume=nowhere"], "resume = nowhere"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(tmp_path, overrides, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
         run(tmp_path / "a", *overrides)
     assert "\n" not in str(caught.value)
-    assert not list((tmp_path / "a").glob("checkpoints/*"))
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_start_from_weights_of_another_size_leaves_nothing_behind(tmp_path):
+    run(tmp_path / "start", "trainer.max_steps=3")
+    with pytest.raises(ValueError, match=f"init_from = {tmp_path}/start.*another family or size"):
+        run(tmp_path / "a", "model.d_model=16", f"init_from={tmp_path}/start")
+    assert not [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
 
 
 def test_golden_losses(tmp_path):

@@ -1,0 +1,54 @@
+"""Files that are there whole or not at all."""
+
+import os
+from pathlib import Path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write text aside and rename it into place, so that a kill or a full disk leaves the old file or the new one.
+
+    Args:
+        path: of the file; its folder is made.
+        text: of the file.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: it cannot be written; names the path.
+    """
+    path = Path(path)
+    # The process in the name: two jobs with one folder must not write into each other's file.
+    aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            aside.write_text(text, encoding="utf-8")
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        # The name that the user knows, which a full disk does not tell at all.
+        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
+    return path
+
+
+def check_writable(setting: str, path: str | Path, *, is_folder: bool = False) -> None:
+    """See, before anything is computed for it, that a file can be written or a folder made; nothing is.
+
+    Args:
+        setting: that names it, for the message.
+        path: of the file or folder.
+        is_folder: which of them.
+
+    Raises:
+        ValueError: it is the other of them, something in its way is no folder, or writing is not allowed.
+    """
+    path = Path(path)
+    place = next((place for place in (path, *path.absolute().parents) if place.exists()), path)
+    if place != path and not place.is_dir():
+        raise ValueError(f"{setting} = {path}; {place} is a file, not a folder; another place")
+    if place == path and path.exists() and path.is_dir() != is_folder:
+        raise ValueError(f"{setting} = {path}; is a {'file' if is_folder else 'folder'}; another name")
+    if place.exists() and not os.access(place, os.W_OK):
+        raise ValueError(f"{setting} = {path}; {place} may not be written; another place")
