@@ -189,6 +189,11 @@ class DataModule(pl.LightningDataModule):
         return None if self.train_rows is None else len(self.train_rows)
 
     @property
+    def is_padded(self) -> bool:
+        """Whether rows are padded to the longest of their step, so that each step has a length of its own."""
+        return isinstance(self.packing, OnePerRow)
+
+    @property
     def steps_per_epoch(self) -> float | None:
         """Optimiser steps in which every row is seen once; None for a stream."""
         return None if self.n_rows is None else self.n_rows / self.batch_size
@@ -197,7 +202,7 @@ class DataModule(pl.LightningDataModule):
         """Endless batches from `start_batch` (micro-batches) on."""
         assert self.tokenizer is not None, "prepare() comes first"
         # LLaDA's fine-tuning: EOS up to the longest of the step, visible and part of the response.
-        pad_with = self.tokenizer.tokens.eos if isinstance(self.packing, OnePerRow) else None
+        pad_with = self.tokenizer.tokens.eos if self.is_padded else None
         collate = Collate(pad_with=pad_with, is_isolated=self.is_isolated)
         # Processes that share layers (tensor parallelism) read the same rows: the strategy knows which share is ours.
         strategy = None if self.trainer is None else self.trainer.strategy

@@ -231,11 +231,16 @@ class MaskPredictor(nn.Module):
         is_compiled = self._compiles_slices and h.is_cuda
         return sliced_losses(h, self.head_weight, targets, is_compiled=is_compiled)
 
-    def compile_parts(self) -> None:
-        """Let `torch.compile` work on the layers, for the shapes they see, and on the loss behind a large head, for any shape."""
+    def compile_parts(self, *, has_fixed_length: bool = True) -> None:
+        """Let `torch.compile` work on the layers, for the shapes they see, and on the loss behind a large head, for any shape.
+
+        Args:
+            has_fixed_length: rows are of one length. Otherwise the layers are compiled for any, as soon as a second one comes: shape by
+                shape, torch would go on without compiling after eight.
+        """
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            layer.compile(dynamic=False)
+            layer.compile(dynamic=False if has_fixed_length else None)
         if self.spec.vocab_size >= MIN_COMPILED_VOCABULARY:
             self._token_losses = torch.compile(_token_losses, dynamic=True)
             self._compiles_slices = True

@@ -106,19 +106,20 @@ class ModelSpec:
         """Share of the positions the head is applied to in training: the masked ones, E[t] = 1/2; the twin's objective takes all."""
         return 1.0 if self.is_causal else 0.5
 
-    def flops_per_token(self, length: int, share_predicted: float | None = None) -> float:
+    def flops_per_token(self, length: int, share_predicted: float | None = None, *, is_frozen: bool = False) -> float:
         """Floating-point operations of one training step (forward and backward), per token.
 
         Args:
             length: tokens that see each other, for the two products inside attention.
             share_predicted: share of the positions the head is applied to; None: the model's own.
+            is_frozen: only adapters are trained; their own products, about a hundredth, are left out.
 
         Returns:
-            6 per matrix weight and token, plus 12 D L per layer for attention (each of its two products costs 2 D L forward; half of it
-            where a position sees only what stands before it).
+            6 per matrix weight and token (4 where it is frozen and has no gradient), plus 12 D L per layer for attention (each of its two
+            products costs 2 D L forward; half of it where a position sees only what stands before it).
             Source: the 6 N D rule of the papers; attention and the head are counted because at toy size they are not small.
         """
         share = self.share_predicted if share_predicted is None else share_predicted
         matrices = self.n_layers * (self.n_layer_parameters - 2 * self.d_model)
         attention = 12 * self.n_layers * self.d_model * length * (0.5 if self.is_causal else 1.0)
-        return 6.0 * (matrices + share * self.vocab_size * self.d_model) + attention
+        return (4.0 if is_frozen else 6.0) * (matrices + share * self.vocab_size * self.d_model) + attention

@@ -54,10 +54,10 @@ def flops_per_token(spec: ModelSpec, length: int, *, is_frozen: bool = False) ->
 
     Source: 6 N D as in the papers (Kaplan et al. 2020), attention after PaLM (arXiv 2204.02311, Appendix B).
     """
-    total, matrices = spec.flops_per_token(length), spec.flops_per_token(0, share_predicted=0.0)
-    head = spec.flops_per_token(0) - matrices
-    share = 2 / 3 if is_frozen else 1.0
-    return Flops(matrices=share * matrices, head=share * head, attention=total - matrices - head)
+    total = spec.flops_per_token(length, is_frozen=is_frozen)
+    matrices = spec.flops_per_token(0, share_predicted=0.0, is_frozen=is_frozen)
+    head = spec.flops_per_token(0, is_frozen=is_frozen) - matrices
+    return Flops(matrices=matrices, head=head, attention=total - matrices - head)
 
 
 def paper_budget() -> dict[str, float]:

@@ -93,6 +93,7 @@ def build_module(
         validation=validation,
         max_norm=settings.max_norm,
         is_compiled=here.is_compiled,
+        has_fixed_length=not data.is_padded,
         placement=Placement(
             start=start,
             adapt=partial(add_adapters, config=config) if is_adapted else None,
@@ -157,7 +158,7 @@ def _callbacks(
         LossGuard(path=run_dir / "stopped.json"),
         history,
         cb.Validation(every=settings.validate_every, history=history),
-        cb.Throughput(length=data.length),
+        cb.Throughput(length=data.length, is_frozen=config.get("lora") is not None),
         Samples(
             path=run_dir / "samples.jsonl",
             tokenizer=data.tokenizer,

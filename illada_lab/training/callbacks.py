@@ -180,11 +180,12 @@ class Throughput(StepCallback):
     Args:
         every: optimiser steps between measurements.
         length: tokens that see each other, for the cost of attention.
+        is_frozen: only adapters are trained.
     """
 
-    def __init__(self, *, every: int = 50, length: int) -> None:
+    def __init__(self, *, every: int = 50, length: int, is_frozen: bool = False) -> None:
         super().__init__()
-        self.every, self.length = every, length
+        self.every, self.length, self.is_frozen = every, length, is_frozen
         self._since: float | None = None
         self._tokens, self._peak = 0, None
 
@@ -202,7 +203,8 @@ class Throughput(StepCallback):
             begin = time.perf_counter()
             self._peak = matmul_rate(module.device, "bf16" if "bf16" in str(trainer.precision) else "float32")
             module.seconds_aside += time.perf_counter() - begin
-        mfu = rate * module.predictor.spec.flops_per_token(self.length) / (self._peak * trainer.world_size)
+        flops = module.predictor.spec.flops_per_token(self.length, is_frozen=self.is_frozen)
+        mfu = rate * flops / (self._peak * trainer.world_size)
         for logger in trainer.loggers:
             logger.log_metrics({"tokens_per_second": rate, "mfu": mfu}, step)
         self._since, self._tokens = time.perf_counter() - module.seconds_aside, 0

@@ -35,6 +35,7 @@ class DiffusionModule(pl.LightningModule):
         validation: frozen masks to validate on, or None.
         max_norm: gradients are scaled down to this Euclidean norm; None: never.
         is_compiled: compile the predictor's parts (`torch.compile`); validation and sampling stay eager, their shapes change.
+        has_fixed_length: rows are of one length, for which compiled parts are the fastest.
         placement: called once with the predictor and the trainer, when processes and devices are there: spreads the model, gives it
             weights, and returns what belongs into `about`.
         about: what the checkpoint tells of the run: config, tokenizer (plain data).
@@ -51,6 +52,7 @@ class DiffusionModule(pl.LightningModule):
         validation: FrozenMasks | None = None,
         max_norm: float | None = 1.0,
         is_compiled: bool = False,
+        has_fixed_length: bool = True,
         placement: Callable[[MaskPredictor, pl.Trainer], dict[str, Any]] | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:
@@ -67,7 +69,7 @@ class DiffusionModule(pl.LightningModule):
         self._step = StepSums()
         self._norm: torch.Tensor | None = None
         if is_compiled:
-            predictor.compile_parts()
+            predictor.compile_parts(has_fixed_length=has_fixed_length)
 
     def configure_model(self) -> None:
         """Place the model; Lightning calls this as soon as there are processes and devices."""

@@ -1,9 +1,13 @@
 """Compiled parts give the numbers of eager ones."""
 
 import warnings
+from contextlib import nullcontext
 
+import jaxtyping
 import pytest
 import torch
+from torch._dynamo import config as dynamo_config
+from torch._dynamo.exc import Unsupported
 
 from illada_lab.diffusion import RowRandom
 from illada_lab.models.head_loss import sliced_losses
@@ -36,6 +40,30 @@ def test_compiled_loss_and_gradients_are_the_eager_ones(is_bf16):
     assert torch.allclose(torch.stack(losses[:2]), torch.stack(losses[2:]), rtol=tolerance)
     assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 3 * tolerance
     assert float(gradients[0].norm()) > 0.1
+
+
+@pytest.fixture
+def unchecked_shapes():
+    """Without the checks of shapes that tests have: they know no sizes but numbers."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("has_fixed_length", [False, True])
+def test_rows_of_many_lengths_stay_compiled(has_fixed_length):
+    """Steps that are padded to their longest row: more lengths than torch compiles one by one, which is why it must be told."""
+    torch.compiler.reset()
+    compiled, eager = (small_predictor(n_layers=2).train() for _ in range(2))
+    compiled.compile_parts(has_fixed_length=has_fixed_length)
+    limit = pytest.raises(Unsupported, match="recompile limit exceeded") if has_fixed_length else nullcontext()
+    with dynamo_config.patch(recompile_limit=4, fail_on_recompile_limit_hit=True), limit:
+        for length in (12, 20, 9, 31, 14, 25, 17):
+            x = torch.randint(8, 20, (3, length), generator=torch.Generator().manual_seed(length))
+            logits = compiled(x)
+            torch.testing.assert_close(logits, eager(x), rtol=1e-4, atol=1e-4)
+            logits.square().mean().backward()
 
 
 @torch.no_grad()

@@ -343,7 +343,8 @@ def test_samples_behind_the_step_that_a_run_goes_on_from_are_void(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_measuring_the_machine_is_no_training_time(monkeypatch):
+@pytest.mark.parametrize(("is_frozen", "mfu"), [(False, 3.0), (True, 2.0)])
+def test_measuring_the_machine_is_no_training_time(monkeypatch, is_frozen, mfu):
     clock = [0.0]
 
     def measured(*_: object) -> float:
@@ -352,18 +353,21 @@ def test_measuring_the_machine_is_no_training_time(monkeypatch):
 
     monkeypatch.setattr(callbacks, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(callbacks, "matmul_rate", measured)
-    logged: list[float] = []
-    logger = SimpleNamespace(log_metrics=lambda metrics, step: logged.append(metrics["tokens_per_second"]))
+    logged: list[dict[str, float]] = []
+    logger = SimpleNamespace(log_metrics=lambda metrics, step: logged.append(metrics))
     trainer = Mock(spec=pl.Trainer, max_steps=9, precision="32-true", world_size=1, loggers=[logger])
-    predictor = SimpleNamespace(spec=SimpleNamespace(flops_per_token=lambda length: 1))
+    predictor = SimpleNamespace(
+        spec=SimpleNamespace(flops_per_token=lambda length, is_frozen: 4e8 if is_frozen else 6e8)
+    )
     module = Mock(spec=DiffusionModule, seconds_aside=0.0, last_rate=0.0, last_gradient_norm=0.0)
     module.predictor, module.device = predictor, torch.device("cpu")
-    history, throughput = callbacks.History(), callbacks.Throughput(every=3, length=8)
+    history, throughput = callbacks.History(), callbacks.Throughput(every=3, length=8, is_frozen=is_frozen)
     for step in range(1, 10):
         clock[0] += 1
         for callback in (history, throughput):
             callback.after_step(trainer, module, {"loss": 1.0, "n_tokens": 5}, step)
-    assert history.seconds == 8 and logged == [5.0, 5.0, 5.0]
+    assert history.seconds == 8 and [row["tokens_per_second"] for row in logged] == [5.0, 5.0, 5.0]
+    assert [row["mfu"] for row in logged] == pytest.approx([mfu] * 3)
 
 
 def test_what_is_validated_is_what_is_saved(tmp_path):
