@@ -24,6 +24,12 @@ cover the seeds of training in one fixed world, not the draw of its questions: a
 interval without width. The paper's numbers are those of models of 8B parameters; ours are compared with them in direction only, never
 in size.
 """
+HEAD_AGAIN = """*Again*: the same seeds on another machine, judged by themselves (folder `again`). Other roundings make
+other models of them, so it tells how much of a verdict hangs on the machine.
+"""
+
+# Results of the same studies from another machine, in a folder of the results: `replicate results_dir=results/again`.
+AGAIN = "again"
 
 
 def read_all(folder: Path) -> list[dict[str, Any]]:
@@ -32,25 +38,40 @@ def read_all(folder: Path) -> list[dict[str, Any]]:
     return [result for result in found if "claims" in result and "study" in result]
 
 
-def ledger(results: Sequence[dict[str, Any]]) -> str:
-    """Markdown: one table per scale, one row per claim, conditions below."""
-    parts = [HEAD]
+def ledger(results: Sequence[dict[str, Any]], again: Sequence[dict[str, Any]] = ()) -> str:
+    """Markdown: one table per scale, one row per claim, conditions below.
+
+    Args:
+        results: of studies.
+        again: the same studies measured on another machine, for a column of their own.
+    """
+    parts = [HEAD, HEAD_AGAIN] if again else [HEAD]
     for scale in sorted({result["scale"] for result in results}):
         chosen = [result for result in results if result["scale"] == scale]
         counts = Counter(claim["verdict"] for result in chosen for claim in result["claims"])
         total = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+        repeated = [result for result in again if result["scale"] == scale]
+        second = _by_claim(repeated)
+        pairs = [
+            (claim["verdict"], second[key]["verdict"]) for key, claim in _by_claim(chosen).items() if key in second
+        ]
+        same = (
+            f" Measured again: {sum(a == b for a, b in pairs)} of {len(pairs)} with the same verdict." if pairs else ""
+        )
         parts += [
             f"## Scale `{scale}`",
-            f"{sum(counts.values())} claims: {total}.",
-            _claims(chosen),
+            f"{sum(counts.values())} claims: {total}.{same}",
+            _claims(chosen, second),
             _conditions(chosen),
         ]
+        if repeated:
+            parts.append("Again:\n\n" + _conditions(repeated))
     return "\n\n".join(parts) + "\n"
 
 
 def write_ledger(folder: Path) -> Path:
-    """Write `README.md` from the result files of a folder."""
-    return write_text(folder / "README.md", ledger(read_all(folder)))
+    """Write `README.md` from the result files of a folder, beside those of the folder `again` in it, if there is one."""
+    return write_text(folder / "README.md", ledger(read_all(folder), read_all(folder / AGAIN)))
 
 
 def effect_text(claim: dict[str, Any]) -> str:
@@ -65,8 +86,14 @@ def effect_text(claim: dict[str, Any]) -> str:
     return f"{scale * claim['effect']:+{digits}}{around} {claim['unit']}"
 
 
-def _claims(results: Sequence[dict[str, Any]]) -> str:
+def _by_claim(results: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Claims by study and id."""
+    return {(result["study"], claim["id"]): claim for result in results for claim in result["claims"]}
+
+
+def _claims(results: Sequence[dict[str, Any]], again: dict[tuple[str, str], dict[str, Any]]) -> str:
     rows = [["study", "claim", "source", "paper, 8B", "ours: what is measured", "effect (95 % interval)", "verdict"]]
+    rows[0] += ["again"] if again else []
     rows.append(["---"] * len(rows[0]))
     for result in results:
         for claim in result["claims"]:
@@ -74,6 +101,9 @@ def _claims(results: Sequence[dict[str, Any]]) -> str:
                 [f"`{result['study']}`", claim["sentence"], claim["source"], claim["paper"], claim["metric"],
                  effect_text(claim), f"**{claim['verdict']}** ({claim['reason']})"]
             )  # fmt: skip
+            if again:
+                other = again.get((result["study"], claim["id"]))
+                rows[-1].append("" if other is None else f"**{other['verdict']}**: {effect_text(other)}")
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 

@@ -59,6 +59,27 @@ def test_scales_stand_apart():
     assert page.index("## Scale `mini`") < page.index("**inconclusive**") < page.index("## Scale `toy`")
 
 
+def test_a_second_measurement_stands_beside_the_first(tmp_path):
+    """In a column of its own, from the folder `again`; it changes no verdict."""
+    other = result("toy", "inconclusive")
+    other["claims"][0]["effect"] = 0.1
+    mini = result("mini")
+    page = ledger([result(), mini], [other])
+    toy_row, mini_row = (
+        next(line for line in page.partition(f"## Scale `{scale}`")[2].splitlines() if line.startswith("| `sampling`"))
+        for scale in ("toy", "mini")
+    )
+    assert toy_row.endswith("| **replicated** (why) | **inconclusive**: +10.0 (+15.0 to +25.0) points |")
+    assert mini_row.endswith("| **replicated** (why) |")
+    assert "1 claims: 1 replicated. Measured again: 0 of 1 with the same verdict." in page
+    assert page.count("Again:\n\n- `sampling`") == 1 and "*Again*: the same seeds" in page
+    for folder, content in (("toy", result()), ("again/toy", other), ("mini", mini)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "sampling.json").write_text(json.dumps(content))
+    assert write_ledger(tmp_path).read_text() == ledger([mini, result()], [other])
+    assert "Again" not in ledger([result()])
+
+
 def test_only_results_of_studies_are_read(tmp_path):
     for scale, name, content in (("toy", "sampling", result()), ("toy", "seed0", {"schema": 1})):
         (tmp_path / scale).mkdir(exist_ok=True)
