@@ -198,7 +198,7 @@ for temperature in (1.0, 0.5):
 # %% [markdown]
 # ## What the paper reports, what this run measured
 #
-# The claim about blocks is about a model fine-tuned in LLaDA's format, which is not trained here: the ledger has it (`results/README.md`).
+# Two claims are about a model fine-tuned in LLaDA's format, which is not trained here: that blocks help it, and that variable length costs it nothing. The ledger has them (`results/README.md`).
 
 # %%
 story, answer = ({(row["order"], row["tokens per step"]): row["right"] for row in rows} for rows in (orders, answers))

@@ -256,8 +256,8 @@ if scale != "smoke":  # at smoke scale no answer ends by itself
     assert abs(pushes[2][BEFORE] - pushes[0][BEFORE]) < 1, "the paper's amount does not"
 found = []
 for name, ids in (
-    ("toy/sampling", ("blocks", "variable_quality", "variable_cost")),
-    ("toy/sft_format", ("variable", "eos")),
+    ("toy/sampling", ("blocks", "variable_quality", "variable_padded", "variable_cost")),
+    ("toy/sft_format", ("variable", "own_way", "eos")),
 ):
     path = Path(f"../results/{name}.json")
     for claim in json.loads(path.read_text())["claims"]:
