@@ -63,25 +63,20 @@ def measure(shape: dict[str, Any], device: Literal["cpu", "cuda"]) -> dict[str, 
     from illada_lab.planner.measure import measured_steps
     from illada_lab.tokens import ILLADA
     from illada_lab.training.optim import adamw, muon
-    from illada_lab.training.sharding import recompute
 
     optims = {ADAMW: partial(adamw, lr=1e-3), MUON: partial(muon, lr=1e-3, adamw_lr=1e-3)}
     sizes = in_proportion(shape["d_model"], vocab_size=shape["vocab_size"], length=shape["length"])
 
-    def predictor() -> MaskPredictor:
-        made = MaskPredictor(tokens=ILLADA, **sizes)
-        recompute(made, shape.get("recomputed"))
-        return made
-
     torch.manual_seed(0)
     seen = measured_steps(
-        predictor,
+        lambda: MaskPredictor(tokens=ILLADA, **sizes),
         optims[shape["optim"]],
         n_rows=shape["n_rows"],
         length=shape["length"],
         precision=shape["precision"],
         accumulate=shape.get("accumulate", 1),
         is_compiled=shape.get("is_compiled", False),
+        recomputed=shape.get("recomputed"),
         n_steps=N_STEPS,
         accelerator=device,
     )

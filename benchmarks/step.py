@@ -109,9 +109,9 @@ def build(setting: Setting) -> MaskPredictor:
     if setting.precision == "bf16-true":
         model.to(torch.bfloat16)
     model.use_attention(setting.attention)
-    recompute(model, setting.recomputed)
     if setting.is_compiled:
         model.compile_parts()
+    recompute(model, setting.recomputed)
     return model
 
 

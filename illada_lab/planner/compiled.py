@@ -5,14 +5,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from functorch.compile import aot_function, min_cut_rematerialization_partition, nop
+import torch
+from functorch.compile import aot_function, min_cut_rematerialization_partition
 from torch import Tensor, nn
 from torch._inductor.decomposition import select_decomp_table
+from torch.autograd import Function
 from torch.func import functional_call
+from torch.fx import GraphModule, Interpreter
 
 from illada_lab.models import MaskPredictor
 from illada_lab.models.kernels import Dense
 from illada_lab.models.layer import Layer
+from illada_lab.models.linear import linear
+from illada_lab.models.mask_predictor import MIN_COMPILED_VOCABULARY
 
 
 def as_compiled(predictor: MaskPredictor) -> None:
@@ -49,8 +54,29 @@ def as_compiled(predictor: MaskPredictor) -> None:
 
     for layer in predictor.layers:
         layer.forward = partial(forward, layer)
-    # Softmax as one operation: taken apart and not fused it would hold three copies of the logits.
-    predictor._token_losses = _cut(predictor._token_losses, decompositions={})
+    if predictor.spec.vocab_size >= MIN_COMPILED_VOCABULARY:
+        predictor._token_losses = _FusedLosses.apply  # type: ignore[assignment]
+
+
+class _FusedLosses(Function):
+    """What a fused loss keeps: the logits in the precision of their product, and in the backward pass their gradient beside them.
+
+    As operations one by one it would hold up to three copies of the logits in float32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, head_weight: Tensor, targets: Tensor) -> Tensor:
+        """Losses in float32, of what shape they are."""
+        logits = linear(h, head_weight)
+        ctx.save_for_backward(h, head_weight, logits)
+        return torch.empty(len(targets), dtype=torch.float32, device=h.device)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Gradients of hidden states and head."""
+        h, head_weight, logits = ctx.saved_tensors
+        grad = torch.empty_like(logits)
+        return (grad @ head_weight.to(grad.dtype)).to(h.dtype), (grad.T @ h.to(grad.dtype)).to(head_weight.dtype), None
 
 
 class _Inner(nn.Module):
@@ -64,12 +90,22 @@ class _Inner(nn.Module):
         return Layer.forward(self.layer, *arguments)  # type: ignore[arg-type]
 
 
-def _cut(function: Callable[..., Tensor], decompositions: dict[Any, Any] | None = None) -> Callable[..., Tensor]:
+def _run(gm: GraphModule, example_inputs: Any) -> Any:
+    """A graph that lets go of what it is given as soon as it is used, as the compiler's code does."""
+
+    def run(arguments: list[Any]) -> Any:
+        return Interpreter(gm).boxed_run(arguments)
+
+    run._boxed_call = True  # type: ignore[attr-defined]  # how AOT autograd knows that a list is wanted
+    return run
+
+
+def _cut(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The function as a forward and a backward graph, which run operation by operation."""
     return aot_function(
         function,
-        fw_compiler=nop,
-        bw_compiler=nop,
+        fw_compiler=_run,
+        bw_compiler=_run,
         partition_fn=min_cut_rematerialization_partition,
-        decompositions=select_decomp_table() if decompositions is None else decompositions,
+        decompositions=select_decomp_table(),
     )

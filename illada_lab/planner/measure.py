@@ -22,6 +22,7 @@ from illada_lab.planner.ladder import in_proportion
 from illada_lab.tokens import ILLADA
 from illada_lab.training.lr import ConstantCosine
 from illada_lab.training.module import DiffusionModule
+from illada_lab.training.sharding import Recomputed, recompute
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def measured_steps(
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     accumulate: int = 1,
     is_compiled: bool = False,
+    recomputed: Recomputed = None,
     n_steps: int = 3,
     accelerator: Literal["cpu", "cuda"] = "cpu",
     objective: type[Pretrain | Autoregressive] = Pretrain,
@@ -66,6 +68,7 @@ def measured_steps(
         precision: Lightning's name.
         accumulate: forward passes per step.
         is_compiled: compile the layers.
+        recomputed: activations computed again in the backward pass, see `recompute`.
         n_steps: optimiser steps.
         accelerator: where.
         objective: what is learnt; the model has to be made for it.
@@ -76,6 +79,7 @@ def measured_steps(
         precision=precision,
         accumulate=accumulate,
         is_compiled=is_compiled,
+        recomputed=recomputed,
         n_steps=n_steps,
         accelerator=accelerator,
         objective=objective,
@@ -120,6 +124,7 @@ def _train(
     precision: Literal["32-true", "bf16-mixed"],
     accumulate: int,
     is_compiled: bool,
+    recomputed: Recomputed,
     n_steps: int,
     accelerator: Literal["cpu", "cuda"],
     objective: type[Pretrain | Autoregressive],
@@ -131,6 +136,7 @@ def _train(
         lr=partial(ConstantCosine, n_steps=n_steps + 1),
         is_compiled=is_compiled,
     )
+    recompute(predictor, recomputed)  # behind compiling, as in training
     batches = [_batch(i, n_rows, length, predictor.spec.vocab_size) for i in range(n_steps * accumulate)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|max_epochs).*")

@@ -39,8 +39,9 @@ class Placement:
     def __call__(self, predictor: MaskPredictor, trainer: pl.Trainer) -> dict[str, Any]:
         """Place a predictor that is on the meta device; returns what checkpoints tell of it."""
         strategy = trainer.strategy
-        recompute(predictor, self.recomputed, has_dropout=self.has_dropout)
-        if isinstance(strategy, ShardedStrategy):
+        is_sharded = isinstance(strategy, ShardedStrategy)
+        recompute(predictor, self.recomputed, has_dropout=self.has_dropout, is_sharded=is_sharded)
+        if is_sharded:
             shard(predictor, strategy.device_mesh, is_bf16=self.is_bf16)
         self.start(predictor, strategy.root_device)
         return self.adapt(predictor) if self.adapt is not None else {}

@@ -1,5 +1,6 @@
 """Sharded training: fully sharded parameters (FSDP2), tensor parallelism, and layers that are computed again in the backward pass."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -81,14 +82,20 @@ def _split_layers(predictor: MaskPredictor, mesh: DeviceMesh) -> None:
         parallelize_module(layer, mesh, plan)
 
 
-def recompute(predictor: MaskPredictor, which: Recomputed, *, has_dropout: bool = False) -> None:
+def recompute(
+    predictor: MaskPredictor, which: Recomputed, *, has_dropout: bool = False, is_sharded: bool = False
+) -> None:
     """Trade arithmetic for memory: activations of layers are dropped and computed again in the backward pass.
 
+    Compiled layers stay compiled, with one exception: what stands outside of a trace (torch's variable-length kernel, flash-attn's) keeps
+    a layer from being compiled with "ops", and where it will be sharded, because the checkpoint is traced with it there.
+
     Args:
-        predictor: before sharding and compiling.
+        predictor: before sharding; compiled before, or later.
         which: None: nothing; k: all inside every k-th layer (1: every layer); "ops": in every layer all but the outcome of attention
             and of every second matrix product.
         has_dropout: the layers draw random numbers (adapters' dropout), which must be the same ones the second time.
+        is_sharded: it will be, by hooks that must not run a second time.
 
     Source: selective recomputation as in Korthikanti et al. 2022; "every second product" is torchtitan's choice.
     """
@@ -99,8 +106,21 @@ def recompute(predictor: MaskPredictor, which: Recomputed, *, has_dropout: bool 
     if which == "ops":
         options["context_fn"] = lambda: create_selective_checkpoint_contexts(_Keep())
     for number, layer in enumerate(predictor.layers):
-        if which == "ops" or number % which == 0:
-            layer.forward = partial(checkpoint, layer.forward, **options)
+        if which != "ops" and number % which:
+            continue
+        compiled = layer._compiled_call_impl
+        if compiled is not None and which != "ops" and not is_sharded:
+            layer._compiled_call_impl = partial(checkpoint, compiled, **options)
+        else:
+            layer.forward = partial(_again, layer.forward, options)
+
+
+def _again(forward: Callable[..., Any], options: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """A checkpoint that a trace goes into: what is `checkpoint` itself, or a partial of it, is left out without a word.
+
+    A partial of this function, and no closure: copies of a model (averages of its weights) must call their own layers.
+    """
+    return checkpoint(forward, *args, **options, **kwargs)
 
 
 class _Keep:

@@ -3,18 +3,20 @@
 import warnings
 from contextlib import nullcontext
 
-import jaxtyping
 import pytest
 import torch
 from torch._dynamo import config as dynamo_config
 from torch._dynamo.exc import FailOnRecompileLimitHit
+from torch._dynamo.utils import counters
 
 from illada_lab.diffusion import RowRandom
 from illada_lab.models.head_loss import sliced_losses
 from illada_lab.models.kernels import KERNELS, Sight
 from illada_lab.models.kernels.varlen import OnCuda
+from illada_lab.models.lora import Lora
 from illada_lab.objectives import Pretrain
 from illada_lab.training.machine import can_compile
+from illada_lab.training.sharding import recompute
 from tests.models.kernels.test_kernels import loop
 from tests.small import random_batch, small_predictor
 
@@ -42,15 +44,6 @@ def test_compiled_loss_and_gradients_are_the_eager_ones(is_bf16):
     assert float(gradients[0].norm()) > 0.1
 
 
-@pytest.fixture
-def unchecked_shapes():
-    """Without the checks of shapes that tests have: they know no sizes but numbers."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("has_fixed_length", [False, True])
 def test_rows_of_many_lengths_stay_compiled(has_fixed_length):
     """Steps that are padded to their longest row: more lengths than torch compiles one by one, which is why it must be told."""
@@ -64,6 +57,39 @@ def test_rows_of_many_lengths_stay_compiled(has_fixed_length):
             logits = compiled(x)
             torch.testing.assert_close(logits, eager(x), rtol=1e-4, atol=1e-4)
             logits.square().mean().backward()
+
+
+@pytest.mark.parametrize(("which", "is_sharded"), [(1, False), (1, True), ("ops", False)])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_layers_that_are_computed_again_are_compiled_all_the_same(which, is_sharded, dropout):
+    """With the gradients of compiled layers that keep everything, dropout of adapters included; without it those of eager ones."""
+    if dropout:
+        pytest.importorskip("peft")
+    losses, gradients, graphs = [], [], []
+    for is_compiled, again in ((False, None), (True, None), (True, which)):
+        torch.compiler.reset()
+        counters.clear()
+        predictor = small_predictor(n_layers=2, init_std=0.05).train()
+        if is_compiled:
+            predictor.compile_parts()
+        recompute(predictor, again, has_dropout=dropout > 0, is_sharded=is_sharded)
+        if dropout:
+            Lora(rank=4, dropout=dropout).add_to(predictor, seed=1)
+            with torch.no_grad():
+                for name, p in predictor.named_parameters():
+                    if "lora_B" in name:
+                        p.fill_(0.1)  # at zero, where they start, nothing reaches A
+        torch.manual_seed(5)
+        loss = predictor(random_batch().tokens).square().mean()
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in predictor.parameters() if p.grad is not None]))
+        graphs.append(counters["aot_autograd"]["ok"])
+    assert graphs[0] == 0 and graphs[1] > 0 and graphs[2] > 0
+    # Dropout is drawn otherwise where it is compiled.
+    for expected in (1,) if dropout else (0, 1):
+        torch.testing.assert_close(losses[2], losses[expected], rtol=1e-5, atol=1e-6)
+        assert float((gradients[2] - gradients[expected]).norm() / gradients[expected].norm()) < 1e-4
 
 
 @torch.no_grad()
