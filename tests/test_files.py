@@ -20,6 +20,20 @@ def test_nothing_is_half_written(tmp_path, monkeypatch):
     assert path.read_text() == "first" and [p.name for p in path.parent.iterdir()] == ["page"]
 
 
+def test_a_link_stays_one_and_a_pipe_is_written_into(tmp_path):
+    (tmp_path / "far").mkdir()
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(tmp_path / "far" / "file")
+    for text in ("first", "second"):
+        assert write_text(link, text) == link and link.is_symlink() and (tmp_path / "far" / "file").read_text() == text
+    os.mkfifo(pipe)
+    check_writable("trace", pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, "read")
+    assert os.read(reader, 9) == b"read" and pipe.is_fifo()
+    os.close(reader)
+
+
 def test_the_name_in_an_error_is_the_one_that_was_given(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError) as caught:
@@ -52,9 +66,15 @@ def test_what_can_be_written(tmp_path, path, is_folder, message):
 
 
 def test_a_place_that_may_not_be_written_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("os.access", lambda place, mode: False)  # whoever runs the tests may be allowed everything
-    with pytest.raises(ValueError, match=f"^trace = {tmp_path}/t.jsonl; {tmp_path} may not be written; another place$"):
-        check_writable("trace", tmp_path / "t.jsonl")
+    """The folder of a file that is there too: what is new is written beside it."""
+    # Whoever runs the tests may be allowed everything.
+    monkeypatch.setattr("os.access", lambda place, mode: str(place) != str(tmp_path))
+    (tmp_path / "there").write_text("")
+    for name in ("t.jsonl", "there"):
+        with pytest.raises(
+            ValueError, match=f"^trace = {tmp_path}/{name}; {tmp_path} may not be written; another place$"
+        ):
+            check_writable("trace", tmp_path / name)
 
 
 def test_relative_paths_are_looked_at_from_here(tmp_path, monkeypatch):

@@ -65,7 +65,8 @@ def run(config: DictConfig, is_json: bool = False) -> int:
         except ValueError as error:
             print(json.dumps({"question": said, "error": str(error)}) if is_json else f"({error})", flush=True)
             continue
-        rows, seconds = rows + written.rows, seconds + written.seconds
+        if written.sampled is not None:
+            rows, seconds = rows + written.rows, seconds + written.seconds
         answer, reason, kept = written.texts[0], written.stop_reasons[0], written.kept[0]
         is_cut = reason == INTERRUPTED
         if is_json:

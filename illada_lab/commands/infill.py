@@ -1,7 +1,6 @@
 """`illada-lab infill`: fill the holes of a text."""
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -55,20 +54,21 @@ def run(config: DictConfig, is_json: bool = False) -> int:
             print(text)
         passes = INTERRUPTED if written.passes is None else f"{written.passes} passes"
         print(f"({passes}, {written.seconds:.1f} s)")
-    if found:
-        print(panel(found), file=sys.stderr)
+        if found:
+            print(panel(found))
     save_trace(config, loaded, ids, written)
     return 130 if written.sampled is None else 0
 
 
 def health_of(written: Any, loaded: Any) -> list[dict[str, Any]]:
-    """The health panel of filled texts, whose tokens are those of the holes; nothing of what was interrupted."""
+    """The health panel of what stands in the holes; nothing of what was interrupted."""
     from illada_lab.evaluation.health import health
 
-    rows = [
-        replace(row, n_tokens=len({record["position"] for record in row.trace if record["token"] is not None}))
-        for row in written.rows
-    ]
+    rows = []
+    for row in written.rows:
+        filled = {record["position"]: record["token"] for record in row.trace if record["token"] is not None}
+        text = loaded.tokenizer.decode([filled[place] for place in sorted(filled)], skip_special=False)
+        rows.append(replace(row, text=text, n_tokens=len(filled)))
     found = health(rows, written.seconds, loaded.predictor.tokens) if rows else []
     return [row for row in found if row["name"] != "empty answers"]  # there is text around the holes
 

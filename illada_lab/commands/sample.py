@@ -37,8 +37,8 @@ def run(config: DictConfig, is_json: bool = False) -> int:
             print(f"{config.prompt} |" if config.prompt else "|", text)
         passes = INTERRUPTED if written.passes is None else f"{written.passes} passes"
         print(f"({passes}, {written.seconds:.1f} s)")
-    if found:
-        print(panel(found), file=sys.stderr)
+        if found:
+            print(panel(found))
     save_trace(config, loaded, ids, written)
     return 130 if written.sampled is None else 0
 

@@ -59,8 +59,12 @@ class Tokenizer:
                 "pass the id that the model masks with"
             )
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, name: str = "text") -> list[int]:
         """Ids of a text; no special token is added, and none can come out.
+
+        Args:
+            text: what is encoded.
+            name: of the setting it comes from, for the message.
 
         Raises:
             ValueError: the text holds halves of characters, as bytes that are no UTF-8 become on a command line.
@@ -68,7 +72,7 @@ class Tokenizer:
         try:
             return self.backend.encode(text, add_special_tokens=False).ids
         except TypeError as error:
-            raise ValueError(f"text = {text[:40]!a}; not UTF-8; save or type it as UTF-8") from error
+            raise ValueError(f"{name} = {text[:40]!a}; not UTF-8; save or type it as UTF-8") from error
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, on all cores."""
@@ -84,7 +88,7 @@ class Tokenizer:
         Raises:
             ValueError: names the first unknown word.
         """
-        ids = self.encode(text)
+        ids = self.encode(text, name)
         if self.is_word_level and self.tokens.unk in ids:
             word = text.split()[ids.index(self.tokens.unk)]
             known = [known for known in self.backend.get_vocab() if known not in self.special_text.values()]

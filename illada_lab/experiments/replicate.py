@@ -78,11 +78,11 @@ def replicate_all(
         ValueError: a result file was made from more seeds.
     """
     for plan in plans:
-        looks_of(_result_path(plan, results_dir), len(seeds))  # refuses before anything is measured
+        looks_of(_result_path(plan, results_dir), plan.node, len(seeds))  # refuses before anything is measured
     jobs = [(plan, _Job(plan.name, plan.node, plan.scale, seed, str(runs_dir))) for plan in plans for seed in seeds]
-    waiting = [(plan, job) for plan, job in jobs if not job.path.is_file()]
+    waiting = [(plan, job) for plan, job in jobs if not job.is_measured]
     for _, job in jobs:
-        say(f"{job.name} seed {job.seed}: {'measured before' if job.path.is_file() else 'waiting'}")
+        say(f"{job.name} seed {job.seed}: {'measured before' if job.is_measured else 'waiting'}")
     open_seeds = {id(plan): sum(other is plan for other, _ in waiting) for plan in plans}
     for plan in plans:
         if not open_seeds[id(plan)]:
@@ -125,7 +125,7 @@ def _write_result(plan: Plan, seeds: Sequence[int], runs_dir: str | Path, result
     about = manifest(seed=seeds[0], scale=plan.scale)
     del about["seed"]
     path = _result_path(plan, results_dir)
-    looks = looks_of(path, len(seeds), done)
+    looks = looks_of(path, plan.node, len(seeds), done)
     result = {
         "format": FORMAT,
         "study": plan.name,
@@ -147,14 +147,17 @@ def _result_path(plan: Plan, results_dir: str | Path) -> Path:
     return Path(results_dir) / plan.scale / f"{plan.name}.json"
 
 
-def looks_of(path: Path, n_seeds: int, records: Sequence[dict[str, Any]] | None = None) -> list[int]:
+def looks_of(
+    path: Path, node: dict[str, Any], n_seeds: int, records: Sequence[dict[str, Any]] | None = None
+) -> list[int]:
     """Numbers of seeds at which the claims of a result file have been judged, this one among them.
 
     Whoever adds seeds where a verdict is open, or measures the same ones again, looks twice; the interval has to pay for that
-    (`t_interval`). Fewer than three seeds decide nothing, so they are no look.
+    (`t_interval`). Fewer than three seeds decide nothing, so they are no look; nor is a result of other settings one at these.
 
     Args:
         path: of the result, there or not.
+        node: settings of the study.
         n_seeds: that are about to be judged.
         records: what was measured of each; None: not yet known.
 
@@ -168,8 +171,8 @@ def looks_of(path: Path, n_seeds: int, records: Sequence[dict[str, Any]] | None 
             raise ValueError(
                 f"seeds = {n_seeds}; {path} was made from {n_known} and would be lost; seeds={n_known}, or results_dir="
             )
-        before = known.get("looks", [n_known])
-        if before[-1] == n_seeds and (records is None or known["seeds"] == list(records)):
+        before = known.get("looks", [n_known]) if known["config"] == node else []
+        if before and before[-1] == n_seeds and (records is None or known["seeds"] == list(records)):
             before = before[:-1]  # the same look
     return [n for n in (*before, n_seeds) if n >= MIN_SEEDS] or [n_seeds]
 
@@ -210,9 +213,19 @@ class _Job:
     def path(self) -> Path:
         """Where its result is kept: other settings of the study or another recipe of the scale are another measurement."""
         config = Lab(self.scale, self.seed, self.runs_dir).config()
-        told = [self.node, recipe(config), to_plain(config)["scale"]]
+        scale = to_plain(config)["scale"]
+        scale.pop("ablation_steps", None)  # stands in the node of the one study that it is for
+        told = [self.node, recipe(config), scale]
         fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
         return Path(self.runs_dir) / f"replicate-{self.scale}-seed{self.seed}" / f"{self.name}-{fingerprint}.json"
+
+    @cached_property
+    def is_measured(self) -> bool:
+        """Whether there is a result, of every claim that the study makes now."""
+        if not self.path.is_file():
+            return False
+        known = json.loads(self.path.read_text(encoding="utf-8"))["effects"]
+        return set(known) == {claim.id for claim in build(self.node).claims}
 
     def run(self, n_processes: int = 1) -> float:
         """Measure, as one of so many at once, write the result, return the seconds; every claim must be measured, and nothing else."""

@@ -63,7 +63,7 @@ class Sampling:
               source="iLLaDA, inference", paper="not reported",
               metric="questions: exact match, variable less fixed length, blocks of 8", unit="points", threshold=-0.02),
         Claim(id="variable_padded", sentence="Nor does a model that was fine-tuned to pad every answer to a fixed length.",
-              source="our question: variable length needs the format that goes with it", paper="not reported",
+              source="our question, asked after the measurement, of its tables: variable length needs its own format", paper="not reported",
               metric="questions, model fine-tuned on responses padded with EOS: exact match, variable less fixed length, blocks of 8",
               unit="points", threshold=-0.02),
         Claim(id="variable_cost", sentence="Variable length computes less: no masks behind the block, nothing after the end.",

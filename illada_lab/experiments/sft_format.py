@@ -28,7 +28,7 @@ class SftFormat:
               metric="questions, variable length, blocks of 8: exact match, whole sequence less response only", unit="points",
               smallest=0.02),
         Claim(id="own_way", sentence="It does so where each is read out in the way it was made for.",
-              source="iLLaDA, fine-tuning and inference (changed from LLaDA's together)",
+              source="iLLaDA, fine-tuning and inference (changed from LLaDA's together); asked after the measurement, of its tables",
               paper="GSM8K 89.0 against 77.5 (all changes together)",
               metric="questions: exact match, whole sequence at variable length less response only at a fixed length of 24, blocks of 8",
               unit="points", smallest=0.02),

@@ -24,8 +24,8 @@ cover the seeds of training in one fixed world, not the draw of its questions: a
 interval without width. The paper's numbers are those of models of 8B parameters; ours are compared with them in direction only, never
 in size.
 """
-HEAD_AGAIN = """*Again*: the same seeds on another machine, judged by themselves (folder `again`). Other roundings make
-other models of them, so it tells how much of a verdict hangs on the machine.
+HEAD_AGAIN = """*Again*: the same settings measured on another machine, judged by themselves (folder `again`). Other roundings make
+other models of the same seeds, so it tells how much of a verdict hangs on the machine.
 """
 
 # Results of the same studies from another machine, in a folder of the results: `replicate results_dir=results/again`.
@@ -43,14 +43,17 @@ def ledger(results: Sequence[dict[str, Any]], again: Sequence[dict[str, Any]] = 
 
     Args:
         results: of studies.
-        again: the same studies measured on another machine, for a column of their own.
+        again: the same studies measured on another machine, for a column of their own; those of other settings are left out.
     """
+    # Other settings would be another measurement.
+    told = [(result["study"], result["scale"], result["config"]) for result in results]
+    again = [found for found in again if (found["study"], found["scale"], found["config"]) in told]
     parts = [HEAD, HEAD_AGAIN] if again else [HEAD]
     for scale in sorted({result["scale"] for result in results}):
         chosen = [result for result in results if result["scale"] == scale]
         counts = Counter(claim["verdict"] for result in chosen for claim in result["claims"])
         total = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
-        repeated = [result for result in again if result["scale"] == scale]
+        repeated = [found for found in again if found["scale"] == scale]
         second = _by_claim(repeated)
         pairs = [
             (claim["verdict"], second[key]["verdict"]) for key, claim in _by_claim(chosen).items() if key in second

@@ -16,6 +16,7 @@ from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.objectives import ResponseOnly
 from illada_lab.training import callbacks as cb
 from illada_lab.training.adapters import Adapters, add_adapters
+from illada_lab.training.checkpoint import told_as
 from illada_lab.training.guard import LossGuard
 from illada_lab.training.module import DiffusionModule
 from illada_lab.training.placement import Placement, from_seed, from_trained, to_be_loaded
@@ -77,6 +78,8 @@ def build_module(
             f"data = {row!r}...; a row without a response to learn from; leave the conversation out, a longer data.length, or "
             "objective=sft"
         )
+    with told_as("init_from"):
+        start_recipe = recipe_of(config.init_from)
     validation = FrozenMasks(
         documents,
         # As in training: a BOS that is EOS as well is learnt, so it is counted too.
@@ -101,7 +104,7 @@ def build_module(
             has_dropout=is_adapted and config.lora.get("dropout", 0) > 0,
             is_bf16=here.is_bf16,
         ),
-        about={"config": to_plain(config), "tokenizer": tokenizer.to_dict(), "start": recipe_of(config.init_from)},
+        about={"config": to_plain(config), "tokenizer": tokenizer.to_dict(), "start": start_recipe},
     )
 
 

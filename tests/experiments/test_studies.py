@@ -71,6 +71,24 @@ def test_what_is_measured_is_not_measured_again(folders):
     assert said == [f"{name} seed {seed}: measured before" for seed in (0, 1)]
 
 
+def test_a_study_with_a_new_claim_is_measured_anew(tmp_path):
+    """What was measured before does not say what is asked now."""
+    node = to_plain(compose_and_check(["scale=smoke", "study=reversal"]).study)
+    told, ids = ("reversal", node, "smoke", 0, str(tmp_path)), [claim.id for claim in build(node).claims]
+    path = _Job(*told).path
+    assert not _Job(*told).is_measured
+    path.parent.mkdir(parents=True)
+    for known, is_measured in ((ids, True), (ids[1:], False)):
+        path.write_text(json.dumps({"effects": dict.fromkeys(known, 0.5)}))
+        assert _Job(*told).is_measured is is_measured
+
+
+def test_steps_of_one_study_do_not_make_others_new(tmp_path, monkeypatch):
+    before, config = _Job("sampling", {}, "toy", 0, str(tmp_path)).path, Lab.config
+    monkeypatch.setattr(Lab, "config", lambda self, *given: config(self, "scale.ablation_steps=7", *given))
+    assert _Job("sampling", {}, "toy", 0, str(tmp_path)).path == before
+
+
 def test_another_recipe_is_another_measurement(monkeypatch, tmp_path):
     """Results of an older recipe of the scale are not taken for this one's."""
     told = ("sampling", {"_target_": "x"}, "smoke", 0, str(tmp_path))
@@ -238,6 +256,9 @@ def test_seeds_that_are_added_are_a_further_look(monkeypatch, tmp_path):
     monkeypatch.setattr(_Job, "run", lambda job, n_processes: run(job, n_processes, date="2026-01-02"))
     how["runs_dir"] = tmp_path / "again"
     assert [replicate("reversal", node, seeds=range(5), **how)["looks"] for _ in range(2)] == [[3, 5, 5]] * 2
+    # Other settings are another question, which has not been looked at.
+    other = {**node, "n_candidates": node["n_candidates"] + 1}
+    assert replicate("reversal", other, seeds=range(5), **how)["looks"] == [5]
 
 
 @pytest.mark.parametrize("scale", ["toy", "8b"])

@@ -31,6 +31,7 @@ def result(scale: str = "toy", verdict: str = "replicated") -> dict:
     return {
         "study": "sampling",
         "scale": scale,
+        "config": {"n": 1},
         "claims": [{**vars(CLAIM), **judged}],
         "manifest": {
             "command": "illada-lab replicate study=sampling", "seeds": [0, 1, 2], "seconds": 90.0, "commit": "abc",
@@ -72,12 +73,14 @@ def test_a_second_measurement_stands_beside_the_first(tmp_path):
     assert toy_row.endswith("| **replicated** (why) | **inconclusive**: +10.0 (+15.0 to +25.0) points |")
     assert mini_row.endswith("| **replicated** (why) |")
     assert "1 claims: 1 replicated. Measured again: 0 of 1 with the same verdict." in page
-    assert page.count("Again:\n\n- `sampling`") == 1 and "*Again*: the same seeds" in page
+    assert page.count("Again:\n\n- `sampling`") == 1 and "*Again*: the same settings" in page
     for folder, content in (("toy", result()), ("again/toy", other), ("mini", mini)):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "sampling.json").write_text(json.dumps(content))
     assert write_ledger(tmp_path).read_text() == ledger([mini, result()], [other])
-    assert "Again" not in ledger([result()])
+    other["config"] = {"n": 2}
+    for none in ([], [other]):
+        assert "Again" not in ledger([result()], none)
 
 
 def test_only_results_of_studies_are_read(tmp_path):

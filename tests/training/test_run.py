@@ -456,6 +456,12 @@ def test_a_start_from_weights_of_another_size_leaves_nothing_behind(tmp_path):
     assert not [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
 
 
+def test_a_resumed_run_names_the_start_that_is_gone(tmp_path):
+    run(tmp_path / "a", "trainer.max_steps=3", "lr.n_steps=6")
+    with pytest.raises(FileNotFoundError, match="^init_from = nowhere; no last.ckpt there"):
+        run(tmp_path / "a", "resume=auto", "init_from=nowhere")
+
+
 def test_golden_losses(tmp_path):
     """The first losses of a run on a text of our own, as measured when this test was written: a change of any part of training shows here,
     a change of the world or of a recipe does not."""
