@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-# Where all studies are run at this scale, those that train many models are run at that one: at toy scale a run takes minutes and
-# they need dozens.
+# Where no study is named with its scale, those that train many models are run at that one: at toy scale a run takes minutes and they
+# need dozens.
 MANY_RUNS_SCALE = {"toy": "mini"}
 # What belongs to a single run. Sweeps set them, for a folder of each of their jobs.
 OF_ONE_RUN = ("run_dir", "name")
@@ -18,6 +18,8 @@ OF_ONE_RUN = ("run_dir", "name")
 def translate(overrides: Sequence[str]) -> list[str]:
     """Overrides in the words of the configuration: an experiment of the paper, `experiment=sampling`, is a study here.
 
+    One that trains many models gets the scale that it has among all of them, unless the overrides name one (in a sweep: always that).
+
     Raises:
         ValueError: a name or a folder for one run, of which there are many.
     """
@@ -25,7 +27,30 @@ def translate(overrides: Sequence[str]) -> list[str]:
         key, _, value = word.lstrip("+").partition("=")
         if key in OF_ONE_RUN:
             raise ValueError(f"{key} = {value}; has no effect on replicate, which has many runs; runs_dir, results_dir")
-    return [re.sub(r"^experiment=", "study=", word) for word in overrides]
+    words = [re.sub(r"^experiment=", "study=", word) for word in overrides]
+    named = [word.partition("=")[2] for word in words if word.startswith("study=")]
+    if len(named) != 1 or any(word.startswith("scale=") for word in words):
+        return words
+    return [*words, *(f"scale={scale}" for scale in _many_runs_scales(named[0]))]
+
+
+def _many_runs_scales(name: str) -> list[str]:
+    """Where a study that is named without a scale is run, if not at the usual one; said on the error stream."""
+    from illada_lab.config import build, compose, groups
+
+    if name not in groups()["study"]:
+        return []  # a sweep, or a slip of the pen, which `compose` knows what to say of
+    config = compose([f"study={name}"])
+    usual = config.scale.name
+    if usual not in MANY_RUNS_SCALE or not build(config.study).trains_many:
+        return []
+    _say_scale(name, MANY_RUNS_SCALE[usual], usual)
+    return [MANY_RUNS_SCALE[usual]]
+
+
+def _say_scale(name: str, scale: str, usual: str) -> None:
+    line = f"{name}: at scale {scale}; study={name} scale={usual} runs it at {usual}"
+    print(line, file=sys.stderr, flush=True)
 
 
 def run(config: DictConfig) -> int:
@@ -66,11 +91,7 @@ def plans_of(config: DictConfig) -> list[Any]:
         if build(node).trains_many and chosen in MANY_RUNS_SCALE:
             scale = MANY_RUNS_SCALE[chosen]
             node = to_plain(compose([f"scale={scale}", f"study={name}"]).study)
-            print(
-                f"{name}: at scale {scale}; study={name} scale={chosen} runs it at {chosen}",
-                file=sys.stderr,
-                flush=True,
-            )
+            _say_scale(name, scale, chosen)
         plans.append(Plan(name, node, scale))
     return plans
 

@@ -318,5 +318,15 @@ def test_settings_without_effect_are_refused(capsys):
 
 def test_an_experiment_of_the_paper_is_a_study(capsys):
     assert translate(["experiment=sampling", "scale=toy"]) == ["study=sampling", "scale=toy"]
+    # One that trains many models: at the scale that it has among all of them, unless another is named.
+    assert translate(["experiment=architecture"]) == ["study=architecture", "scale=mini"]
+    assert "architecture: at scale mini; study=architecture scale=toy runs it at toy" in capsys.readouterr().err
+    for words in (
+        ["study=architecture", "scale=toy"],
+        ["study=sampling"],
+        ["study=sampling,architecture"],
+        ["seeds=3"],
+    ):
+        assert translate(words) == words and not capsys.readouterr().err
     assert main(["replicate", "experiment=samplin"]) == 2
     assert "study = samplin; no such file in conf/study; did you mean sampling" in capsys.readouterr().err
