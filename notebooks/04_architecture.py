@@ -196,7 +196,7 @@ assert per_token["llada_8b"] == 4 * per_token["illada_8b"]
 # At `mini`, after 700 steps, one key/value head per query head is ahead with every seed (by 0.005 to 0.2; it has 9 % more parameters and twice the cache), and a head of its own by 0.08: models that are still far from done learn faster with more
 # parameters. What a random cut does for short inputs is large at both sizes (1.5 to 3.6 nats per token on first halves of documents).
 #
-# Steps decide what such a comparison can tell. With half of them at `toy`, which is what `illada-lab replicate study=architecture scale=toy` takes there (fifteen models in twenty minutes on two cores; the ledger's command says `study.n_steps=2600`), the three choices stay open with the same three seeds: with one key/value head per query head the bound is higher by +0.001 (95 % interval -0.034 to +0.036), with
+# Steps decide what such a comparison can tell. With half of them at `toy` (`study.n_steps=1300`, the same three seeds) the three choices stay open: with one key/value head per query head the bound is higher by +0.001 (95 % interval -0.034 to +0.036), with
 # the narrower part by -0.011 (-0.037 to +0.015), with a head of its own by -0.005 (-0.034 to +0.023). Means are within 0.01 of those of the full runs, intervals four to twenty times as wide: of models that are still learning two seeds differ by more than two architectures do. The cut is settled by then (+1.90, +1.36 to +2.43).
 
 # %%
@@ -206,7 +206,7 @@ last = {name: run.history["validation"][-1]["kinds"]["all"]["nelbo_per_token"] f
 measured = {"ffn": last[NARROW] - last[OWN], "tied": last[UNTIED] - last[OWN]}
 sizes = [specs[name].n_non_embedding_parameters for name in (OWN, NARROW, UNTIED)]
 assert max(sizes) / min(sizes) < 1.02, "equal size without embeddings"
-if ledgers["toy"]["config"]["n_steps"] == 2600:  # fewer steps leave them open
+if ledgers["toy"]["config"]["n_steps"] == 2600:  # half of the steps leave them open
     assert all(verdicts["toy"][choice]["ci_low"] > -0.02 for choice in ("gqa", "ffn", "tied")), "they cost nothing"
 study = build(compose([f"scale={small}", "study=architecture"]).study)
 pd.DataFrame(

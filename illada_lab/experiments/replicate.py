@@ -213,9 +213,7 @@ class _Job:
     def path(self) -> Path:
         """Where its result is kept: other settings of the study or another recipe of the scale are another measurement."""
         config = Lab(self.scale, self.seed, self.runs_dir).config()
-        scale = to_plain(config)["scale"]
-        scale.pop("ablation_steps", None)  # stands in the node of the one study that it is for
-        told = [self.node, recipe(config), scale]
+        told = [self.node, recipe(config), to_plain(config)["scale"]]
         fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
         return Path(self.runs_dir) / f"replicate-{self.scale}-seed{self.seed}" / f"{self.name}-{fingerprint}.json"
 

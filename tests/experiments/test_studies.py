@@ -83,12 +83,6 @@ def test_a_study_with_a_new_claim_is_measured_anew(tmp_path):
         assert _Job(*told).is_measured is is_measured
 
 
-def test_steps_of_one_study_do_not_make_others_new(tmp_path, monkeypatch):
-    before, config = _Job("sampling", {}, "toy", 0, str(tmp_path)).path, Lab.config
-    monkeypatch.setattr(Lab, "config", lambda self, *given: config(self, "scale.ablation_steps=7", *given))
-    assert _Job("sampling", {}, "toy", 0, str(tmp_path)).path == before
-
-
 def test_another_recipe_is_another_measurement(monkeypatch, tmp_path):
     """Results of an older recipe of the scale are not taken for this one's."""
     told = ("sampling", {"_target_": "x"}, "smoke", 0, str(tmp_path))
