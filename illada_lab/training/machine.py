@@ -1,6 +1,7 @@
 """What the machine can do, measured: the yardstick of MFU, and which precision pays."""
 
 import functools
+import platform
 import shutil
 import time
 
@@ -53,11 +54,25 @@ def can_compile(device: torch.device | str) -> bool:
     return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
 
 
+def has_bf16_units() -> bool | None:
+    """Whether this processor multiplies in bf16 (AVX-512 BF16, AMX); None where torch does not tell: not an x86."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return None
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def best_precision(device: torch.device | str, min_gain: float = 1.3) -> str:
-    """Lightning's name of the precision that pays here: "bf16-mixed" where bf16 products are that much faster, else "32-true"."""
+    """Lightning's name of the precision that pays here: "bf16-mixed" where there are units for bf16 products, else "32-true".
+
+    On a processor that does not tell, where such products are `min_gain` times as fast. A measurement is the last resort: beside other
+    programs it may come out either way, and the same command would train another model.
+    """
     device = torch.device(device)
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     if device.type != "cpu":
         return "32-true"
-    return "bf16-mixed" if matmul_rate(device, "bf16") > min_gain * matmul_rate(device, "float32") else "32-true"
+    has_units = has_bf16_units()
+    if has_units is None:
+        has_units = matmul_rate(device, "bf16") > min_gain * matmul_rate(device, "float32")
+    return "bf16-mixed" if has_units else "32-true"

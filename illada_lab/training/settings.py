@@ -36,7 +36,7 @@ class TrainerSettings:
         strategy: auto (one device, or ddp on several); ddp: the model whole on each device; fsdp: parameters, gradients and
             optimiser's state spread over the devices; fsdp_tp: and each layer's products over `tensor_parallel` of them.
         tensor_parallel: devices that share each layer; fsdp_tp only.
-        precision: "auto" takes bf16 where it pays (measured), "32-true" or "bf16-mixed" say it. Weights and the optimiser's state
+        precision: "auto" takes bf16 where the device has units for it, "32-true" or "bf16-mixed" say it. Weights and the optimiser's state
             are float32 in both.
         activation_checkpointing: None: activations stay in memory; k: those inside every k-th layer are computed again in the backward
             pass (1: in every layer); "ops": all but attention's outcome and every second matrix product of each layer.

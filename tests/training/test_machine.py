@@ -43,9 +43,28 @@ def test_a_fast_product_is_the_best_of_several_at_full_size(rows: list[int]):
 def test_precision_is_the_one_that_pays(monkeypatch: pytest.MonkeyPatch):
     rates = {"bf16": 1e12, "float32": 1e11}
     monkeypatch.setattr(machine, "matmul_rate", lambda device, precision: rates[precision])
+    monkeypatch.setattr(machine, "has_bf16_units", lambda: None)
     assert machine.best_precision("cpu") == "bf16-mixed"
     rates["bf16"] = 1.2e11
     assert machine.best_precision("cpu") == "32-true"
+
+
+def test_precision_does_not_depend_on_what_else_runs(monkeypatch: pytest.MonkeyPatch):
+    """Of a processor that tells what it has nothing is measured: the same command trains the same model."""
+    monkeypatch.setattr(machine, "matmul_rate", lambda *_: pytest.fail("measured"))
+    for has_units, expected in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(machine, "has_bf16_units", lambda found=has_units: found)
+        assert machine.best_precision("cpu") == expected
+
+
+def test_bf16_units_are_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert machine.has_bf16_units() is None
+    monkeypatch.setattr("platform.machine", lambda: "AMD64")
+    for avx512, amx in ((True, False), (False, True), (False, False)):
+        monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda found=avx512: found)
+        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda found=amx: found)
+        assert machine.has_bf16_units() is (avx512 or amx)
 
 
 def test_a_device_that_is_not_here_is_not_replaced(monkeypatch: pytest.MonkeyPatch):
