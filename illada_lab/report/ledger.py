@@ -25,7 +25,7 @@ interval without width. The paper's numbers are those of models of 8B parameters
 in size.
 """
 HEAD_AGAIN = """*Again*: the same settings measured on another machine, judged by themselves (folder `again`). Other roundings make
-other models of the same seeds, so it tells how much of a verdict hangs on the machine.
+other models of the same seeds, so it tells how much of a verdict hangs on the machine. (Each run's precision is the machine's choice.)
 """
 
 # Results of the same studies from another machine, in a folder of the results: `replicate results_dir=results/again`.
