@@ -45,7 +45,8 @@ class Source(Protocol):
     """Where documents come from."""
 
     def load(self, split: str) -> Any:
-        """A `datasets.Dataset` (or `IterableDataset`) with the column `text` or `messages`, and perhaps `kind` and `log_prob`."""
+        """A `datasets.Dataset` (or `IterableDataset`) with the column `text` or `messages`, and perhaps `kind`, `log_prob` and
+        `log_prob_of_length` (nats)."""
         ...
 
 

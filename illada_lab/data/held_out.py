@@ -17,13 +17,14 @@ def held_out_documents(table: Any, encoder: Encoder, *, n: int, max_length: int)
     """Documents of a table, each for itself; one longer than `max_length` is several, in equal parts.
 
     Args:
-        table: `datasets.Dataset` or `IterableDataset` with `text` or `messages`, and perhaps `kind` and `log_prob`.
+        table: `datasets.Dataset` or `IterableDataset` with `text` or `messages`, and perhaps `kind`, `log_prob` and
+            `log_prob_of_length`.
         encoder: encodes them.
         n: at most so many.
         max_length: tokens.
 
     Returns:
-        For each: ids, is_prompt, kind, log_prob (nats; None for a part) and n_bytes.
+        For each: ids, is_prompt, kind, log_prob, log_prob_of_length (nats; None for a part) and n_bytes.
     """
     found = []
     rows = iter(table)
@@ -33,8 +34,8 @@ def held_out_documents(table: Any, encoder: Encoder, *, n: int, max_length: int)
             for part, flags in zip(
                 np.array_split(ids, max(1, n_parts)), np.array_split(is_prompt, max(1, n_parts)), strict=True
             ):
-                log_prob = row.get("log_prob") if n_parts == 1 else None
-                found.append(_document(part, flags, encoder, kind=row.get("kind"), log_prob=log_prob))
+                known = {name: row.get(name) if n_parts == 1 else None for name in ("log_prob", "log_prob_of_length")}
+                found.append(_document(part, flags, encoder, kind=row.get("kind"), **known))
         if len(found) >= n:
             break
     return [document for document in found if document["n_bytes"]][:n]

@@ -32,8 +32,9 @@ class FrozenMasks:
     likelihood form), at a small part of its variance; l / L stands in for t in the bins.
 
     Args:
-        documents: dicts with `ids` (token ids; a BOS in front is visible and not counted) and, where known, `kind`, `log_prob`
-            (nats, exact) and `n_bytes`; rows of several documents that do not see each other have `segment_ids`.
+        documents: dicts with `ids` (token ids; a BOS in front is visible and not counted) and, where known, `kind`, `log_prob` (nats,
+            exact, given the length), `log_prob_of_length` and `n_bytes`; rows of several documents that do not see each other have
+            `segment_ids`.
         bos: id of BOS, or None.
         n_draws: mask sets per document.
         is_response_only: mask responses only (`is_prompt` of a document says where its prompt stands); documents without one are left
@@ -167,15 +168,17 @@ class ValidationResult:
 
         Returns:
             kind -> {nelbo_per_token, stderr (nats/token), bits_per_token, n_documents, n_tokens} and, where the documents' exact
-            log-probability is known, entropy_per_token (of these very documents) and over_entropy (bound / entropy - 1), and
-            bits_per_byte where bytes are known. Standard errors are over documents.
+            log-probability is known, entropy_per_token (of these very documents; given their length, which the autoregressive twin has
+            to predict as well) and over_entropy (bound / entropy - 1), and bits_per_byte where bytes are known. Standard errors are
+            over documents.
         """
         per_document = np.bincount(self.document, self.nelbo) / np.bincount(self.document)
         kinds = [document.get("kind") or "text" for document in self.documents]
         table = {}
         for kind in ["all", *sorted(set(kinds))] if len(set(kinds)) > 1 else [kinds[0], "all"]:
             chosen = [i for i, k in enumerate(kinds) if kind in ("all", k)]
-            table[kind] = _row([self.documents[i] for i in chosen], self.n_tokens[chosen], per_document[chosen])
+            documents = [self.documents[i] for i in chosen]
+            table[kind] = _row(documents, self.n_tokens[chosen], per_document[chosen], has_length=not self.is_exact)
         return table
 
     def bins(self, kind: str | None = None) -> list[dict[str, float]]:
@@ -218,7 +221,9 @@ def _per_token(nats: np.ndarray, lengths: np.ndarray) -> tuple[float, float]:
     return per_token, float(residual.std(ddof=1) * np.sqrt(n) / n_tokens) if n > 1 else float("nan")
 
 
-def _row(documents: list[dict[str, Any]], lengths: np.ndarray, nelbo: np.ndarray) -> dict[str, float]:
+def _row(
+    documents: list[dict[str, Any]], lengths: np.ndarray, nelbo: np.ndarray, *, has_length: bool
+) -> dict[str, float]:
     n, n_tokens = len(documents), int(lengths.sum())
     per_token, stderr = _per_token(nelbo, lengths)
     row = {
@@ -228,8 +233,9 @@ def _row(documents: list[dict[str, Any]], lengths: np.ndarray, nelbo: np.ndarray
         "n_documents": n,
         "n_tokens": n_tokens,
     }
-    if all(document.get("log_prob") is not None for document in documents):
-        entropy = -sum(float(document["log_prob"]) for document in documents)
+    parts = ("log_prob",) if has_length else ("log_prob", "log_prob_of_length")
+    if all(document.get(part) is not None for document in documents for part in parts):
+        entropy = -sum(float(document[part]) for document in documents for part in parts)
         row["entropy_per_token"] = entropy / n_tokens
         row["over_entropy"] = float(nelbo.sum() / entropy - 1) if entropy > 0 else float("nan")
     if all(document.get("n_bytes") for document in documents):

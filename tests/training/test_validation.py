@@ -88,6 +88,15 @@ def test_summary_compares_with_the_entropy():
     assert row["bits_per_byte"] == pytest.approx(math.log2(24) * n / 10, rel=1e-6)
 
 
+def test_the_twin_is_compared_with_what_it_has_to_predict():
+    """The length as well, which a mask predictor is shown."""
+    twin = small_predictor(is_causal=True)
+    told = [{**document, "log_prob_of_length": -2.0} for document in documents()]
+    row = FrozenMasks(told, bos=0).evaluate(twin).summary()["a"]
+    assert row["entropy_per_token"] == pytest.approx(7.0 * row["n_documents"] / row["n_tokens"])
+    assert "entropy_per_token" not in FrozenMasks(documents(), bos=0).evaluate(twin).summary()["a"]
+
+
 def test_bins_cover_the_rows():
     result = FrozenMasks(documents(), bos=0, n_draws=4).evaluate(Uniform(24))
     bins = result.bins()

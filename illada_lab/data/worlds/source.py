@@ -1,10 +1,11 @@
 """A world as a data source: documents for pre-training, conversations for fine-tuning."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from illada_lab.data.worlds.instructions import INSTRUCTION_KINDS
-from illada_lab.data.worlds.world import World
+from illada_lab.data.worlds.world import Document, World
 
 if TYPE_CHECKING:
     import datasets
@@ -18,7 +19,7 @@ class WorldSource:
     """Documents or instructions of a world as `datasets.Dataset`s.
 
     Args:
-        stage: "pretrain": columns text, kind, log_prob (nats, given the length); "sft": columns messages, kind, answer,
+        stage: "pretrain": columns text, kind, log_prob, log_prob_of_length (see `Document`); "sft": columns messages, kind, answer,
             choices.
         n_documents: size of the training split.
         n_validation: size of the validation and of the test split.
@@ -69,8 +70,9 @@ class WorldSource:
         n = self.n_documents if split == "train" else self.n_validation
         if self.stage == "pretrain":
             drawn = self.world.documents(split, n, mixture=self.mixture, seed=self.seed)
+            columns = [field.name for field in fields(Document)]
             return datasets.Dataset.from_dict(
-                {name: [getattr(document, name) for document in drawn] for name in ("text", "kind", "log_prob")}
+                {name: [getattr(document, name) for document in drawn] for name in columns}
             )
         items = self.world.instructions(split, n, kinds=self.kinds, seed=self.seed)
         return datasets.Dataset.from_dict(

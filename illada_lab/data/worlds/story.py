@@ -147,7 +147,3 @@ class StoryGrammar:
                     of_slot[slot] += p * math.log(len(words))
         of_slots = sum(of_slot[slot] for form in FORMS for slot in form.slots) / len(FORMS)
         return math.log(len(FORMS)) + of_slots
-
-    def entropy_given_length(self) -> float:
-        """H(story | number of words) in nats: what a model that is shown the length must still guess."""
-        return self.entropy() + sum(p * math.log(p) for p in self.length_probabilities.values())

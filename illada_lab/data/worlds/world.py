@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +16,8 @@ from illada_lab.data.worlds.splits import SPLITS, Split, check_split, hold_out_f
 KINDS = ("story", "fact", "sum")
 # Of millions of stories little is enough to measure; a twentieth is found soon enough by drawing until it is hit.
 STORY_SHARES: dict[Split, float] = {"train": 0.9, "validation": 0.05, "test": 0.05}
+# Even of a world of a few hundred stories one in twenty is found within so many; where there are fewer there may be none.
+MAX_STORIES_DRAWN = 10_000
 # Share of the facts and sums that have a form which only the validation (test) split holds.
 HELD_OUT = 0.2
 
@@ -27,13 +29,15 @@ class Document:
     Attributes:
         text: words separated by single spaces.
         kind: "story", "fact" or "sum".
-        log_prob: log p(text | kind, number of words), nats. A masked diffusion model is shown how long the text is, so
-            this is what its bound is to be compared with; the end of the text costs nothing.
+        log_prob: log p(text | number of words), nats, in the mixture that it was drawn from. A masked diffusion model is shown how long
+            the text is, but not of which kind, so this is what its bound is to be compared with; the end of the text costs nothing.
+        log_prob_of_length: log p(number of words), nats, in that mixture: what an autoregressive model has to predict as well.
     """
 
     text: str
     kind: str
     log_prob: float
+    log_prob_of_length: float
 
 
 class World:
@@ -113,8 +117,13 @@ class World:
         }
 
     @cached_property
-    def _length_counts(self) -> dict[str, Counter[int]]:
-        return {kind: Counter(len(text.split()) for text in texts) for kind, texts in self._all_statements.items()}
+    def _length_probabilities(self) -> dict[str, dict[int, float]]:
+        """Kind -> number of words -> its probability."""
+        found = {"story": self.stories.length_probabilities}
+        for kind, texts in self._all_statements.items():
+            counts = Counter(len(text.split()) for text in texts)
+            found[kind] = {n_words: count / len(texts) for n_words, count in counts.items()}
+        return found
 
     def documents(
         self, split: str, n: int, *, mixture: dict[str, float] | None = None, seed: int = 0
@@ -130,68 +139,70 @@ class World:
         Raises:
             ValueError: no such split or kind, or shares that cannot be.
         """
-        mixture = mixture or {"story": 1.0}
-        if unknown := sorted(set(mixture) - set(KINDS)):
-            raise ValueError(f"mixture = {unknown}; not a kind of document; {', '.join(KINDS)}")
-        if min(mixture.values()) < 0 or sum(mixture.values()) <= 0:
-            raise ValueError(f"mixture = {mixture}; shares of the kinds; positive numbers")
+        shares = _shares(mixture or {"story": 1.0})
         chosen = check_split(split)
         random = self._random(2, chosen, seed)
-        kinds = [kind for kind in mixture if mixture[kind] > 0]
-        shares = np.array([mixture[kind] for kind in kinds], dtype=float)
-        drawn = random.choice(len(kinds), size=n, p=shares / shares.sum())
-        return [self._draw(kinds[k], chosen, random) for k in drawn]
+        kinds = list(shares)
+        drawn = random.choice(len(kinds), size=n, p=np.array(list(shares.values())))
+        return [self._draw(kinds[k], chosen, random, shares) for k in drawn]
 
-    def _draw(self, kind: str, split: Split, random: np.random.Generator) -> Document:
-        if kind != "story":
+    def _draw(self, kind: str, split: Split, random: np.random.Generator, shares: dict[str, float]) -> Document:
+        if kind == "story":
+            text, log_prob = self._draw_story(split, random)
+        else:
             texts = self.tables[kind][split]
             if not texts:
                 raise ValueError(f"split = {split}; so small a world holds no {kind} out; more people, or stories only")
-            text = texts[random.integers(len(texts))]
-            return Document(text, kind, -math.log(self._length_counts[kind][len(text.split())]))
-        while True:
+            text, log_prob = texts[random.integers(len(texts))], self._log_prob_of_statement(kind)
+        of_length = self.log_prob_of_length(text.count(" ") + 1, shares)
+        return Document(text, kind, math.log(shares[kind]) + log_prob - of_length, of_length)
+
+    def _draw_story(self, split: Split, random: np.random.Generator) -> tuple[str, float]:
+        for _ in range(MAX_STORIES_DRAWN):
             text, log_prob = self.stories.sample(random)
             if split_of(text, STORY_SHARES) == split:
-                p_length = self.stories.length_probabilities[text.count(" ") + 1]
-                return Document(text, kind, log_prob - math.log(p_length))
+                return text, log_prob
+        raise ValueError(f"split = {split}; so small a world holds no story out; larger sizes, or facts and sums only")
+
+    def _log_prob_of_statement(self, kind: str) -> float:
+        return -math.log(len(self._all_statements[kind]))
 
     def log_prob(self, text: str, kind: str) -> float:
         """log p(text | kind), nats, found by parsing; -inf outside of the language."""
         if kind == "story":
             return self.stories.log_prob(text)
-        statements = self._all_statements[kind]
-        return -math.log(len(statements)) if text in statements else -math.inf
+        return self._log_prob_of_statement(kind) if text in self._all_statements[kind] else -math.inf
 
-    def log_prob_of_length(self, n_words: int, kind: str) -> float:
-        """log p(number of words | kind), nats."""
-        if kind == "story":
-            p = self.stories.length_probabilities.get(n_words, 0.0)
-        else:
-            p = self._length_counts[kind][n_words] / len(self._all_statements[kind])
+    def log_prob_of_length(self, n_words: int, mixture: Mapping[str, float]) -> float:
+        """log p(number of words), nats, in a mixture of kinds (kind -> share)."""
+        p = sum(share * self._length_probabilities[kind].get(n_words, 0.0) for kind, share in _shares(mixture).items())
         return math.log(p) if p else -math.inf
 
-    def log_prob_given_length(self, text: str, kind: str) -> float:
-        """log p(text | kind, its number of words), nats."""
+    def log_prob_given_length(self, text: str, kind: str, mixture: Mapping[str, float] | None = None) -> float:
+        """log p(text | its number of words), nats; see `entropy` for `mixture`."""
         value = self.log_prob(text, kind)
-        return value if value == -math.inf else value - self.log_prob_of_length(len(text.split()), kind)
+        shares = _shares(mixture or {kind: 1.0})
+        if value == -math.inf:
+            return value
+        return math.log(shares[kind]) + value - self.log_prob_of_length(len(text.split()), shares)
 
-    def entropy(self, kind: str, *, is_length_given: bool = True) -> float:
-        """Entropy of a document of the language, nats, exact; by default given its length."""
-        if kind == "story":
-            return self.stories.entropy_given_length() if is_length_given else self.stories.entropy()
-        n, counts = len(self._all_statements[kind]), self._length_counts[kind]
-        return sum(c / n * math.log(c) for c in counts.values()) if is_length_given else math.log(n)
+    def entropy(self, kind: str, mixture: Mapping[str, float] | None = None, *, is_length_given: bool = True) -> float:
+        """Mean of -log p(text) over the documents of a kind, nats, exact; by default given their length.
+
+        Args:
+            kind: of the documents.
+            mixture: share of each kind in the language. Who reads a text whose length other kinds have as well must also tell which kind
+                it is: facts and sums of six words. None: the kind is known.
+            is_length_given: the length is known.
+        """
+        shares, lengths = _shares(mixture or {kind: 1.0}), self._length_probabilities[kind]
+        whole = self.stories.entropy() if kind == "story" else -self._log_prob_of_statement(kind)
+        of_length = -sum(p * self.log_prob_of_length(n_words, shares) for n_words, p in lengths.items())
+        return whole - math.log(shares[kind]) - (of_length if is_length_given else 0.0)
 
     def mean_tokens(self, kind: str) -> float:
         """Mean number of tokens of a document: its words and the end."""
-        if kind == "story":
-            return 1 + sum(n * p for n, p in self.stories.length_probabilities.items())
-        counts = self._length_counts[kind]
-        return 1 + sum(n * c for n, c in counts.items()) / sum(counts.values())
-
-    def bits_per_token(self, kind: str) -> float:
-        """Entropy given the length over the mean number of tokens, in bits: the limit of a model's bits per token."""
-        return self.entropy(kind) / math.log(2) / self.mean_tokens(kind)
+        return 1 + sum(n_words * p for n_words, p in self._length_probabilities[kind].items())
 
     def instructions(
         self, split: str, n: int, *, kinds: Sequence[str] = INSTRUCTION_KINDS, seed: int = 0
@@ -233,3 +244,13 @@ class World:
 
     def _random(self, purpose: int, split: Split, seed: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64([self.seed, seed, purpose, SPLITS.index(split)]))
+
+
+def _shares(mixture: Mapping[str, float]) -> dict[str, float]:
+    """Shares of the kinds that there are, adding up to one."""
+    if unknown := sorted(set(mixture) - set(KINDS)):
+        raise ValueError(f"mixture = {unknown}; not a kind of document; {', '.join(KINDS)}")
+    if min(mixture.values()) < 0 or sum(mixture.values()) <= 0:
+        raise ValueError(f"mixture = {dict(mixture)}; shares of the kinds; positive numbers")
+    total = sum(mixture.values())
+    return {kind: share / total for kind, share in mixture.items() if share > 0}

@@ -11,11 +11,12 @@ def test_pretraining_documents() -> None:
     source = WorldSource(n_documents=300, n_validation=50, world_seed=1)
     train, validation, test = (source.load(split) for split in ("train", "validation", "test"))
     assert (len(train), len(validation), len(test)) == (300, 50, 50)
-    assert set(train.column_names) == {"text", "kind", "log_prob"}
+    assert set(train.column_names) == {"text", "kind", "log_prob", "log_prob_of_length"}
     assert set(train["kind"]) == {"story", "fact", "sum"}
     world = World(seed=1)
     for row in validation:
-        assert math.isclose(row["log_prob"], world.log_prob_given_length(row["text"], row["kind"]), rel_tol=1e-9)
+        known = world.log_prob_given_length(row["text"], row["kind"], source.mixture)
+        assert math.isclose(row["log_prob"], known, rel_tol=1e-9)
     assert not set(train["text"]) & set(validation["text"])
     assert list(source.load("train")["text"]) == list(train["text"])
 

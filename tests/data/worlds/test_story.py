@@ -54,8 +54,8 @@ def test_length_distribution_by_enumeration() -> None:
             p_of_length[len(text.split())] += math.exp(value)
             conditional -= math.exp(value) * world.log_prob_given_length(text, "story")
     for n_words, p in p_of_length.items():
-        assert math.isclose(math.log(p), world.log_prob_of_length(n_words, "story"), rel_tol=1e-9, abs_tol=1e-12)
-    assert world.log_prob_of_length(3, "story") == -math.inf
+        assert math.isclose(math.log(p), world.log_prob_of_length(n_words, {"story": 2.0}), rel_tol=1e-9, abs_tol=1e-12)
+    assert world.log_prob_of_length(3, {"story": 1.0}) == -math.inf
     assert math.isclose(conditional, world.entropy("story"), rel_tol=1e-9)
     mean = 1 + sum(n * p for n, p in p_of_length.items())
     assert math.isclose(mean, world.mean_tokens("story"), rel_tol=1e-9)
@@ -83,9 +83,49 @@ def test_monte_carlo_entropy_equals_exact_entropy(seed: int) -> None:
 
 def test_parsing_inverts_sampling() -> None:
     world = World(seed=1)
-    for document in world.documents("train", 2000, mixture={"story": 0.5, "fact": 0.25, "sum": 0.25}):
-        value = world.log_prob_given_length(document.text, document.kind)
+    mixture = {"story": 0.5, "fact": 0.25, "sum": 0.25}
+    for document in world.documents("train", 2000, mixture=mixture):
+        value = world.log_prob_given_length(document.text, document.kind, mixture)
         assert math.isclose(value, document.log_prob, rel_tol=1e-12)
+
+
+def test_the_limit_of_a_mixture_counts_that_the_kind_is_not_told() -> None:
+    """Probabilities of a small language, text by text, against the formulas; facts and sums share the length of six words."""
+    world = World(seed=3, **TINY)
+    mixture = {"story": 2.0, "fact": 1.0, "sum": 5.0}
+    texts = {"story": every_tiny_story(world)}
+    texts |= {kind: [text for split in table.values() for text in split] for kind, table in world.tables.items()}
+    p: dict[str, float] = {}
+    kind_of = {}
+    for kind, found in texts.items():
+        for text in set(found):
+            p[text] = mixture[kind] / 8 * math.exp(world.log_prob(text, kind))
+            kind_of[text] = kind
+    assert math.isclose(sum(p.values()), 1.0, rel_tol=1e-9)
+    p_of_length: Counter[int] = Counter()
+    for text, value in p.items():
+        p_of_length[len(text.split())] += value
+    for n_words, value in p_of_length.items():
+        if value:
+            assert math.isclose(world.log_prob_of_length(n_words, mixture), math.log(value), rel_tol=1e-9)
+    for kind, share in mixture.items():
+        own = {text: value for text, value in p.items() if kind_of[text] == kind and value}
+        given = -sum(8 / share * v * math.log(v / p_of_length[len(text.split())]) for text, v in own.items())
+        whole = -sum(8 / share * v * math.log(v) for v in own.values())
+        assert math.isclose(world.entropy(kind, mixture), given, rel_tol=1e-9)
+        assert math.isclose(world.entropy(kind, mixture, is_length_given=False), whole, rel_tol=1e-9)
+    # A story's length tells that it is one; of a fact it does not.
+    assert math.isclose(world.entropy("story", mixture), world.entropy("story"), rel_tol=1e-9)
+    assert world.entropy("fact", mixture) > world.entropy("fact") + 0.1
+    for document in world.documents("validation", 50, mixture=mixture, seed=2):
+        value = p[document.text]
+        assert math.isclose(document.log_prob + document.log_prob_of_length, math.log(value), rel_tol=1e-9)
+
+
+def test_a_world_without_held_out_stories_says_so() -> None:
+    world = World(seed=0, **{**dict.fromkeys(TINY, 1), "n_people": 4})
+    with pytest.raises(ValueError, match="split = test; so small a world holds no story out"):
+        world.documents("test", 1)
 
 
 def test_what_is_no_story_has_no_probability() -> None:
