@@ -42,28 +42,22 @@ class SpecialTokens:
                     "pass an id of its own"
                 )
 
-    def opening(self, has_bos: bool) -> int:
-        """What stands in front of the first token of a text: BOS where documents have one, otherwise the EOS of the one before.
-
-        Args:
-            has_bos: whether the model was trained on documents with BOS.
-        """
-        return self.bos if has_bos and self.bos is not None else self.eos
-
     @property
     def anchor(self) -> int | None:
         """Id that is given, never predicted: BOS; None where BOS is EOS as well (GPT-2's tokenizer), which has to be learnt."""
         return None if self.bos == self.eos else self.bos
 
     def opened(self, ids: Sequence[int], has_bos: bool | None) -> list[int]:
-        """Ids of a text behind what stands in front of it.
+        """Ids of a text behind what stands in front of it: BOS where documents have one, otherwise the EOS of the one before.
 
         Args:
             ids: of the text.
-            has_bos: as in `opening` (of a run: `has_bos_of`); None: nothing stands in front, but of no text BOS, because a predictor needs
-                a token to look at.
+            has_bos: whether the model was trained on documents with BOS (of a run: `has_bos_of`); None: nothing stands in front, but of no
+                text BOS, because a predictor needs a token to look at.
         """
-        return list(ids) if ids and has_bos is None else [self.opening(has_bos is not False), *ids]
+        if ids and has_bos is None:
+            return list(ids)
+        return [self.eos if has_bos is False or self.bos is None else self.bos, *ids]
 
     @property
     def filler(self) -> int:

@@ -14,6 +14,7 @@ from illada_lab.config import build, build_all, to_plain
 from illada_lab.data.datamodule import DataModule
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.objectives import ResponseOnly
+from illada_lab.tokens import has_bos_of
 from illada_lab.training import callbacks as cb
 from illada_lab.training.adapters import Adapters, add_adapters
 from illada_lab.training.checkpoint import told_as
@@ -166,7 +167,7 @@ def _callbacks(
             path=run_dir / "samples.jsonl",
             tokenizer=data.tokenizer,
             length=min(SAMPLE_TOKENS, predictor.spec.max_length - 1),
-            opening=predictor.tokens.opening(_has_bos(data, module.validation.documents)),
+            opening=_opening(config, data, module.validation.documents),
             every=settings.validate_every,
             seed=config.seed,
         ),
@@ -184,6 +185,13 @@ def _has_bos(data: DataModule, documents: Sequence[dict[str, Any]]) -> bool:
     """Whether texts begin with BOS: the data may add it, and conversations bring their own."""
     assert data.tokenizer is not None, "prepare() comes first"
     return data.adds_bos or any(document["ids"][0] == data.tokenizer.tokens.bos for document in documents)
+
+
+def _opening(config: DictConfig, data: DataModule, documents: Sequence[dict[str, Any]]) -> int:
+    """What stands in front of a text in training, as `sample` puts it there."""
+    assert data.tokenizer is not None, "prepare() comes first"
+    has_bos = _has_bos(data, documents) or has_bos_of(to_plain(config.data))
+    return data.tokenizer.tokens.opened([], has_bos)[0]
 
 
 def _undivided(predictor: MaskPredictor, n: int) -> str | None:

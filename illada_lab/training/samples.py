@@ -26,7 +26,7 @@ class Samples(StepCallback):
         path: where they go, one JSON object per line: step, text.
         tokenizer: for the text.
         length: tokens of a sample.
-        opening: token in front of a text (`SpecialTokens.opening`).
+        opening: token in front of a text (`SpecialTokens.opened`).
         every: optimiser steps between samples; None: at the end only.
         seed: of the draws.
     """

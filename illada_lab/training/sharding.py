@@ -11,6 +11,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel, parallelize_module
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from illada_lab.models.kernels.say import say_once
 from illada_lab.models.mask_predictor import MaskPredictor
 
 Recomputed = int | Literal["ops"] | None
@@ -112,7 +113,8 @@ def recompute(
         if compiled is not None and which != "ops" and not is_sharded:
             layer._compiled_call_impl = partial(checkpoint, compiled, **options)
         else:
-            layer.forward = partial(_again, layer.forward, options)
+            forward = layer.forward if compiled is None else partial(_watched, layer.forward, which)
+            layer.forward = partial(_again, forward, options)
 
 
 def _again(forward: Callable[..., Any], options: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -121,6 +123,16 @@ def _again(forward: Callable[..., Any], options: dict[str, Any], *args: Any, **k
     A partial of this function, and no closure: copies of a model (averages of its weights) must call their own layers.
     """
     return checkpoint(forward, *args, **options, **kwargs)
+
+
+def _watched(forward: Callable[..., Any], which: Recomputed, *args: Any, **kwargs: Any) -> Any:
+    """The inside of such a checkpoint; a trace leaves the message out, so only Python says it."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        say_once(
+            f"trainer.activation_checkpointing = {which}; such layers run uncompiled with this attention kernel, into which no trace "
+            "goes; trainer.attention=sdpa has them compiled"
+        )
+    return forward(*args, **kwargs)
 
 
 class _Keep:

@@ -12,6 +12,7 @@ from torch._dynamo.utils import counters
 from illada_lab.diffusion import RowRandom
 from illada_lab.models.head_loss import sliced_losses
 from illada_lab.models.kernels import KERNELS, Sight
+from illada_lab.models.kernels.say import say_once
 from illada_lab.models.kernels.varlen import OnCuda
 from illada_lab.models.lora import Lora
 from illada_lab.objectives import Pretrain
@@ -90,6 +91,26 @@ def test_layers_that_are_computed_again_are_compiled_all_the_same(which, is_shar
     for expected in (1,) if dropout else (0, 1):
         torch.testing.assert_close(losses[2], losses[expected], rtol=1e-5, atol=1e-6)
         assert float((gradients[2] - gradients[expected]).norm() / gradients[expected].norm()) < 1e-4
+
+
+@pytest.mark.parametrize(("which", "is_sharded"), [(1, True), ("ops", False)])
+@pytest.mark.parametrize("attention", ["varlen", "sdpa"])
+def test_layers_that_stay_uncompiled_say_so(which, is_sharded, attention, monkeypatch):
+    monkeypatch.setitem(KERNELS, "varlen", (ByLoop(),))
+    say_once.cache_clear()
+    torch.compiler.reset()
+    counters.clear()
+    predictor = small_predictor(n_layers=2).train()
+    predictor.compile_parts()
+    predictor.use_attention(attention)
+    recompute(predictor, which, is_sharded=is_sharded)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        predictor(random_batch().tokens).square().mean().backward()
+    messages = [str(warning.message) for warning in said if "run uncompiled" in str(warning.message)]
+    assert bool(counters["aot_autograd"]["ok"]) == (attention == "sdpa")
+    assert len(messages) == (attention == "varlen")
+    assert all(f"trainer.activation_checkpointing = {which}" in message for message in messages)
 
 
 @torch.no_grad()

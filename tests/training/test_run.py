@@ -15,8 +15,9 @@ import pytest
 import torch
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from illada_lab.config import build, check, compose
+from illada_lab.config import build, check, compose, to_plain
 from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.tokens import has_bos_of
 from illada_lab.training import callbacks
 from illada_lab.training.assemble import build_module, build_trainer
 from illada_lab.training.checkpoint import load_run, read_checkpoint
@@ -311,6 +312,17 @@ def test_samples_of_fine_tuning_begin_as_conversations_do(tmp_path):
     trainer, _ = build_trainer(config, data, settings, here, module)
     (samples,) = (callback for callback in trainer.callbacks if isinstance(callback, Samples))  # type: ignore[attr-defined]
     assert not data.adds_bos and {d["ids"][0] for d in data.validation_documents()} == {samples.opening}
+
+
+@pytest.mark.parametrize(("has_bos", "has_eos"), [(True, True), (False, True), (False, False)])
+def test_samples_of_pretraining_begin_as_those_of_the_command_do(has_bos, has_eos, tmp_path):
+    """Where documents have neither BOS nor EOS in front, a sample must not begin with the EOS that the model has never seen."""
+    config, data, settings, here = parts(tmp_path, f"data.adds_bos={has_bos}", f"data.adds_eos={has_eos}")
+    trainer, _ = build_trainer(config, data, settings, here, build_module(config, data, settings, here, None))
+    (samples,) = (callback for callback in trainer.callbacks if isinstance(callback, Samples))  # type: ignore[attr-defined]
+    tokens = data.tokenizer.tokens
+    assert [samples.opening] == tokens.opened([], has_bos_of(to_plain(config.data)))
+    assert samples.opening == (tokens.eos if has_eos and not has_bos else tokens.bos)
 
 
 def test_an_eos_that_is_bos_as_well_is_validated(tmp_path):
