@@ -286,13 +286,13 @@ def ragged_table(
 def toy_tables(folder: Path, rounds: int, n_questions: int) -> dict[str, list[dict[str, Any]]]:
     """A trained toy model that answers questions one at a time, the plain loop at the budget of 32 first."""
     from illada_lab.data.chat import ChatTemplate
-    from illada_lab.data.worlds import World
+    from illada_lab.data.worlds import world_of
     from illada_lab.evaluation.generation import is_right
     from illada_lab.training.checkpoint import load_run
 
     loaded = load_run(folder)
     source, chat = loaded.config["data"]["source"], ChatTemplate(loaded.tokenizer)
-    world = World(seed=source["world_seed"], n_people=source["n_people"])
+    world = world_of(source)
     kinds = ("fact", "sum", "fact_unasked", "sum_unasked", "word_sum")
     items = [item for kind in kinds for item in world.questions("test", kind, n_questions, seed=0)]
     prompts = [torch.tensor([chat.prompt([{"role": "user", "content": item.prompt}])]) for item in items]

@@ -182,7 +182,7 @@ def _suite(config: DictConfig, loaded: Any) -> Any:
     from functools import partial
 
     from illada_lab.commands.writing import is_chat
-    from illada_lab.data.worlds import World
+    from illada_lab.data.worlds import world_of
     from illada_lab.evaluation.sandbox import announce
     from illada_lab.evaluation.world_suite import evaluate_base, evaluate_instruct
     from illada_lab.interop import is_published
@@ -203,7 +203,7 @@ def _suite(config: DictConfig, loaded: Any) -> Any:
             f"evaluation.n_mc_samples = {asked.n_mc_samples}; has no effect on this model, which is scored without masks; "
             "leave it out"
         )
-    world = World(seed=source["world_seed"], n_people=source["n_people"])
+    world = world_of(source)
     parts = (loaded.predictor, loaded.tokenizer, world)
     if is_chat(loaded.config):
         if asked.run_code:

@@ -10,7 +10,7 @@ from filelock import FileLock
 from omegaconf import DictConfig
 
 from illada_lab.config import compose_and_check as composed
-from illada_lab.data.worlds import World
+from illada_lab.data.worlds import World, world_of
 from illada_lab.training.checkpoint import BEFORE_DECAY, LoadedRun, find_resumable, load_run, read_about
 from illada_lab.training.recipe import differences, recipe, recipe_of
 from illada_lab.training.run import train
@@ -58,8 +58,7 @@ class Lab:
     @cached_property
     def world(self) -> World:
         """The world the models know."""
-        source = self.config().data.source
-        return World(seed=source.world_seed, n_people=source.n_people)
+        return world_of(self.config().data.source)
 
     @cached_property
     def pretrained(self) -> Trained:

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from illada_lab.config import ConfigError, check, compose
-from illada_lab.data.worlds import World
+from illada_lab.data.worlds import World, world_of
 from illada_lab.evaluation.generation import Generated, generate
 from illada_lab.evaluation.world_suite import BLOCK_LENGTH, SuiteResult, evaluate_base, evaluate_instruct
 from illada_lab.experiments.lab import begun
@@ -55,8 +55,7 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
     pretrained, tuned = (_finished(staged) or train(staged) for staged in (first, second))
 
     base, instruct = load_run(folder / "pretrain"), load_run(folder / "sft")
-    source = config.data.source
-    world = World(seed=source.world_seed, n_people=source.n_people)
+    world = world_of(config.data.source)
     n = config.evaluation.n_questions
     base_result = evaluate_base(
         base.predictor,
@@ -113,8 +112,9 @@ def _staged(config: DictConfig, run_dir: Path, stage: str, init_from: Path | Non
             for key in ("data", "objective", "lr", "trainer"):
                 staged[key] = config[key]
         else:
-            for key in ("world_seed", "n_people"):
-                staged.data.source[key] = config.data.source[key]
+            for key in ("world_seed", "n_people", "sizes"):
+                if key in config.data.source:
+                    staged.data.source[key] = config.data.source[key]
             for key in ("length", "batch_size", "micro_batch_size", "n_workers"):
                 staged.data[key] = config.data[key]
             for key in set(config.trainer) - {"max_steps", "ema_decay"}:

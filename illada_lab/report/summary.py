@@ -41,7 +41,7 @@ def summary(results: Sequence[dict[str, Any]]) -> str:
     for number, table in enumerate(results[0]["tables"]):
         for place, row in enumerate(table["rows"]):
             values = [quantity(result["tables"][number]["rows"][place]["value"]) for result in results]
-            rows.append([f"{table['model']}: {row['task']}, {row['metric']}", quantity(row["chance"]), *values])
+            rows.append([f"{table['model']}: {row['task']}, {row['metric']}", quantity(row.get("chance")), *values])
     rows.append(["training speed, tokens/s", "", *(f"{r['stages'][0]['tokens_per_second']:,.0f}" for r in results)])
     rows.append(["everything together", "", *(whole_time(r["manifest"]) for r in results)])
     lines = ["| " + " | ".join(row) + " |" for row in rows]
@@ -54,17 +54,20 @@ def _last(result: dict[str, Any], kind: str) -> float:
 
 
 def _conditions(results: Sequence[dict[str, Any]]) -> list[str]:
-    """Commands, machine and versions."""
-    first = results[0]["manifest"]
-    n = max(row["n"] for table in results[0]["tables"] for row in table["rows"])
-    machine, versions = first["machine"], first["versions"]
+    """Commands, machine and versions; where runs differ in them, those of each seed."""
+    seeds_at: dict[str, list[str]] = {}
+    for result in results:
+        about = result["manifest"]
+        machine, versions = about["machine"], about["versions"]
+        place = (
+            f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, {about['precision']}, torch "
+            f"{versions['torch']}, Python {versions['python']}, commit {about['commit']}, {about['date'][:10]}"
+        )
+        seeds_at.setdefault(place, []).append(str(about["seed"]))
+    places = [place if len(seeds_at) == 1 else f"seed {', '.join(seeds)}: {place}" for place, seeds in seeds_at.items()]
+    n = max(row.get("n", 0) for table in results[0]["tables"] for row in table["rows"])
     commands = ", ".join(f"`{result['manifest']['command']}`" for result in results)
-    threads = "/".join(str(result["manifest"]["machine"]["threads"]) for result in results)
-    return [
-        f"{results[0]['parameters']['total']:,} parameters. {commands}; {machine['processor']}, {machine['cores']} cores, "
-        f"{threads} threads, {first['precision']}, torch {versions['torch']}, Python {versions['python']}, "
-        f"commit {first['commit']}, {first['date'][:10]}; at most {n} items per task."
-    ]
+    return [f"{results[0]['parameters']['total']:,} parameters. {commands}; {'; '.join(places)}; at most {n} items per task."]
 
 
 def write_into(page: Path, text: str, begin: str = BEGIN, end: str = END) -> bool:

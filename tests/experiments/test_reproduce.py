@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from illada_lab.cli import main
-from illada_lab.config import check, compose, compose_and_check
+from illada_lab.config import build, check, compose, compose_and_check
+from illada_lab.data.worlds import world_of
 from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.reproduce import _staged, reproduce
 from illada_lab.report import read_results
@@ -81,6 +82,7 @@ def test_settings_of_the_world_and_of_the_machine_hold_for_both_stages(tmp_path)
     overrides = [
         "data.source.world_seed=1",
         "data.source.n_people=12",
+        "+data.source.sizes={n_heroes: 4}",
         "trainer.precision=32-true",
         "data.batch_size=4",
     ]
@@ -88,6 +90,9 @@ def test_settings_of_the_world_and_of_the_machine_hold_for_both_stages(tmp_path)
     pretrain, sft = (_staged(given, tmp_path / stage, stage) for stage in ("pretrain", "sft"))
     for staged in (pretrain, sft):
         assert (staged.data.source.world_seed, staged.data.source.n_people, staged.data.batch_size) == (1, 12, 4)
+        # The questions are asked about the world that has been read.
+        assert world_of(staged.data.source).lexicon == build(staged.data.source).world.lexicon
+        assert len(world_of(staged.data.source).lexicon.heroes) == 4
         assert (staged.trainer.precision, staged.trainer.accelerator) == ("32-true", "cpu")
     assert (pretrain.trainer.max_steps, sft.trainer.max_steps) == (given.scale.n_steps, given.scale.sft_steps)
     assert sft.data.source.stage == "sft" and sft.objective.shorten.probability == 0.3

@@ -6,6 +6,7 @@ import pytest
 
 from illada_lab.report import read_results, write_results
 from illada_lab.report.results import check_results
+from illada_lab.report.summary import summary
 from tests.report.example import example_results
 
 
@@ -14,6 +15,18 @@ def test_written_results_come_back_the_same(tmp_path):
     path = write_results(tmp_path / "run" / "results.json", results)
     assert read_results(path) == json.loads(json.dumps(results))
     assert [p.name for p in path.parent.iterdir()] == ["results.json"]
+
+
+def test_the_summary_tells_where_each_seed_was_run():
+    """One line where all were run in one way; else the seeds of each."""
+    results = [example_results() for _ in range(3)]
+    for seed, result in enumerate(results):
+        result["manifest"] |= {"seed": seed, "precision": "32-true"}
+    alike = summary(results)
+    assert "; seed" not in alike and alike.count("32-true") == 1
+    results[1]["manifest"]["precision"] = "bf16-mixed"
+    (told,) = (line for line in summary(results).splitlines() if "bf16-mixed" in line)
+    assert "seed 0, 2: " in told and "seed 1: " in told and told.index("32-true") < told.index("bf16-mixed")
 
 
 def test_numbers_that_json_does_not_know_become_null(tmp_path):

@@ -1,8 +1,8 @@
 """A world as a data source: documents for pre-training, conversations for fine-tuning."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from illada_lab.data.worlds.instructions import INSTRUCTION_KINDS
 from illada_lab.data.worlds.world import Document, World
@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 # Facts and sums are a quarter of the length of a story: most tokens are stories, most documents are not. Found by
 # trial.
 MIXTURE = {"story": 0.4, "fact": 0.3, "sum": 0.3}
+
+
+def world_of(source: Mapping[str, Any]) -> World:
+    """The world of a source.
+
+    Args:
+        source: configuration of a `WorldSource`.
+    """
+    return World(seed=source["world_seed"], n_people=source["n_people"], **(source.get("sizes") or {}))
 
 
 class WorldSource:

@@ -58,9 +58,10 @@ class World:
       forms.
     - questions on facts and sums: by wording. An item whose question stands in the test split is asked for in fine-tuning in other
       words only. A fifth of the items is never asked for in any words (kinds `fact_unasked`, `sum_unasked`; of a sum neither a + b nor
-      b + a): the answer must come from the statements of pre-training alone. Multiple choices go with their fact's question.
-    - word sums: by their three numbers, whoever has the things. (Their steps may be sums whose direct question is held
-      out.)
+      b + a): the answer must come from the statements of pre-training. Multiple choices go with their fact's question.
+    - word sums: by their three numbers, whoever has the things. Their answers spell their steps out, and most sums that are never asked
+      for are such a step (9 of the 11 of the toy world): what fine-tuning teaches of a fact never asked for is nothing, of such a sum it
+      is the sum in another form.
     - reversal: no text states a one-way book from the book's side, and no split but the evaluation asks.
 
     Args:
