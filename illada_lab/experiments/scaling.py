@@ -11,6 +11,7 @@ from illada_lab.experiments.claims import Claim
 from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.study import Outcome, Rows
 from illada_lab.models.spec import ModelSpec
+from illada_lab.planner.size import model_spec
 
 MEASURED, PLANNED = "measured", "planned"
 # Scales above a laptop: their recipes' arithmetic, not run here.
@@ -66,8 +67,8 @@ class Scaling:
     def _run(self, lab: Lab, factor: float, budget: float) -> dict[str, Any]:
         """One size trained with one budget."""
         config = lab.config()
-        n_words = lab.pretrained.model.predictor.spec.vocab_size
-        own, spec = spec_of(config.model, n_words), spec_of(widened(config.model, factor), n_words)
+        own = model_spec(config)
+        spec = spec_of(widened(config.model, factor), own.vocab_size)
         length, tokens_per_step = config.scale.length, config.scale.batch_size * config.scale.length
         flops = budget * config.scale.n_steps * tokens_per_step * own.flops_per_token(length)
         n_steps = max(2, round(flops / (tokens_per_step * spec.flops_per_token(length))))
