@@ -98,7 +98,7 @@ for t in (0.1, 0.4, 0.7, 1.0):
 # %% [markdown]
 # ## The run: what the models can do
 #
-# **The world.** Stories, facts about people, sums; the probability of every document is known exactly, so there is a floor no loss can pass: the entropy of a document whose length is known, for the number of masks tells it.
+# **The world.** Stories, facts about people, sums; the probability of every document is known exactly, so there is a floor no loss can pass: the entropy of a document whose length is known, for the number of masks tells it, and whose kind is not.
 
 # %%
 for kind in ("story", "fact", "sum"):
