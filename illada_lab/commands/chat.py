@@ -21,7 +21,11 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     """Read questions line by line until an empty one or the end of the input; the last `n_turns` turns stay in the conversation.
 
     `n_turns=null`: as many as fit into the model's context with an answer, of a model that was trained on conversations or comes in a
-    published layout; none of one that was trained on single questions, as the world's are.
+    published layout; none of one that was trained on single questions, as the world's are. When the first turns are dropped for room,
+    that is said once, on the error stream.
+
+    An answer that the chat format refuses as a turn (white space, a special token spelt out) is remembered without its special tokens,
+    or where that helps nothing forgotten with its question; this too is said.
 
     Ctrl-C stops an answer; the conversation keeps of it what stands before the first hole, and nothing of the turn where that is
     nothing. At the prompt it ends the conversation. At its end stands the health panel of all its answers.
@@ -44,7 +48,7 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     n_turns = _all_that_fit(loaded) if config.n_turns is None else config.n_turns
     generator = torch.Generator().manual_seed(config.seed)
     turns: list[dict[str, str]] = []
-    rows, seconds = [], 0.0
+    rows, seconds, is_told = [], 0.0, False
     if not is_json:
         print("an empty line ends the conversation; /new forgets it; Ctrl-C stops an answer")
     while True:
@@ -60,7 +64,11 @@ def run(config: DictConfig, is_json: bool = False) -> int:
             turns = []
             continue
         try:
-            prompt, turns = _fitting(chat, turns, said, _room(loaded, sampler))
+            n_before, room = len(turns) // 2, _room(loaded, sampler)
+            prompt, turns = _fitting(chat, turns, said, room)
+            if len(turns) // 2 < n_before and not is_told:
+                print(_dropped(n_before, len(turns) // 2, room), file=sys.stderr)
+                is_told = True
             written = write(loaded, sampler, prompt, 1, generator, is_quiet=is_json)
         except ValueError as error:
             print(json.dumps({"question": said, "error": str(error)}) if is_json else f"({error})", flush=True)
@@ -69,19 +77,20 @@ def run(config: DictConfig, is_json: bool = False) -> int:
             rows, seconds = rows + written.rows, seconds + written.seconds
         answer, reason, kept = written.texts[0], written.stop_reasons[0], written.kept[0]
         is_cut = reason == INTERRUPTED
+        # Holes are shown, and not remembered.
+        remembered = _remembered(chat, said, kept) if n_turns else ""
         if is_json:
             line = {"question": said, "answer": answer, "stop_reason": reason, "nfe": written.passes}
-            # Holes are shown, and not remembered.
-            line |= {"remembered": kept if n_turns else ""} if is_cut else {}
+            line |= {"remembered": remembered} if is_cut or n_turns and remembered != kept else {}
             print(json.dumps(line, ensure_ascii=False), flush=True)
         else:
             # An empty line would look as if nothing had been asked.
             print(answer if answer and reason in ("eos", "stop") else f"{answer} ({reason})".lstrip())
-            if is_cut and n_turns and kept != answer:
-                told = f"remembered: {kept}" if kept else "nothing before the first hole: the question is forgotten too"
-                print(f"({told})")
-        if kept:
-            turns += [{"role": "user", "content": said}, {"role": "assistant", "content": kept}]
+            if n_turns and remembered != answer:
+                nothing = "nothing before the first hole" if is_cut and not kept else "nothing that can be a turn"
+                print(f"(remembered: {remembered})" if remembered else f"({nothing}: the question is forgotten too)")
+        if remembered:
+            turns += _turn(said, remembered)
             turns = turns[max(0, len(turns) - 2 * n_turns) :]
     if rows:
         found = health(rows, seconds, loaded.predictor.tokens)
@@ -98,9 +107,36 @@ def _all_that_fit(loaded: Any) -> int:
 
 
 def _room(loaded: Any, sampler: Any) -> int:
-    """Positions of the context that are left of an answer's."""
-    longest = getattr(sampler, "max_length", None) or sampler.response_length
-    return loaded.predictor.spec.max_length - longest
+    """Tokens that a prompt may have: what the answer leaves; half of the context at least where the sampler cuts its budget."""
+    limit = loaded.predictor.spec.max_length
+    budget = getattr(sampler, "max_length", None)
+    # As `Answerer._prompt_room`: a budget as long as the context would leave no room for any turn.
+    return limit - (sampler.response_length if budget is None else min(budget, limit // 2))
+
+
+def _dropped(n_before: int, n_kept: int, room: int) -> str:
+    """What is said when turns leave the conversation for room."""
+    return f"turns = {n_kept} of {n_before}; the first ones are dropped: an answer leaves {room} tokens of the context for the prompt"
+
+
+def _turn(said: str, answered: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": said}, {"role": "assistant", "content": answered}]
+
+
+def _remembered(chat: Any, said: str, answered: str) -> str:
+    """What of an answer the conversation can go on from: all of it, or it without its special tokens; "" where neither can be a turn."""
+    bare = answered
+    for name in chat.tokenizer.special_text.values():
+        bare = bare.replace(name, "")
+    while name := chat.tokenizer.special_in(bare):
+        bare = bare.replace(name, "")
+    for text in dict.fromkeys((answered, bare)):
+        try:
+            chat.prompt([*_turn(said, text), {"role": "user", "content": said}])
+        except ValueError:
+            continue
+        return text
+    return ""
 
 
 def _fitting(chat: Any, turns: list[dict[str, str]], said: str, room: int) -> tuple[list[int], list[dict[str, str]]]:

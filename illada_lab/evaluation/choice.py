@@ -165,7 +165,7 @@ def choose(
         generator: randomness (monte_carlo).
 
     Raises:
-        ValueError: an unknown rule, or a setting that has no effect on it.
+        ValueError: an unknown rule, a setting that has no effect on it, or an item without candidates.
     """
     if rule not in RULES:
         raise ValueError(f"rule = {rule!r}; not a scoring rule; monte_carlo or confidence (chain_rule for twins)")
@@ -175,6 +175,8 @@ def choose(
         raise ValueError(f"append = {list(append)}; has no effect on rule = chain_rule; none")
     if guidance_scale and rule == "chain_rule":
         raise ValueError(f"guidance_scale = {guidance_scale}; has no effect on rule = chain_rule; 0")
+    if bare := [number for number, item in enumerate(items) if not len(item.candidates)]:
+        raise ValueError(f"items[{bare[0]}].candidates = []; nothing to choose from; at least one candidate")
     pairs = [(item.prompt, candidate) for item in items for candidate in item.candidates]
     if rule == "confidence":
         scores, _ = confidence_scores(predictor, pairs, append, guidance_scale=guidance_scale)

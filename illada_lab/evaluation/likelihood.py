@@ -89,6 +89,9 @@ def monte_carlo_log_likelihoods(
         n_samples, guidance_scale: as above; a response of one token needs, and gets, one sample.
         generator: one for all pairs in turn, or one for each.
         append: visible tokens behind every response, never masked (the published evaluation appends EOS).
+
+    Raises:
+        ValueError: as above; [MASK] in a pair, or a number of generators that is not the number of pairs.
     """
     check_pairs(predictor, pairs, append)
     if n_samples < 1:
@@ -96,6 +99,8 @@ def monte_carlo_log_likelihoods(
     drawn: list[tuple[Tensor, Tensor]] = []  # of each pair: number of the mask set of each sample, number of its masks
     sets: list[Tensor] = []
     own = generator if isinstance(generator, Sequence) else [generator] * len(pairs)
+    if len(own) != len(pairs):
+        raise ValueError(f"generator = {len(own)} of them; one for all pairs or one per pair; 1 or {len(pairs)}")
     for (_, response), random in zip(pairs, own, strict=True):
         length = len(response)
         n = 1 if length == 1 else n_samples

@@ -54,7 +54,7 @@ class Padded:
 
 
 def check_pairs(predictor: Predictor, pairs: Sequence[Pair], append: Sequence[int] = ()) -> None:
-    """Raise ValueError for what cannot be scored: nothing, more than the context, a model that looks back only."""
+    """Raise ValueError for what cannot be scored: nothing, more than the context, [MASK] itself, a model that looks back only."""
     if looks_back(predictor):
         raise ValueError(
             "model.is_causal = true; an autoregressive model fills in no masks; rule chain_rule, or a mask predictor"
@@ -69,6 +69,11 @@ def check_pairs(predictor: Predictor, pairs: Sequence[Pair], append: Sequence[in
             odd = next(i for i in ids if i < 0 or n_tokens is not None and i >= n_tokens)
             legal = "0 or more" if n_tokens is None else f"0 to {n_tokens - 1}"
             raise ValueError(f"token = {odd} in pair {number}; not in the vocabulary; {legal}")
+        if predictor.tokens.mask in ids:
+            raise ValueError(
+                f"token = {predictor.tokens.mask} in pair {number}; the id of [MASK], which hides a token and is none itself; "
+                "the token that it hides"
+            )
         if limit is not None and n > limit:
             raise ValueError(
                 f"prompt + response = {n} tokens; pair {number} is longer than the model's context; at most {limit}"

@@ -248,6 +248,9 @@ class MaskPredictor(nn.Module):
     def use_attention(self, name: str) -> None:
         """Choose the attention kernel of full passes; it changes speed and memory, not what is computed, so no checkpoint holds it.
 
+        Where only some columns are wanted (`hidden`, `logits_at`) the last layer has fewer queries than keys: plain where "plain" is
+        chosen, otherwise sdpa. So has a pass over a window every layer, which is sdpa whatever is chosen.
+
         Args:
             name: one of `kernels.ATTENTION`; "auto", as at first: the fastest that runs where the batch is.
 
@@ -281,7 +284,7 @@ class MaskPredictor(nn.Module):
         for layer in first:
             h = layer(h, table, view)
         if columns is not None:
-            view = Dense.of_columns(sight, columns)
+            view = Dense.of_columns(sight, columns, is_plain=self._attention == "plain")
         return self.norm(last(h, table, view, columns=columns))
 
     def _check_length(self, length: int) -> None:

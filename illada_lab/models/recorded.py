@@ -82,6 +82,11 @@ class RecordedPredictor:
         """Sizes."""
         return self.inner.spec
 
+    @property
+    def head_weight(self) -> Tensor:
+        """See `MaskPredictor`; it tells where the model is, and how large its vocabulary."""
+        return self.inner.head_weight
+
     @torch.inference_mode()
     def __call__(self, x: Tensor, is_valid: Tensor | None = None) -> Tensor:
         """See `MaskPredictor`."""

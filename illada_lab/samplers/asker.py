@@ -19,8 +19,8 @@ NO_NUMBERS = "logits = NaN; what the predictor says at a mask is no distribution
 class Asker:
     """A predictor asked only where it matters, which counts what it is asked.
 
-    With guidance s > 0: uncond + (1 + s) (cond - uncond), where "uncond" sees masked what was given, the blocks before among it.
-    Counts 2 passes.
+    With guidance s > 0: uncond + (1 + s) (cond - uncond), where "uncond" sees masked what was given (`is_prompt`); in variable-length
+    generation the blocks before too, in a response of fixed length not, as published of each. Counts 2 passes.
 
     With a cache the first pass of a block computes the whole canvas and the others only a part of it:
 

@@ -19,9 +19,10 @@ class Canvas:
     Attributes:
         x: tokens, int64 [B, L].
         is_valid: attendable positions bool [B, L], or None: all.
-        is_prompt: positions that were given, or written in an earlier block: what guidance masks.
+        is_prompt: what guidance masks: positions that were given; in variable-length generation those of earlier blocks too.
         n_prompt: columns of the prompt; positions of the trace count from there.
-        confidence: how sure each revealed token was when it was revealed, float32 [B, L].
+        confidence: how sure each token was when it was last revealed, in the numbers of the confidence rule, float32 [B, L]; 0 where
+            none was.
         n_steps: reverse steps taken so far.
         trace: see `Sampled`.
         on_step: called with the canvas after each step (live display), or None.
@@ -50,17 +51,15 @@ class Canvas:
             n_response: positions of the response.
 
         Raises:
-            ValueError: an empty prompt, a [MASK] in it, padding on the right, or prompt + response longer than the context.
+            ValueError: an empty prompt, a [MASK] in it, padding on the right, flags that are not bool, or prompt + response longer than the
+                context.
         """
         mask = predictor.tokens.mask
         if prompt.ndim != 2 or prompt.shape[1] == 0:
             raise ValueError(
                 f"prompt = shape {list(prompt.shape)}; needs at least one token per row; [B, P], for example BOS alone"
             )
-        if is_valid is not None and is_valid.shape != prompt.shape:
-            raise ValueError(
-                f"is_valid = shape {list(is_valid.shape)}; one flag per token of the prompt; {list(prompt.shape)}"
-            )
+        check_flags(is_valid, prompt, "prompt")
         check_predictor(predictor, prompt)
         is_mask = prompt == mask if is_valid is None else (prompt == mask) & is_valid
         if bool(is_mask.any()):
@@ -85,12 +84,9 @@ class Canvas:
             is_valid: bool [B, L], false at padding, wherever it stands; None: none.
 
         Raises:
-            ValueError: a row without a mask, or longer than the context.
+            ValueError: a row without a mask, or longer than the context; flags that are not bool.
         """
-        if is_valid is not None and is_valid.shape != x.shape:
-            raise ValueError(
-                f"is_valid = shape {list(is_valid.shape)}; one flag per token of the text; {list(x.shape)}"
-            )
+        check_flags(is_valid, x, "text")
         is_masked = x == predictor.tokens.mask if is_valid is None else (x == predictor.tokens.mask) & is_valid
         if x.ndim != 2 or not bool(is_masked.any(1).all()):
             raise ValueError(
@@ -140,6 +136,14 @@ def check_predictor(predictor: Predictor, x: Tensor) -> None:
     if bool(is_odd.any()):
         legal = "0 or more" if n_tokens is None else f"0 to {n_tokens - 1}"
         raise ValueError(f"token = {int(x[is_odd][0])}; not in the vocabulary; {legal}")
+
+
+def check_flags(is_valid: Tensor | None, x: Tensor, name: str) -> None:
+    """Raise ValueError for flags that are not bool, as Hugging Face's attention masks are, or not one per token of `x`."""
+    if is_valid is not None and is_valid.shape != x.shape:
+        raise ValueError(f"is_valid = shape {list(is_valid.shape)}; one flag per token of the {name}; {list(x.shape)}")
+    if is_valid is not None and is_valid.dtype != torch.bool:
+        raise ValueError(f"is_valid = {is_valid.dtype}; flags; is_valid.bool()")
 
 
 def check_left_padded(is_valid: Positions | None) -> None:

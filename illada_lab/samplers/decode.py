@@ -26,11 +26,11 @@ class Rules:
         transfer: how many are revealed at a step: `Threshold`, `Factor`, `EntropyBound`; None: a fixed quota, masks over steps.
         guidance_scale: 0 is off.
         temperature: 0 is argmax.
-        top_k: draw from the k likeliest tokens; None: from all.
+        top_k: draw from the k likeliest tokens, of equal ones the first; None: from all.
         top_p: draw from the likeliest tokens that make up this probability; None: from all.
         ban_eos: EOS is never predicted (logit -inf); the end of a turn may be.
         defer_eos: a predicted EOS or end of turn has confidence 0, so it is revealed last.
-        end_of_thinking: a growing push towards "</think>", or None.
+        end_of_thinking: a growing push towards "</think>", or None (always, where a text is filled in).
         n_revisited: after each step but a block's last so many of its least sure tokens become masks again and are decided anew.
         cache: "prefix" or "dual": passes inside a block compute a part of the canvas only; None: all of it.
         refresh_every: with a cache, steps between full passes inside a block; None: at block borders only.
@@ -202,8 +202,7 @@ def fill_window(
             left = counts[:, step + 1 :].sum(1)
             left = left if len(due) == len(rows) else left[counts[:, step] > 0]
             is_transferred = most_confident(confidence, is_masked.sum(1) - left)
-            if rules.n_revisited:
-                canvas.confidence[due] = torch.where(is_transferred, confidence, canvas.confidence[due])
+        canvas.confidence[due] = torch.where(is_transferred, confidence, canvas.confidence[due])
         if rules.has_trace:
             _record(canvas, asker, due, is_transferred, is_masked, logits, drawn)
         canvas.x[due] = torch.where(is_transferred, x.masked_scatter(is_masked, drawn), x)

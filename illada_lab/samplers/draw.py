@@ -22,7 +22,7 @@ def draw(
         logits: -inf for what cannot be drawn.
         temperature: 0 or more.
         noise: randomness of the M predictions (`RowNoise.at`); at temperature 0 None will do.
-        top_k: keep the k likeliest; None: all.
+        top_k: keep the k likeliest, of equal ones the first; None: all.
         top_p: keep the likeliest tokens whose probabilities, at this temperature, first reach p together; None: all.
 
     Source: LLaDA's published sampler; Zheng et al. 2024 on the precision of Gumbel draws.
@@ -32,7 +32,11 @@ def draw(
     scaled = logits.double() / temperature
     if top_k is not None and top_k < scaled.shape[1]:
         least = scaled.topk(top_k, dim=1).values[:, -1:]
-        scaled = scaled.masked_fill(scaled < least, -torch.inf)
+        # Not topk's own choice: which of equal ones it takes differs between devices.
+        is_equal = scaled == least
+        n_room = top_k - (scaled > least).sum(1, keepdim=True)
+        is_cut = (scaled < least) | (is_equal & (is_equal.cumsum(1) > n_room))
+        scaled = scaled.masked_fill(is_cut, -torch.inf)
     if top_p is not None and top_p < 1:
         value, order = scaled.sort(dim=1, descending=True, stable=True)
         p = value.softmax(1)

@@ -21,10 +21,11 @@ class Infill(Rules):
 
     Args:
         n_steps: reverse steps, spread over each row's masks; None: one token per step, or what a transfer rule needs.
-        all others: see `Rules`. Guidance masks the given text; there is nothing a cache could leave out.
+        all others: see `Rules`. Guidance masks the given text; there is nothing a cache could leave out, and no response whose thinking
+            could end.
 
     Raises:
-        ValueError: fewer than one step, steps beside a transfer rule, a cache, revisiting with one step.
+        ValueError: fewer than one step, steps beside a transfer rule, a cache, an end of thinking, revisiting with one step.
 
     Source: LLaDA, reversal and infilling experiments: the same reverse process, started from a partly masked text.
     """
@@ -36,6 +37,10 @@ class Infill(Rules):
         if self.cache is not None:
             raise ValueError(
                 f"cache = {self.cache}; has no effect on infilling: masks may be anywhere, so every pass is a full one; null"
+            )
+        if self.end_of_thinking is not None:
+            raise ValueError(
+                "end_of_thinking; has no place in infilling: it counts a response's tokens, and a text with holes is none; null"
             )
         if self.n_steps is not None and self.n_steps < 1:
             raise ValueError(f"n_steps = {self.n_steps}; reverse steps; 1 or more, or null for one per mask")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from illada_lab.models.protocol import Predictor
-from illada_lab.samplers.canvas import check_left_padded
+from illada_lab.samplers.canvas import check_context, check_left_padded
 from illada_lab.samplers.result import Sampled
 from illada_lab.shapes import Positions, Tokens
 
@@ -60,15 +60,22 @@ def write_by_room(
         is_valid: bool [B, P]; None: no padding.
         wanted: tokens of a response, where there is room for them.
         unit: tokens that are written at a time (a block); budgets are whole numbers of it, one at least.
+
+    Raises:
+        ValueError: the longest prompt leaves no room for one unit; before anything is written.
     """
     everything = torch.arange(len(prompt), device=prompt.device)
     limit, wanted = _limit(predictor), budget_of(0, limit=None, wanted=wanted, unit=unit)
     if limit is None or prompt.ndim != 2:
         return write(everything, prompt, is_valid, wanted)
-    if is_valid is None or prompt.shape[1] + wanted <= limit or is_valid.shape != prompt.shape:
+    # Flags that are none, or of another shape, are refused where the canvas is made.
+    is_odd = is_valid is not None and (is_valid.dtype != torch.bool or is_valid.shape != prompt.shape)
+    if is_valid is None or is_odd or not len(prompt) or prompt.shape[1] + wanted <= limit:
         return write(everything, prompt, is_valid, budget_of(prompt.shape[1], limit=limit, wanted=wanted, unit=unit))
     check_left_padded(is_valid)  # what is cut off at the left below is padding
     lengths = is_valid.sum(1)
+    # The longest prompt is written last: were it refused there, all others would have been written in vain.
+    check_context(predictor, int(lengths.max()), unit)
     budgets = torch.tensor([budget_of(n, limit=limit, wanted=wanted, unit=unit) for n in lengths.tolist()])
     parts: list[tuple[Tensor, int, Sampled]] = []
     for budget in sorted(set(budgets.tolist()), reverse=True):

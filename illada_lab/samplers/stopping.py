@@ -1,7 +1,7 @@
 """Where a response ends: at a token, at a sequence of tokens, or at a piece of text."""
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence, Sized
+from typing import Any, Protocol, runtime_checkable
 
 
 @runtime_checkable
@@ -35,6 +35,21 @@ def check_stop_strings(strings: Sequence[str], tokenizer: Decoder | None) -> Non
             raise ValueError(f"stop_strings = {string!r}; cannot be tokenised, so it never comes; {error}") from error
         if not ids:
             raise ValueError(f"stop_strings = {string!r}; has no token, so it never comes; text the model can write")
+
+
+def check_stop_tokens(stop_ids: Any, sequences: Any) -> None:
+    """Raise ValueError for stop ids (or None) that are not several, and for stop sequences that are not sequences of ids, or empty."""
+    if stop_ids is not None and not isinstance(stop_ids, Iterable):
+        raise ValueError(f"stop_ids = {stop_ids!r}; one id, not several; [{stop_ids!r}]")
+    nested = [sequences] if isinstance(sequences, str) or not isinstance(sequences, Iterable) else sequences
+    if any(isinstance(sequence, str) or not isinstance(sequence, Sized) for sequence in nested):
+        raise ValueError(
+            f"stop_sequences = {sequences!r}; not sequences of token ids; [[id, id, ...], ...], or stop_strings for text"
+        )
+    if any(len(sequence) == 0 for sequence in sequences):
+        raise ValueError(
+            "stop_sequences = [[]]; an empty sequence would stop everything; token ids of each stop string"
+        )
 
 
 def find_end(

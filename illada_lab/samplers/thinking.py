@@ -20,7 +20,7 @@ class EndOfThinking:
         power: how late the push comes; 3, and 1 for HumanEval.
 
     Raises:
-        ValueError: an empty sequence, a negative number.
+        ValueError: an empty sequence, a negative number or NaN.
 
     Source: iLLaDA, inference; amount and power as published.
     """
@@ -32,9 +32,9 @@ class EndOfThinking:
     def __post_init__(self) -> None:
         if len(self.sequence) == 0:
             raise ValueError("end_of_thinking.sequence = []; nothing to say; the token ids of </think>")
-        if self.amount < 0 or self.power < 0:
+        if not (self.amount >= 0 and self.power >= 0):  # NaN is neither
             raise ValueError(
-                f"end_of_thinking.amount = {self.amount}, power = {self.power}; cannot be negative; 100 and 3 are the published ones"
+                f"end_of_thinking.amount = {self.amount}, power = {self.power}; 0 or more each; 100 and 3 are the published ones"
             )
 
     def __call__(

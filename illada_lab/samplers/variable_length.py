@@ -15,7 +15,7 @@ from illada_lab.samplers.decode import Rules, check_revisited, fill_window
 from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
 from illada_lab.samplers.room import write_by_room
-from illada_lab.samplers.stopping import Decoder, check_stop_strings, find_end
+from illada_lab.samplers.stopping import Decoder, check_stop_strings, check_stop_tokens, find_end
 from illada_lab.shapes import Positions, Tokens
 
 
@@ -34,8 +34,8 @@ class VariableLength(Rules):
         all others: see `Rules`.
 
     Raises:
-        ValueError: a budget below one block, more steps than tokens, revisiting with one step per block, an empty stop sequence, an
-            unknown rule.
+        ValueError: a budget below one block, more steps than tokens, revisiting with one step per block, stop ids or sequences that are
+            none, an unknown rule.
 
     Source: iLLaDA, inference. The published code refuses batches; here rows may end at different blocks.
     """
@@ -65,10 +65,7 @@ class VariableLength(Rules):
                 f"steps_per_block = {self.steps_per_block}; one to as many as a block has tokens; 1 to {self.block_length}"
             )
         check_revisited(self, self.steps_per_block or self.block_length)
-        if any(len(sequence) == 0 for sequence in self.stop_sequences):
-            raise ValueError(
-                "stop_sequences = [[]]; an empty sequence would stop everything; token ids of each stop string"
-            )
+        check_stop_tokens(self.stop_ids, self.stop_sequences)
         if self.stop_strings and self.tokenizer is not None:
             check_stop_strings(self.stop_strings, self.tokenizer)
 

@@ -10,16 +10,19 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, pre_tokenizers
 from tokenizers import models as models_of
 
+import illada_lab.commands.writing
 import illada_lab.samplers.fixed_length
 import illada_lab.samplers.infill
 from illada_lab.cli import _free_text, main
-from illada_lab.commands.chat import _all_that_fit, _fitting
+from illada_lab.commands.chat import _all_that_fit, _fitting, _remembered, _room
 from illada_lab.commands.infill import text_ids
 from illada_lab.commands.sample import prompt_ids
 from illada_lab.config import compose_and_check
 from illada_lab.data.build_tokenizer import byte_tokenizer, train_bpe
 from illada_lab.data.chat import ChatTemplate
 from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.evaluation.answerer import Answerer
+from illada_lab.samplers import FixedLength, VariableLength
 from illada_lab.tokens import ASSISTANT, ILLADA, SpecialTokens
 from illada_lab.training.checkpoint import load_run
 
@@ -184,6 +187,87 @@ def test_the_oldest_turns_leave_a_conversation_first(room, n_kept):
     turns = [{"role": role, "content": text} for text in ("first", "later") for role in ("user", "assistant")]
     prompt, kept = _fitting(Template(), turns, "now", room)
     assert kept == turns[len(turns) - 2 * n_kept :] and len(prompt) == 3 + 10 * n_kept
+
+
+@pytest.mark.parametrize(("budget", "room"), [(1024, 3072), (2048, 2048), (3000, 2048), (4096, 2048), (9999, 2048)])
+def test_turns_have_half_of_the_context_where_the_sampler_cuts_its_budget(budget, room):
+    """As the harness has it; a response of fixed length is never cut."""
+    loaded = SimpleNamespace(predictor=SimpleNamespace(spec=SimpleNamespace(max_length=4096)))
+    sampler = VariableLength(max_length=budget, block_length=32)
+    assert _room(loaded, sampler) == room == Answerer._prompt_room(loaded, sampler)
+    assert _room(loaded, FixedLength(response_length=4000)) == 96
+
+
+def test_turns_that_are_dropped_for_room_are_said_to_be_once(models, capsys, monkeypatch):
+    """A budget as long as the context leaves room for turns; two long questions, each of which takes the place of some."""
+    prompts, write = [], illada_lab.commands.writing.write
+    monkeypatch.setattr(
+        "illada_lab.commands.writing.write", lambda *a, **k: prompts.append(len(a[2])) or write(*a, **k)
+    )
+    monkeypatch.setattr("illada_lab.commands.chat._remembered", lambda chat, said, answered: "ada")
+    lines = iter(["where does ada live ?"] * 4 + ["where " * 110 + "?"] * 2 + [""])
+    monkeypatch.setattr("builtins.input", lambda shown: next(lines))
+    words = ["n_turns=9", "sampler=variable_length", "sampler.max_length=256", "sampler.steps_per_block=1"]
+    assert main(["chat", models["instruct"], *words]) == 0
+    assert prompts[0] < prompts[1] < prompts[2] < prompts[3] < 110 < prompts[4] and prompts[5] < 128
+    err = said(capsys)[1]
+    told = "turns = 1 of 4; the first ones are dropped: an answer leaves 128 tokens of the context for the prompt\n"
+    assert err.count("turns = ") == 1 and told in err
+
+
+def jinja_chat() -> ChatTemplate:
+    """A published tokenizer of bytes; one of its special tokens has no role."""
+    backend = Backend.from_str(byte_tokenizer().backend.to_str())
+    backend.add_special_tokens(["<|eos|>", "<|start|>", "<|mask|>"])
+    eos, mask = (backend.token_to_id(name) for name in ("<|eos|>", "<|mask|>"))
+    turns = "{% for m in messages %}<|start|>{{ m['content'] }}<|eos|>{% endfor %}"
+    template = turns + "{% if add_generation_prompt %}<|start|>{% endif %}"
+    return ChatTemplate(Tokenizer(backend, SpecialTokens(mask=mask, eos=eos), chat_template=template))
+
+
+@pytest.mark.parametrize(
+    ("chat", "answer", "remembered"),
+    [
+        (ChatTemplate(byte_tokenizer()), "ada", "ada"),
+        (ChatTemplate(byte_tokenizer()), " \n", ""),
+        (ChatTemplate(byte_tokenizer()), "", ""),
+        (ChatTemplate(byte_tokenizer()), "a <mask> b", "a  b"),
+        (jinja_chat(), "ada\n", "ada\n"),
+        (jinja_chat(), "\n", ""),
+        (jinja_chat(), "<|start|>ada<|eos|>", "ada"),
+        (jinja_chat(), "<|st<|eos|>art|>", ""),
+        (jinja_chat(), "a<|mask|>b", "ab"),
+    ],
+)
+def test_an_answer_is_remembered_in_a_form_that_can_be_a_turn(chat, answer, remembered):
+    assert _remembered(chat, "who ?", answer) == remembered
+    if remembered:
+        turns = [("user", "who ?"), ("assistant", remembered), ("user", "and now ?")]
+        assert chat.prompt([{"role": role, "content": text} for role, text in turns])
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_an_answer_that_cannot_be_a_turn_does_not_end_the_conversation(models, capsys, monkeypatch, is_json):
+    """Such an answer made every later question an error, until /new."""
+    words = ["chat", models["instruct"], "n_turns=4", "sampler=fixed_length", *SHORT, "sampler.ban_eos=true"]
+    eos, fill = ILLADA.eos, illada_lab.samplers.fixed_length.fill_window
+
+    def ends(asker, canvas, *rest):
+        fill(asker, canvas, *rest)
+        canvas.x[:, canvas.n_prompt :] = torch.tensor([ILLADA.pad, *[eos] * 5])  # <pad> is no word of the vocabulary
+
+    monkeypatch.setattr(illada_lab.samplers.fixed_length, "fill_window", ends)
+    lines = ["where does ada live ?", "does ada live ?", ""]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    shown = iter(lines)
+    monkeypatch.setattr("builtins.input", lambda _: next(shown))
+    assert main([*words, *["--json"] * is_json]) == 0
+    out, _ = said(capsys)
+    if is_json:
+        *found, _ = map(json.loads, out.splitlines())
+        assert [(line.get("error"), line["answer"], line["remembered"]) for line in found] == [(None, "<pad>", "")] * 2
+    else:
+        assert out.count("(nothing that can be a turn: the question is forgotten too)") == 2 and "not a word" not in out
 
 
 class Rewriting(Template):
@@ -357,12 +441,13 @@ def test_ctrl_c_in_chat_leaves_no_holes_in_the_conversation(models, capsys, monk
 
     monkeypatch.setattr(illada_lab.samplers.fixed_length, "fill_window", interrupted)
     monkeypatch.setattr(ChatTemplate, "prompt", lambda self, turns: asked.append(turns) or prompt(self, turns))
-    lines = iter(["where does ada live ?"] * 3 + [""])
+    lines = iter(["where does ada live ?"] * 2 + ["does ada live ?", ""])
     monkeypatch.setattr("builtins.input", lambda shown: next(lines))
     assert main(["chat", models["instruct"], "n_turns=4", "sampler=fixed_length", *SHORT]) == 0
     out, _ = said(capsys)
     written = load_run(models["instruct"].partition("=")[2]).tokenizer.decode([8, 9])
-    assert [turn["content"] for turn in asked[-1]] == ["where does ada live ?", written, "where does ada live ?"]
+    last = [[turn["content"] for turn in turns] for turns in asked if turns[-1]["content"] == "does ada live ?"]
+    assert ["where does ada live ?", written, "does ada live ?"] in last
     assert "▢" in out and f"(remembered: {written})" in out and out.count("the question is forgotten too") == 1
 
 

@@ -288,6 +288,38 @@ def test_bad_input_is_named():
         choose(small_predictor(is_causal=True), [ChoiceItem([0], [[9]], 0)], "confidence")
 
 
+@pytest.mark.parametrize(
+    ("prompt", "response", "behind"),
+    [([0, ILLADA.mask], [9], []), ([0], [9, ILLADA.mask], []), ([0], [9], [ILLADA.mask])],
+)
+def test_masks_are_not_scored(prompt, response, behind):
+    """A [MASK] that is given would be one that nobody counts; one that is scored has no likelihood of its own."""
+    pairs = [([0], [9]), (prompt, response)] if not behind else [(prompt, response)]
+    message = (
+        f"token = {ILLADA.mask} in pair {len(pairs) - 1}; the id of .MASK., which hides a token and is none itself"
+    )
+    with pytest.raises(ValueError, match=message):
+        monte_carlo_log_likelihoods(small_predictor(), pairs, append=behind)
+    with pytest.raises(ValueError, match=message):
+        confidence_scores(small_predictor(), pairs, behind)
+    with pytest.raises(ValueError, match=message):
+        choose(small_predictor(), [ChoiceItem(p, [r], 0) for p, r in pairs], "confidence", append=behind)
+
+
+def test_generators_are_one_or_as_many_as_pairs():
+    own = [torch.Generator()] * 2
+    with pytest.raises(ValueError, match="generator = 2 of them; one for all pairs or one per pair; 1 or 3"):
+        monte_carlo_log_likelihoods(small_predictor(), [([0], [9, 10])] * 3, 2, 0.0, own)
+    assert len(monte_carlo_log_likelihoods(small_predictor(), [([0], [9, 10])] * 2, 2, 0.0, own)) == 2
+
+
+def test_a_question_has_candidates():
+    items = [ChoiceItem([0], [[9]], 0), ChoiceItem([0], [], 0)]
+    for rule in ("confidence", "monte_carlo"):
+        with pytest.raises(ValueError, match=r"items\[1\].candidates = \[\]; nothing to choose from; at least one"):
+            choose(small_predictor(), items, rule)
+
+
 class Odd:
     """A predictor with one logit for every token, and another for token 9."""
 

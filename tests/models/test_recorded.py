@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from illada_lab.evaluation.masked import batches_by_length, device_of
 from illada_lab.models.recorded import MAX_SHAPES, USES_BEFORE_RECORDING, RecordedPredictor, cuda_graph
 from illada_lab.samplers import FixedLength, Threshold, VariableLength
 from tests.small import small_predictor
@@ -74,6 +75,15 @@ def test_two_caches_at_a_time_are_two_memories():
     memory = one.layers[0].keys.data_ptr()
     del one
     assert recorded.new_cache(1, 5).layers[0].keys.data_ptr() == memory
+
+
+def test_it_is_where_its_model_is_and_knows_as_many_tokens():
+    """What scoring and generation ask for: without it they took it for a model on the CPU with no vocabulary."""
+    plain = small_predictor(vocab_size=50_000, d_model=4, n_heads=2, n_kv_heads=1, d_ffn=4).to("meta")
+    recorded = RecordedPredictor(plain, Tape())
+    assert recorded.head_weight is plain.head_weight and device_of(recorded).type == "meta"
+    found = [list(batches_by_length(model, [64] * 64, [32] * 64)) for model in (plain, recorded)]
+    assert found[0] == found[1] and len(found[1]) > 1
 
 
 def test_many_shapes_do_not_pile_up():

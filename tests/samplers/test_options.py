@@ -94,12 +94,39 @@ def test_cut_draws_come_from_the_likeliest_tokens_in_proportion():
         assert torch.allclose(found, expected, atol=0.015), settings
 
 
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_top_k_keeps_k_tokens_where_several_are_equally_likely(k):
+    logits = torch.tensor([1.0, 2.0, 2.0, 2.0, 0.0]).expand(3000, 5)
+    assert draw(logits, 1.0, noise_of(3000), top_k=k).unique().tolist() == [1, 2, 3][:k]
+
+
+def test_top_k_draws_what_it_always_drew_where_all_are_different():
+    logits = torch.randn(500, 30, generator=torch.Generator().manual_seed(0))
+    noise = noise_of(500)(30)
+    for k in (1, 4, 29, 30):
+        scaled = logits.double() / 0.7
+        kept = scaled.masked_fill(scaled < scaled.topk(k, dim=1).values[:, -1:], -torch.inf)
+        expected = (kept - torch.log(-torch.log(noise))).argmax(1)
+        assert torch.equal(draw(logits, 0.7, noise_of(500), top_k=k), expected)
+
+
 def test_the_canvas_can_be_watched():
     seen = []
     FixedLength(response_length=4, n_steps=2).sample(
         Scripted([0, 9, 10, 11, 12, 13, 14]), PROMPT, on_step=lambda canvas: seen.append(canvas.x[0, 3:].tolist())
     )
     assert seen == [[11, 12, MASK, MASK], [11, 12, 13, 14]]
+
+
+@pytest.mark.parametrize("settings", [{}, {"transfer": Threshold(threshold=0.5)}, {"n_steps": 3, "n_revisited": 1}])
+def test_the_canvas_tells_how_sure_each_token_was_when_it_was_revealed(settings):
+    """As the trace does, whatever decides how many are revealed; 0 where none was."""
+    seen = []
+    sampler = FixedLength(response_length=6, block_length=6, **settings)
+    out = sampler.sample(small_predictor(), PROMPT, on_step=lambda canvas: seen.append(canvas.confidence[0].clone()))
+    told = {record["position"]: record["confidence"] for record in out.trace if record["token"] is not None}
+    assert seen[-1].tolist() == [0.0] * 3 + [pytest.approx(told[i]) for i in range(6)]
+    assert len(seen) == 1 or not settings.get("n_steps", 6) or 0.0 in seen[0][3:]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 import math
 
 import hypothesis.strategies as st
+import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
 
-from illada_lab.samplers import EntropyBound, FixedLength, Infill, Threshold, VariableLength
+from illada_lab.samplers import EndOfThinking, EntropyBound, FixedLength, Infill, Threshold, VariableLength
 from illada_lab.samplers.draw import draw
 from illada_lab.samplers.room import write_by_room
 from illada_lab.samplers.transfer import most_confident, transfer_counts
@@ -223,6 +224,14 @@ def test_trace_tells_every_token_once():
         (lambda: Infill(n_steps=1, n_revisited=1), "n_revisited = 1; has no effect with one step"),
         (lambda: Infill(cache="dual"), "cache = dual; has no effect on infilling.*null"),
         (lambda: Infill(cache="prefix", refresh_every=1), "cache = prefix; has no effect on infilling"),
+        # It would count the width of the batch and take the given text for a response.
+        (
+            lambda: Infill(end_of_thinking=EndOfThinking(sequence=[20])),
+            "end_of_thinking; has no place in infilling.*null",
+        ),
+        (lambda: EndOfThinking(sequence=[20], amount=math.nan), "amount = nan, power = 3.0; 0 or more each; 100 and 3"),
+        (lambda: EndOfThinking(sequence=[20], power=math.nan), "amount = 100.0, power = nan; 0 or more each"),
+        (lambda: EndOfThinking(sequence=[20], amount=-1.0), "amount = -1.0, power = 3.0; 0 or more each"),
     ],
 )
 def test_bad_settings_are_named(make, message):
@@ -245,6 +254,29 @@ def test_bad_settings_are_named(make, message):
 def test_bad_prompts_are_named(prompt, is_valid, message):
     with pytest.raises(ValueError, match=message):
         FixedLength(response_length=8, n_steps=8).sample(small_predictor(), prompt, is_valid)
+
+
+@pytest.fixture
+def has_no_shape_checks(monkeypatch):
+    """As a user runs it: the checks of shapes, which are on in tests only, would see a wrong type first."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "prompt"),
+    [
+        (FixedLength(response_length=4), [[9, 0, 9]]),
+        (VariableLength(max_length=4, block_length=4), [[9, 0, 9]]),
+        (VariableLength(max_length=64, block_length=4), [[9, 0, 9]]),  # where a row's own prompt cuts its budget
+        (Infill(), [[9, 0, MASK]]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_flags_of_another_type_are_named(has_no_shape_checks, sampler, prompt, dtype):
+    """Hugging Face's tokenizers return int64."""
+    is_valid = torch.tensor([[0, 1, 1]], dtype=dtype)
+    with pytest.raises(ValueError, match=f"^is_valid = {dtype}; flags; is_valid.bool..$"):
+        sampler.sample(small_predictor(), torch.tensor(prompt), is_valid)
 
 
 def test_an_autoregressive_model_is_not_asked_to_fill_in_masks():
@@ -296,6 +328,33 @@ def test_padding_inside_a_prompt_is_refused_where_room_is_short_too():
     is_valid[1, 20:30] = False
     with pytest.raises(ValueError, match="left-pad"):
         VariableLength(max_length=56, block_length=8).sample(small_predictor(), x, is_valid)
+
+
+def test_a_prompt_without_room_is_refused_before_anything_is_written():
+    """The longest prompt is written last: the others' passes would be for nothing."""
+    predictor = small_predictor()
+
+    class Counting:
+        tokens, spec, n_passes = predictor.tokens, predictor.spec, 0
+
+        def __call__(self, x, is_valid=None):
+            self.n_passes += 1
+            return predictor(x, is_valid)
+
+    counting, lengths = Counting(), torch.tensor([3, 62])
+    x, is_valid = torch.full((2, 62), 9), torch.arange(62)[None] >= 62 - lengths[:, None]
+    with pytest.raises(ValueError, match=r"62 [+] 4 tokens; longer than the model's context; at most 64"):
+        VariableLength(max_length=56, block_length=4).sample(counting, x, is_valid)
+    assert counting.n_passes == 0
+    VariableLength(max_length=56, block_length=4).sample(counting, x[:1], is_valid[:1])
+    assert counting.n_passes
+
+
+def test_an_empty_batch_has_no_responses_whatever_its_room():
+    for sampler in (FixedLength(response_length=4), VariableLength(max_length=64, block_length=4)):
+        for is_valid in (None, torch.ones(0, 4, dtype=torch.bool)):
+            out = sampler.sample(small_predictor(), torch.zeros(0, 4, dtype=torch.long), is_valid)
+            assert out.responses == [] and out.tokens.shape == (0, 8) and out.nfe.shape == (0,)
 
 
 def test_the_budget_of_the_push_does_not_depend_on_others_in_the_batch():

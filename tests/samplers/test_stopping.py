@@ -1,5 +1,6 @@
 """Where responses end."""
 
+import jaxtyping
 import pytest
 import torch
 
@@ -66,3 +67,26 @@ def test_variable_length_stops_at_a_string_that_crosses_blocks():
 def test_what_can_never_stop_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         VariableLength(max_length=6, block_length=3, **settings).sample(Scripted([0, 9, 10, *range(7, 13)]), PROMPT)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stop_ids": 3}, r"stop_ids = 3; one id, not several; \[3\]"),
+        (
+            {"stop_sequences": [3, 4]},
+            r"stop_sequences = \[3, 4\]; not sequences of token ids; \[\[id, id, ...\], ...\]",
+        ),
+        ({"stop_sequences": 3}, r"stop_sequences = 3; not sequences of token ids"),
+        ({"stop_sequences": "ab"}, r"stop_sequences = 'ab'; not sequences of token ids"),
+        (
+            {"stop_sequences": ["ab"]},
+            r"stop_sequences = \['ab'\]; not sequences of token ids; .* stop_strings for text",
+        ),
+    ],
+)
+def test_what_is_not_several_is_named_at_once(monkeypatch, settings, message):
+    """Not first when something is to be sampled."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as a user runs it
+    with pytest.raises(ValueError, match=message):
+        VariableLength(max_length=6, block_length=3, **settings)

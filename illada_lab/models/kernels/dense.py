@@ -30,12 +30,12 @@ class Dense:
     is_plain: bool | None = False
 
     @classmethod
-    def of_columns(cls, sight: Sight, columns: slice) -> "Dense":
+    def of_columns(cls, sight: Sight, columns: slice, *, is_plain: bool = False) -> "Dense":
         """The view of some columns of the rows: fewer queries than keys, which only a mask can say of a causal one."""
         if sight.causal_block is None and sight.is_whole:
-            return cls()
+            return cls(is_plain=is_plain)
         assert sight.mask is not None, "rows without segment numbers are not causal here"
-        return cls(sight.mask[:, :, columns])
+        return cls(sight.mask[:, :, columns], is_plain=is_plain)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Queries [B, H, L, E], keys and values [B, K, M, E] -> [B, H, L, E]."""

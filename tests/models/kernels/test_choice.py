@@ -148,6 +148,22 @@ def test_flex_is_for_inference_on_a_cpu():
         assert choose("flex", CPU).name == "sdpa"
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize(("name", "expected"), [("plain", ["plain"] * 2), ("sdpa", ["fused"] * 2)])
+def test_the_last_layer_over_some_columns_is_plain_where_plain_is_chosen(monkeypatch, name, expected, is_causal):
+    used = []
+    for function in ("plain", "fused"):
+        real = getattr(dense, function)
+        monkeypatch.setattr(dense, function, lambda *a, real=real, f=function, **k: used.append(f) or real(*a, **k))
+    predictor = small_predictor(is_causal=is_causal)
+    predictor.use_attention(name)
+    for is_valid in (None, torch.tensor([[False, True, True, True, True, True]])):
+        used.clear()
+        predictor.logits_at(torch.arange(7, 13)[None], torch.arange(6)[None] == 3, is_valid)
+        assert used == expected
+
+
 @pytest.mark.parametrize("is_causal", [False, True])
 def test_a_predictor_computes_the_same_with_every_kernel(is_causal):
     batch, found = random_batch(), []
