@@ -114,8 +114,8 @@ panels[0].set_ylabel("bound, nats per token")
 plt.show()
 
 # %% [markdown]
-# Facts stay half above the floor, sums about an eighth. Held-out ones are *forms* of statement that training never shows of this fact or sum (it shows the others), and a model that has read only those cannot know how it will be put here.
-# Asked about facts in the forms that training does show, the same model is nearer (every set of masks, 60 statements each):
+# Facts stay a quarter above the floor, sums a tenth. Held-out ones are *forms* of statement that training never shows of this fact or sum (it shows the others), and a model that has read only those cannot know how it will be put here.
+# Where facts and sums are put in forms that training does show, the same model is at the floor, but for a few percent (every set of masks, 60 statements each):
 
 
 # %%
@@ -135,8 +135,8 @@ above = pd.DataFrame([per_token(split, kind) for kind in ("fact", "sum") for spl
 above["bound over entropy"] = above["bound"] / above["entropy"]
 if scale != "smoke":
     share = above.pivot(index="kind", columns="statements", values="bound over entropy")
-    assert share.loc["fact", "validation"] > 1.3 and share.loc["fact", "train"] < 1.25
-    assert share.loc["sum", "validation"] > share.loc["sum", "train"]
+    assert share.loc["fact", "validation"] > 1.15 and share.loc["fact", "train"] < 1.1
+    assert share.loc["sum", "validation"] > share.loc["sum", "train"] and share.loc["sum", "train"] < 1.1
 above.round(3)
 
 # %% [markdown]
