@@ -101,7 +101,16 @@ def has_bos_of(data: Mapping[str, Any]) -> bool | None:
         data: of the configuration of its run. Trained on documents with neither, it has never seen one of them in front of a text.
     """
     has_bos = data.get("adds_bos", False)
-    return has_bos if has_bos or data.get("adds_eos", True) else None
+    return has_bos if has_bos or has_eos_of(data) else None
+
+
+def has_eos_of(data: Mapping[str, Any]) -> bool:
+    """Whether EOS stands behind a text of a model.
+
+    Args:
+        data: of the configuration of its run; EOS stood behind the documents of one that does not name `adds_eos`, as in `DataModule`.
+    """
+    return bool(data.get("adds_eos", True))
 
 
 # iLLaDA-8B: neither its config nor its tokenizer names [MASK] (paper's README: "set mask_id=5").

@@ -27,6 +27,7 @@ def run(config: DictConfig) -> int:
     from illada_lab.files import check_writable, write_text
     from illada_lab.interop import export_published
     from illada_lab.manifest import manifest
+    from illada_lab.tokens import has_eos_of
 
     if config.out is None:
         raise ValueError("out = null; where to?; out=<a new folder>")
@@ -39,12 +40,12 @@ def run(config: DictConfig) -> int:
     export_published(predictor, folder, config.layout)
     write_tokenizer(
         loaded.tokenizer,
-        predictor.tokens,
+        loaded.tokenizer.tokens,  # the model's, and roles that only a published tokenizer names
         folder,
         max_length=predictor.spec.max_length,
         is_chat=is_chat(loaded.config),
         adds_bos=bool(loaded.config["data"].get("adds_bos")),
-        adds_eos=bool(loaded.config["data"].get("adds_eos")),
+        adds_eos=has_eos_of(loaded.config["data"]),
     )
     told = {
         **manifest(seed=loaded.config.get("seed", 0), scale=loaded.config["scale"]["name"]),

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer as Backend
 
 from illada_lab.data.pretrained_tokenizer import FILES, ROLES, SPECIAL_TEXT, WORD_LEVEL
 from illada_lab.data.tokenizer import Tokenizer
-from illada_lab.interop.published import TRAINED_WITH_BOS, TRAINED_WITH_EOS
+from illada_lab.interop.published import TRAINED_ON_CHAT, TRAINED_WITH_BOS, TRAINED_WITH_EOS
 from illada_lab.tokens import ASSISTANT, USER, SpecialTokens
 
 # Our own chat format as a template. A system message is refused, as by iLLaDA's: who renders it merges it into the first question.
@@ -36,10 +36,10 @@ def write_tokenizer(
 
     Args:
         tokenizer: of the model.
-        tokens: the model's special tokens.
+        tokens: special tokens of the model and its tokenizer.
         folder: of the exported model.
         max_length: the model's context, tokens.
-        is_chat: the model answers questions; our own chat format becomes a template.
+        is_chat: the model answers questions, which is written down; our own chat format becomes a template.
         adds_bos: the model was trained on documents with BOS.
         adds_eos: and with EOS.
     """
@@ -58,6 +58,7 @@ def write_tokenizer(
         TRAINED_WITH_BOS: adds_bos,
         "add_eos_token": False,
         TRAINED_WITH_EOS: adds_eos,
+        TRAINED_ON_CHAT: is_chat,
         WORD_LEVEL: tokenizer.is_word_level,
         SPECIAL_TEXT: {str(i): text for i, text in tokenizer.special_text.items()},
         "added_tokens_decoder": {

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from illada_lab.data.tokenizer import Tokenizer
-from illada_lab.tokens import has_bos_of
+from illada_lab.tokens import has_bos_of, has_eos_of
 
 USED = ("checkpoint", "text", "is_chat", "n_samples", "sampler", "seed", "trace", "trainer.accelerator")
 
@@ -96,7 +96,7 @@ def text_ids(text: str | None, loaded: Any) -> list[int]:
     if end == 0:
         raise ValueError(f"text = {text!r}; has no hole; ___ where a token is wanted (___*3: three tokens)")
     ids = tokens.opened([*ids, *_piece_ids(tokenizer, text[end:], is_behind=True)], has_bos_of(loaded.config["data"]))
-    return [*ids, tokens.eos] if loaded.config["data"].get("adds_eos") else ids
+    return [*ids, tokens.eos] if has_eos_of(loaded.config["data"]) else ids
 
 
 def _piece_ids(tokenizer: Tokenizer, text: str, *, is_behind: bool) -> list[int]:

@@ -100,7 +100,7 @@ class Answerer:
         return CHAT + json.dumps([dict(message) for message in messages], ensure_ascii=False)
 
     def pair(self, context: str, continuation: str) -> Pair:
-        """Ids of a prompt and of what follows it; spaces between the two belong to the second.
+        """Ids of a prompt and of what follows it; white space between the two belongs to the second, as in lm-eval.
 
         A context that leaves no room is cut on the left.
 
@@ -112,9 +112,8 @@ class Answerer:
         if context.startswith(CHAT):
             prompt, response = self.encode(context), self.encode(continuation)
         else:
-            n_spaces = len(context) - len(context.rstrip(" "))
-            if n_spaces:
-                context, continuation = context[:-n_spaces], context[-n_spaces:] + continuation
+            whole_context, context = context, context.rstrip()
+            continuation = whole_context[len(context) :] + continuation
             head = self.encode(context)
             whole = self.encode(context + continuation)
             # Where a token reaches over the border, each side is encoded for itself.
@@ -184,7 +183,7 @@ class Answerer:
                 raise ValueError(f"text {number} = {text!r}; nothing to score; text")
             for start in range(0, len(ids), window):
                 response = ids[start : start + window]
-                pairs.append((self._cut(self._opened(ids[:start]), limit - len(response)), response))
+                pairs.append((self._cut(self._opened(ids[:start]), limit - len(response), is_told=False), response))
                 owner.append(number)
         totals = [0.0] * len(texts)
         for number, value in zip(owner, self._scores(pairs, []), strict=True):  # a text goes on behind a window
@@ -195,10 +194,11 @@ class Answerer:
         """What the model says behind each context, up to its end, a stop string or the budget.
 
         Args:
-            requests: context and the harness's options: until, max_gen_toks, do_sample, temperature, top_p, top_k.
+            requests: context and the harness's options: until, max_gen_toks, do_sample, temperature, top_p, top_k. A temperature above 0
+                says by itself that an answer is drawn; do_sample=false takes the likeliest token, whatever the temperature.
 
         Raises:
-            ValueError: an option that is not known, or that would have no effect.
+            ValueError: an option that is not known, that would have no effect, or that leaves nothing to write or to draw.
         """
         found = [""] * len(requests)
         groups: dict[str, list[int]] = {}
@@ -243,10 +243,10 @@ class Answerer:
             )
         until = options.get("until") or []
         stops = [text for text in ([until] if isinstance(until, str) else until) if text]
-        budget = int(options.get("max_gen_toks") or self.max_length)
-        # Harnesses name a temperature with do_sample=false too, and mean argmax.
-        temperature = float(options.get("temperature") or 0.0) if options.get("do_sample") else 0.0
-        cuts = {key: options[key] for key in ("top_p", "top_k") if temperature and options.get(key) is not None}
+        budget = self.max_length if options.get("max_gen_toks") is None else int(options["max_gen_toks"])
+        if budget < 1:
+            raise ValueError(f"max_gen_toks = {budget}; no room for an answer; 1 or more")
+        temperature, cuts = drawing(options)
         text = {"stop_strings": stops, "tokenizer": self.tokenizer if stops else None}
         if self.scoring == "chain_rule":
             if temperature:
@@ -281,9 +281,31 @@ class Answerer:
         return self.tokenizer.tokens.opened(ids, self.has_bos)
 
     @staticmethod
-    def _cut(prompt: list[int], room: int) -> list[int]:
+    def _cut(prompt: list[int], room: int, *, is_told: bool = True) -> list[int]:
         """The end of a prompt that is too long, its first token kept: a model is used to what a text begins with."""
         if len(prompt) <= room:
             return prompt
-        print(f"prompt = {len(prompt)} tokens; cut on the left to {room}: the model's context is full", file=sys.stderr)
+        if is_told:
+            print(
+                f"prompt = {len(prompt)} tokens; cut on the left to {room}: the model's context is full",
+                file=sys.stderr,
+            )
         return [*prompt[:1], *prompt[len(prompt) - room + 1 :]] if room > 1 else prompt[len(prompt) - room :]
+
+
+def drawing(options: dict[str, Any]) -> tuple[float, dict[str, Any]]:
+    """Temperature of an answer, 0.0 for the likeliest token, and what cuts the distribution, top_p and top_k.
+
+    Source: lm-eval, `normalize_gen_kwargs`; what it warns of or passes over is refused, but for a temperature with do_sample=false, which
+    many of its tasks name.
+    """
+    temperature = float(options.get("temperature") or 0.0)
+    is_drawn = bool(temperature) if options.get("do_sample") is None else bool(options["do_sample"])
+    if is_drawn and temperature <= 0:
+        given = "null" if options.get("temperature") is None else options["temperature"]
+        raise ValueError(f"temperature = {given}; do_sample = true draws at none; above 0, or do_sample=false")
+    cuts = {key: options[key] for key in ("top_p", "top_k") if options.get(key) is not None}
+    if cuts and not is_drawn:
+        key, value = next(iter(cuts.items()))
+        raise ValueError(f"{key} = {value}; has no effect on the likeliest token; null, or a temperature above 0")
+    return temperature if is_drawn else 0.0, cuts

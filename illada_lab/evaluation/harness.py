@@ -6,6 +6,7 @@ The words behind the module's name are lm-eval's own command line. Importing thi
 """
 
 import difflib
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,10 @@ from illada_lab.tokens import has_bos_of
 from illada_lab.training.checkpoint import LoadedRun, load_run
 
 TASKS = Path(__file__).with_name("tasks")
-# What tasks of lm-eval call their splits, nearly always.
-SPLITS = {"training_split": "train", "validation_split": "validation", "test_split": "test"}
+# Fields in which a task of lm-eval says what its splits are called; of the last two it asks the questions of the first that it has.
+SPLITS = ("training_split", "test_split", "validation_split")
+# Answers generated together where lm-eval leaves their number to the model. Our choice.
+AUTO_BATCH = 8
 # Requests after which lm-eval's record of answers is written: a broken-off run goes on behind it. Our choice.
 N_SCORED, N_ANSWERED = 1024, 64
 
@@ -36,22 +39,27 @@ class IlladaLab(LM):
     Args:
         checkpoint: checkpoint file or folder of a run.
         device: where it computes; None: where the model is, which is the host's memory for one that is read here.
-        batch_size: answers generated together.
+        batch_size: answers generated together; auto, or lm-eval's auto:N: 8.
         max_batch_size: not used: scoring batches by tokens.
         loaded: the model of that checkpoint, if it is in memory already.
         settings: see `Answerer`.
+
+    Raises:
+        ValueError: a batch size that is none, or settings that `Answerer` refuses; also as `load_run`.
+        FileNotFoundError: as `load_run`.
     """
 
     def __init__(
         self,
         checkpoint: str,
         device: str | None = None,
-        batch_size: int | str = 8,
+        batch_size: int | str = AUTO_BATCH,
         max_batch_size: int | None = None,
         loaded: LoadedRun | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
+        size = _batch_size(batch_size)
         loaded = loaded or load_run(checkpoint)
         if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
             # lm-eval's command line names cuda:0 unless told otherwise.
@@ -60,7 +68,6 @@ class IlladaLab(LM):
         predictor = loaded.predictor if device is None else loaded.predictor.to(device)
         settings.setdefault("scoring", "chain_rule" if predictor.spec.is_causal else "confidence")
         settings.setdefault("has_bos", has_bos_of(loaded.config["data"]))
-        size = 8 if batch_size == "auto" else int(batch_size)
         self.loaded, self.checkpoint = loaded, str(checkpoint)
         self.answerer = Answerer(predictor=predictor, tokenizer=loaded.tokenizer, batch_size=size, **settings)
 
@@ -127,6 +134,15 @@ class IlladaLab(LM):
         return {**about, **told, "checkpoint": self.checkpoint, "step": self.loaded.step, "dtype": dtype}
 
 
+def _batch_size(value: int | str) -> int:
+    """Answers generated together, of what lm-eval's command line takes: a number, "auto", or "auto:N" (found out anew N times)."""
+    if re.fullmatch(r"auto(:\d+)?", str(value)):
+        return AUTO_BATCH
+    if not re.fullmatch(r"0*[1-9]\d*", str(value)):
+        raise ValueError(f"batch_size = {value}; not a number of answers; a whole number from 1, or auto")
+    return int(value)
+
+
 def local_task(name: str, path: str | Path) -> dict[str, Any]:
     """A task on local data, as lm-eval's `simple_evaluate(tasks=[...])` takes it.
 
@@ -136,7 +152,7 @@ def local_task(name: str, path: str | Path) -> dict[str, Any]:
             the name that lm-eval has for it (test.jsonl, validation.jsonl, train.jsonl for examples, MMLU's dev.jsonl).
 
     Raises:
-        ValueError: there is no such task, or it is a group of several data sets.
+        ValueError: there is no such task, it is a group of several data sets, or the data have no split that it asks questions of.
         FileNotFoundError: there is no such data.
     """
     path, shipped = Path(path), sorted(file.stem for file in TASKS.glob("*.yaml"))
@@ -158,7 +174,13 @@ def local_task(name: str, path: str | Path) -> dict[str, Any]:
     files = {file.stem: str(file.resolve()) for file in sorted(path.glob("*.jsonl"))}
     if not files:
         raise FileNotFoundError(f"path = {path}; no test.jsonl or validation.jsonl there; the data of {name}")
-    absent = {key: None for key, split in SPLITS.items() if split not in files}
+    splits = {key: split for key in SPLITS if (split := (manager.task_index[name].cfg or {}).get(key)) is not None}
+    # A task whose questions are made by code of its own names no split.
+    asked = [split for key, split in splits.items() if key != "training_split"]
+    if asked and not set(asked) & set(files):
+        there, wanted = (" or ".join(f"{split}.jsonl" for split in dict.fromkeys(found)) for found in (files, asked))
+        raise ValueError(f"path = {path}; nothing there that {name} asks of, only {there}; {wanted}")
+    absent = {key: None for key, split in splits.items() if split not in files}
     own = {
         "task": name,
         "dataset_path": "json",

@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import UndefinedError
 
+from illada_lab.evaluation.answerer import drawing
 from illada_lab.evaluation.folder import claim_folder
 from illada_lab.evaluation.run import room_told
 from illada_lab.files import write_text
@@ -140,7 +141,7 @@ class HarnessTask:
         assert found is not None, "only other ranks get nothing"
         n_items = sum(n["effective"] for n in found["n-samples"].values())
         told = {**told_of(settings, model.get_model_info(), is_twin=is_twin), **about,
-                **room_told(model.answerer.cut_budgets(_generated(found))), "n_items": n_items, "temperature": 0.0,
+                **room_told(model.answerer.cut_budgets(_generated(found))), "n_items": n_items, "temperature": _temperature(found),
                 "steps_per_block": None if is_twin else self.block_length, "lm_eval": lm_eval.__version__,
                 "seconds": time.perf_counter() - begin}  # fmt: skip
         results = {"manifest": told, "rows": rows_of(found), "lm_eval": found["results"]}
@@ -167,9 +168,16 @@ def _generated(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Context and options of every answer that lm-eval's result tells of, those of earlier calls as well."""
     for samples in found.get("samples", {}).values():
         for sample in samples:
-            for context, options in sample["arguments"]:
-                if isinstance(options, dict):
-                    yield context, options
+            for arguments in sample["arguments"]:
+                # A text that is scored as a whole comes alone, a candidate with text behind it.
+                if len(arguments) == 2 and isinstance(arguments[1], dict):
+                    yield arguments
+
+
+def _temperature(found: dict[str, Any]) -> float | list[float]:
+    """At which the answers of lm-eval's result were drawn, as their tasks say; 0.0 where nothing was; of several tasks each once."""
+    told = sorted({drawing(options)[0] for _, options in _generated(found)})
+    return told if len(told) > 1 else (told or [0.0])[0]
 
 
 def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from illada_lab.interop.published import (
     load_published,
     load_published_into,
     published_tokens,
+    trained_on_chat,
 )
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "load_published",
     "load_published_into",
     "published_tokens",
+    "trained_on_chat",
 ]

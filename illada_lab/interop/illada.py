@@ -78,8 +78,9 @@ def fields_of(spec: ModelSpec, tokens: SpecialTokens) -> dict[str, Any]:
         "eos_token_id": tokens.eos,
         "pad_token_id": tokens.filler,
         "mask_token_id": tokens.mask,
-        # Our own key: the released files of no family name it, and a model that has it must not lose it.
+        # Our own keys: the released files of no family name them, and a model that has one must not lose it.
         **({} if tokens.eot is None else {"eot_token_id": tokens.eot}),
+        **({} if tokens.unk is None else {"unk_token_id": tokens.unk}),
     }
 
 
@@ -95,6 +96,7 @@ def _tokens(config: Config) -> SpecialTokens:
         bos=config.get("bos_token_id"),
         eos=required(config, "eos_token_id"),
         pad=config.get("pad_token_id"),
+        unk=config.get("unk_token_id"),
         eot=config.get("eot_token_id"),
     )
 

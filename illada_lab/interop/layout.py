@@ -83,7 +83,7 @@ COUNTS = (
     *("n_layers", "num_hidden_layers", "vocab_size", "embedding_size", "mlp_hidden_size", "intermediate_size"),
     *("max_sequence_length", "max_position_embeddings"),
 )
-IDS = ("mask_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "eot_token_id")
+IDS = ("mask_token_id", "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "eot_token_id")
 NUMBERS = ("rope_theta", "rms_norm_eps", "mlp_ratio", "init_std", "initializer_range")
 FLAGS = ("weight_tying", "tie_word_embeddings")
 

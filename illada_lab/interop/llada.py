@@ -85,6 +85,7 @@ def _tokens(config: Config) -> SpecialTokens:
         pad=config.get("pad_token_id"),
         # Not in the released config.json: the tokenizer's.
         bos=config.get("bos_token_id", LLADA.bos if _is_released(mask, eos) else None),
+        unk=config.get("unk_token_id"),
         eot=config.get("eot_token_id", _usual_eot(mask, eos)),
     )
 
@@ -134,8 +135,9 @@ def _config(spec: ModelSpec, tokens: SpecialTokens) -> dict[str, Any]:
         "eos_token_id": tokens.eos,
         "pad_token_id": tokens.filler,
         "mask_token_id": tokens.mask,
-        # Our own key, where the released ids do not imply it: the released file does not name it.
+        # Our own keys, where the released ids do not imply them: the released file does not name them.
         **({} if tokens.eot == _usual_eot(tokens.mask, tokens.eos) else {"eot_token_id": tokens.eot}),
+        **({} if tokens.unk is None else {"unk_token_id": tokens.unk}),
     }
 
 

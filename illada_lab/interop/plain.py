@@ -24,6 +24,7 @@ def _tokens(config: Config) -> SpecialTokens:
         bos=config.get("bos_token_id"),
         eos=required(config, "eos_token_id"),
         pad=config.get("pad_token_id"),
+        unk=config.get("unk_token_id"),
         eot=config.get("eot_token_id"),
     )
 

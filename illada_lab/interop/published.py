@@ -17,8 +17,8 @@ from illada_lab.models.spec import ModelSpec
 from illada_lab.tokens import SpecialTokens
 
 TOKENIZER = "tokenizer_config.json"
-# Our keys in it: whether the documents that an exported model has learnt from began with BOS, and ended with EOS.
-TRAINED_WITH_BOS, TRAINED_WITH_EOS = "trained_with_bos", "trained_with_eos"
+# Our keys in it: whether the documents that an exported model has learnt from began with BOS, ended with EOS, and were conversations.
+TRAINED_WITH_BOS, TRAINED_WITH_EOS, TRAINED_ON_CHAT = "trained_with_bos", "trained_with_eos", "trained_on_chat"
 # How weights were first drawn does not matter to a trained model; a shorter window than it could have is a choice.
 _FREE = ("init_std", "max_length")
 
@@ -57,6 +57,11 @@ def adds_bos(path: str | Path, backend: Backend) -> bool:
 def adds_eos(path: str | Path) -> bool:
     """Whether EOS stood behind the documents of a published checkpoint: one that we have exported says so, of others it is not known."""
     return bool(_told(checkpoint_folder(path)).get(TRAINED_WITH_EOS))
+
+
+def trained_on_chat(path: str | Path) -> bool | None:
+    """Whether a published checkpoint was trained on conversations: one that we have exported says so, of others it is not known (None)."""
+    return _told(checkpoint_folder(path)).get(TRAINED_ON_CHAT)
 
 
 def _told(folder: Path) -> dict[str, Any]:

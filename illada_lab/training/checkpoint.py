@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from illada_lab.interop import adds_bos, adds_eos, checkpoint_folder, is_published, load_published
+from illada_lab.interop import adds_bos, adds_eos, checkpoint_folder, is_published, load_published, trained_on_chat
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.tokens import SpecialTokens
 from illada_lab.training import shards
@@ -239,8 +239,8 @@ def load_predictor(path: str | Path, tokens: SpecialTokens | None = None) -> Mas
 def load_run(path: str | Path) -> LoadedRun:
     """Load a trained model with its tokenizer and configuration; raises as `load_predictor`.
 
-    A folder in a published layout needs its tokenizer beside the weights; one that brings a chat template is taken for a model that
-    answers questions.
+    A folder in a published layout needs its tokenizer beside the weights. One that does not say whether the model answers questions, as
+    our exports do, is taken for one that does where it brings a chat template.
     """
     from illada_lab.data.tokenizer import Tokenizer
 
@@ -261,12 +261,14 @@ def _published_run(folder: Path) -> LoadedRun:
     from illada_lab.training.start import start_tokenizer
 
     predictor, tokenizer = load_published(folder), start_tokenizer(folder)
-    stage = "pretrain" if tokenizer.chat_template is None else "sft"
+    is_chat = trained_on_chat(folder)
+    # Tokenizers of published base models bring a template too: it decides only where nothing is said.
+    is_chat = tokenizer.chat_template is not None if is_chat is None else is_chat
     # What commands ask a configuration; the published one says nothing of data.
     has_eos = adds_eos(folder)
     # Without either nothing stands in front: published code asks as the tokenizer encodes.
     has_bos = adds_bos(folder, tokenizer.backend) or (False if has_eos else None)
-    data = {"adds_bos": has_bos, "adds_eos": has_eos, "source": {"stage": stage}}
+    data = {"adds_bos": has_bos, "adds_eos": has_eos, "source": {"stage": "sft" if is_chat else "pretrain"}}
     return LoadedRun(predictor, tokenizer, {"data": data, "scale": {"name": folder.name}}, step=0, path=folder)
 
 

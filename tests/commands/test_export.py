@@ -49,6 +49,49 @@ def test_an_exported_model_is_asked_as_its_run_is(models, tmp_path):
             text_ids("adda ___ .", loaded)
 
 
+def test_an_export_can_be_exported_again(models, tmp_path):
+    """Nothing is lost on the way: an unknown word is still refused. Also of an export by an earlier version, which named no unk."""
+    from illada_lab.training.checkpoint import load_run
+
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    assert main(["export", models["plain"], f"out={first}"]) == 0
+    assert main(["export", f"checkpoint={first}", f"out={second}"]) == 0
+    told = json.loads((first / "config.json").read_text())
+    del told["unk_token_id"]
+    (first / "config.json").write_text(json.dumps(told))
+    assert main(["export", f"checkpoint={first}", f"out={third}"]) == 0
+    own = load_run(models["plain"].partition("=")[2])
+    assert load_run(second).predictor.tokens == own.predictor.tokens
+    for folder in (second, third):
+        back = load_run(folder)
+        assert back.tokenizer.tokens == own.tokenizer.tokens
+        with pytest.raises(ValueError, match="'adda'; not a word of this model's vocabulary; ada"):
+            back.tokenizer.encode_known("adda lives")
+
+
+def test_an_exported_fine_tuned_model_is_asked_behind_what_its_run_is(models, tmp_path):
+    """Its configuration does not name adds_eos, which means that EOS stood there."""
+    from illada_lab.commands.infill import text_ids
+    from illada_lab.commands.sample import prompt_ids
+    from illada_lab.config import compose
+    from illada_lab.training.checkpoint import load_run
+
+    folder = tmp_path / "out"
+    assert main(["export", models["instruct"], "layout=qwen3", f"out={folder}"]) == 0
+    own, back = load_run(models["instruct"].partition("=")[2]), load_run(folder)
+    assert "adds_eos" not in own.config["data"]
+    eos = own.tokenizer.tokens.eos
+    asked, filled = (
+        [ask(loaded) for loaded in (own, back)]
+        for ask in (
+            lambda loaded: prompt_ids(compose(["prompt='ada lives'", "is_chat=false"]), loaded),
+            lambda loaded: text_ids("ada lives ___ .", loaded),
+        )
+    )
+    assert asked[0] == asked[1] and asked[0][0] == eos
+    assert filled[0] == filled[1] and filled[0][0] == filled[0][-1] == eos
+
+
 def test_what_cannot_be_exported_leaves_nothing_behind(models, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")

@@ -1,6 +1,11 @@
 """Scores and answers from text, as harnesses ask for them; lm-eval itself where it is installed."""
 
+import importlib
+import importlib.util
 import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from unittest.mock import ANY
 
 import pytest
@@ -11,7 +16,7 @@ from illada_lab.data.chat import ChatTemplate
 from illada_lab.evaluation import chain_rule_log_likelihoods, confidence_score, monte_carlo_log_likelihoods
 from illada_lab.evaluation.answerer import Answerer
 from illada_lab.evaluation.generation import seed_of
-from illada_lab.training.checkpoint import load_run
+from illada_lab.training.checkpoint import LoadedRun, load_run
 from tests.small import small_predictor
 
 TOKENIZER = byte_tokenizer()
@@ -47,6 +52,12 @@ def test_scores_are_those_of_the_rules():
     assert twin.has_eos is None
     exact = chain_rule_log_likelihoods(twin.predictor, pairs)
     assert [v for v, _ in twin.log_likelihoods(requests)] == pytest.approx(exact, abs=1e-4)
+
+
+@pytest.mark.parametrize("gap", [" ", "\n", " \n\t", "\u00a0"])
+def test_white_space_at_the_end_of_a_context_is_scored(gap):
+    """As lm-eval splits."""
+    assert answerer().pair(f"A:{gap}", "Yes") == ([0, *ids("A:")], ids(f"{gap}Yes"))
 
 
 def test_guidance_is_honoured_in_scores_and_answers():
@@ -109,14 +120,15 @@ def test_budgets_that_the_context_cuts():
 
 
 @pytest.mark.parametrize("scoring", ["monte_carlo", "chain_rule"])
-def test_rolling_adds_up_windows(scoring):
-    """65 bytes in a context of 64: windows of 32, 32 and 1."""
+def test_rolling_adds_up_windows(scoring, capsys):
+    """65 bytes in a context of 64: windows of 32, 32 and 1; that a window has only the end of the text behind it is no news."""
     one = answerer(scoring=scoring, n_samples=2, sizes={"is_causal": scoring == "chain_rule"})
     text = "a" * 30 + "b" * 35
     (value,) = one.rolling_log_likelihoods([text])
     x = ids(text)
     pairs = [([0], x[:32]), ([0, *x[1:32]], x[32:64]), ([0, *x[2:64]], x[64:])]
     assert value == pytest.approx(sum(answerer_scores(scoring, one, pairs)), abs=1e-3)
+    assert capsys.readouterr().err == ""
     with pytest.raises(ValueError, match="text 1 = ''"):
         one.rolling_log_likelihoods(["a", ""])
     with pytest.raises(ValueError, match="scoring = confidence; no likelihood"):
@@ -152,8 +164,27 @@ def test_options_of_harnesses():
     assert one._sampler({"do_sample": False, "temperature": 0.7}).temperature == 0.0
     hot = one._sampler({"do_sample": True, "temperature": 0.7, "top_p": 0.9})
     assert (hot.temperature, hot.top_p) == (0.7, 0.9)
-    with pytest.raises(ValueError, match="num_beams = 4; not an option"):
-        one.answers([("a", {"num_beams": 4})])
+    # A temperature says by itself that an answer is drawn.
+    assert one._sampler({"temperature": 0.7, "top_k": 3}).temperature == 0.7
+    for quiet in ({"do_sample": False}, {"temperature": 0.0}, {"do_sample": False, "temperature": 0}, {"top_p": None}):
+        assert one._sampler({"until": ["x"], **quiet}).temperature == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_beams": 4}, "num_beams = 4; not an option"),
+        ({"do_sample": True}, "temperature = null; do_sample = true draws at none; above 0, or do_sample=false"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature = 0.0; do_sample = true draws at none; above 0"),
+        ({"temperature": -1.0}, "temperature = -1.0; .*; above 0"),
+        ({"top_p": 0.9}, "top_p = 0.9; has no effect on the likeliest token; null, or a temperature above 0"),
+        ({"do_sample": False, "temperature": 0.7, "top_k": 5}, "top_k = 5; has no effect on the likeliest token; null"),
+        ({"max_gen_toks": 0}, "max_gen_toks = 0; no room for an answer; 1 or more"),
+    ],
+)
+def test_options_of_harnesses_without_effect_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        answerer(block_length=4).answers([("a", options)])
 
 
 def test_conversations_go_through_as_text():
@@ -193,6 +224,113 @@ def test_long_contexts_are_cut_and_long_candidates_refused(capsys):
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         answerer(**settings)
+
+
+@pytest.fixture
+def harness():
+    """`illada_lab.evaluation.harness`; where lm-eval is not installed, on as much of it as the module names."""
+    own = "illada_lab.evaluation.harness"
+    if importlib.util.find_spec("lm_eval") is not None:
+        yield importlib.import_module(own)
+        return
+    names = {
+        "lm_eval": {},
+        "lm_eval.api": {},
+        "lm_eval.api.model": {"LM": object},
+        "lm_eval.api.registry": {"register_model": lambda name: lambda model: model},
+        "lm_eval.tasks": {"TaskManager": object},
+    }
+    for name, content in names.items():
+        sys.modules[name] = ModuleType(name)
+        vars(sys.modules[name]).update(content)
+    try:
+        yield importlib.import_module(own)
+    finally:  # other tests ask whether there is an lm-eval
+        for name in (*names, own):
+            sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(("batch_size", "size"), [(4, 4), ("4", 4), ("auto", 8), ("auto:4", 8)])
+def test_batch_sizes_of_lm_eval(harness, batch_size, size):
+    assert model_of(harness, batch_size).answerer.batch_size == size
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, "0", "1.5", "auto:", "auto:x", "automatic"])
+def test_batch_sizes_that_are_none_are_refused(harness, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size = {batch_size}; not a number of answers; a whole number from 1"):
+        model_of(harness, batch_size)
+
+
+def model_of(harness, batch_size):
+    predictor = small_predictor(vocab_size=TOKENIZER.vocab_size)
+    loaded = LoadedRun(predictor, TOKENIZER, {"data": {}, "scale": {"name": "toy"}}, step=1, path=Path("a"))
+    return harness.IlladaLab("a", loaded=loaded, batch_size=batch_size)
+
+
+class Tasks:
+    """Splits of some of lm-eval's tasks, as its index tells of them."""
+
+    all_groups = ()
+    task_index = {
+        name: SimpleNamespace(cfg=dict(zip(("training_split", "validation_split", "test_split"), splits, strict=True)))
+        for name, splits in {
+            "gsm8k": ("train", None, "test"),
+            "hellaswag": ("train", "validation", None),
+            "gpqa": ("train", "train", None),
+            "flores": (None, "dev", "devtest"),
+        }.items()
+    }
+    all_subtasks = tuple(task_index)
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "absent"),
+    [
+        ("gsm8k", ["test"], {"training_split"}),
+        ("gsm8k", ["test", "train"], set()),
+        ("hellaswag", ["validation"], {"training_split"}),
+        ("gpqa", ["train"], set()),
+        ("flores", ["dev", "devtest"], set()),
+        ("flores", ["dev"], {"test_split"}),
+    ],
+)
+def test_splits_that_are_at_hand_are_used_whatever_a_task_calls_them(
+    harness, monkeypatch, tmp_path, name, files, absent
+):
+    monkeypatch.setattr(harness, "TaskManager", Tasks)
+    for file in files:
+        (tmp_path / f"{file}.jsonl").write_text("{}\n")
+    (told,) = harness.local_task(name, tmp_path)["task"]
+    assert {key for key in told if key.endswith("_split")} == absent and all(told[key] is None for key in absent)
+    assert set(told["dataset_kwargs"]["data_files"]) == set(files)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("gsm8k", "test.jsonl"), ("hellaswag", "validation.jsonl"), ("flores", "devtest.jsonl or dev.jsonl")],
+)
+def test_data_without_a_split_to_ask_of_are_refused(harness, monkeypatch, tmp_path, name, message):
+    monkeypatch.setattr(harness, "TaskManager", Tasks)
+    (tmp_path / "train.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match=f"path = .*; nothing there that {name} asks of, only train.jsonl; {message}"):
+        harness.local_task(name, tmp_path)
+
+
+def test_answers_are_told_from_other_requests():
+    """Whole texts come alone, candidates with text, questions with options."""
+    from illada_lab.evaluation.harness_task import _generated, _temperature
+
+    arguments = [
+        ("a whole text",),
+        ("a question", " A"),
+        ("a question", {"until": []}),
+        ("an image", {"until": []}, []),
+    ]
+    found = {"samples": {"a": [{"arguments": [one]} for one in arguments], "b": []}}
+    assert list(_generated(found)) == [("a question", {"until": []})]
+    assert _temperature(found) == 0.0
+    found["samples"]["b"] = [{"arguments": [("a question", {"until": [], "do_sample": True, "temperature": 0.2})]}]
+    assert _temperature(found) == [0.0, 0.2], "what a result says is what was drawn"
 
 
 @pytest.fixture
@@ -286,6 +424,35 @@ def interrupt():
 
 
 SCORED = {"max_length": None, "block_length": None}
+
+
+def test_whole_texts_are_scored_to_the_end(run, tmp_path):
+    pytest.importorskip("lm_eval")
+    file = tmp_path / "text.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("one and one is two .", "three")))
+    settings = {
+        "task": "text_local",
+        "n_shots": 0,
+        "scoring": "monte_carlo",
+        "n_samples": 2,
+        "has_eos": False,
+        **SCORED,
+    }
+    found = harness_task(file, **settings).run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
+    assert found["manifest"]["n_items"] == 2 and "n_short_of_room" not in found["manifest"]
+    assert {row["metric"] for row in found["rows"]} == {"bits_per_byte", "word_perplexity"}
+    assert (tmp_path / "out" / "results.json").is_file()
+
+
+def test_a_task_that_asks_of_its_training_split_runs_on_local_files(run, tmp_path):
+    pytest.importorskip("lm_eval")
+    (tmp_path / "data").mkdir()
+    wrong = {f"Incorrect Answer {i}": str(i + 2) for i in (1, 2, 3)}
+    row = {"Question": "one and one?", "Correct Answer": "2", **wrong}
+    (tmp_path / "data" / "train.jsonl").write_text(json.dumps(row) + "\n")
+    settings = {"task": "gpqa_main_zeroshot", "n_shots": 0, "scoring": "confidence", "has_eos": True, **SCORED}
+    found = harness_task(tmp_path / "data", **settings).run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
+    assert found["manifest"]["n_items"] == 1
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def published(folder, layout, *, says=None, does=False):
     export_published(predictor, folder, layout)
     write_tokenizer(tokenizer, predictor.tokens, folder, max_length=64, is_chat=False, adds_bos=False, adds_eos=False)
     about = json.loads((folder / "tokenizer_config.json").read_text())
-    del about["add_bos_token"], about["trained_with_bos"], about["trained_with_eos"]
+    for key in ("add_bos_token", "trained_with_bos", "trained_with_eos", "trained_on_chat"):
+        del about[key]
     (folder / "tokenizer_config.json").write_text(json.dumps(about | ({} if says is None else {"add_bos_token": says})))
     if does:
         backend = Backend.from_file(str(folder / "tokenizer.json"))
@@ -73,6 +74,24 @@ def test_a_model_of_ours_in_illadas_layout_says_what_it_learnt_from(tmp_path, tr
         tokenizer, predictor.tokens, tmp_path, max_length=64, is_chat=False, adds_bos=trained, adds_eos=trained
     )
     assert adds_bos(tmp_path, tokenizer.backend) is adds_eos(tmp_path) is trained
+
+
+def test_a_base_model_with_a_chat_template_is_not_taken_for_one_that_answers(tmp_path):
+    """What our export says goes before the template, by which models of others are judged."""
+    predictor, tokenizer = small_predictor(has_qk_norm=False), word_tokenizer(["ada", "lives", "in", "."])
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    about = tmp_path / "tokenizer_config.json"
+    export_published(predictor, tmp_path, "illada")
+    for is_told, stage in ((False, "pretrain"), (True, "sft"), (None, "sft")):
+        write_tokenizer(
+            tokenizer, predictor.tokens, tmp_path, max_length=64, is_chat=bool(is_told), adds_bos=True, adds_eos=True
+        )
+        if is_told is None:
+            told = json.loads(about.read_text())
+            del told["trained_on_chat"]
+            about.write_text(json.dumps(told))
+        loaded = load_run(tmp_path)
+        assert loaded.config["data"]["source"]["stage"] == stage and loaded.tokenizer.chat_template
 
 
 @pytest.mark.parametrize(

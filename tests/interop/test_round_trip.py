@@ -58,13 +58,16 @@ def test_published_in_out_holds_the_same_tensors_and_says_the_same(tmp_path, con
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_an_end_of_turn_is_kept_and_none_is_made_up(layout, tmp_path):
+def test_roles_of_ids_are_kept_and_none_is_made_up(layout, tmp_path):
     """Also where a vocabulary is as large as LLaDA's, whose ids are those of its own tokenizer."""
-    for eot in (7, None):
+    for eot, unk in ((7, 3), (None, 3), (7, None), (None, None)):
         predictor = small_predictor(has_qk_norm=layout == "qwen3", vocab_size=126_500)
-        predictor.tokens = replace(OWN, eot=eot)
-        folder = export_published(predictor, tmp_path / f"{eot}", layout)
-        assert published_tokens(folder) == replace(OWN, eot=eot, unk=None)
+        predictor.tokens = replace(OWN, eot=eot, unk=unk)
+        folder = export_published(predictor, tmp_path / f"{eot}-{unk}", layout)
+        assert published_tokens(folder) == predictor.tokens
+        # Our own keys stand there only where they say something.
+        config = json.loads((folder / "config.json").read_text())
+        assert ("unk_token_id" in config) == (unk is not None)
 
 
 def test_a_mask_that_is_named_null_is_the_released_one(tmp_path):
