@@ -121,7 +121,8 @@ plt.show()
 # %%
 def per_token(split, kind):
     model, documents = lab.pretrained.model, lab.world.documents(split, 60, mixture={kind: 1.0}, seed=3)
-    language = lab.config().data.source.mixture  # of which the model knows that it is no other kind only where the length tells
+    # That it is of this kind a model knows only where the length tells.
+    language = lab.config().data.source.mixture
     tokens, total = model.predictor.tokens, [0.0, 0.0, 0]
     for document in documents:
         ids = [*model.tokenizer.encode_known(document.text), tokens.eos]

@@ -159,7 +159,11 @@ def evaluate_instruct(
         "fact": ("asked in other words in fine-tuning", TARGET, None),
         "sum": ("asked in other words in fine-tuning", TARGET, 1 / len(lx.NUMBERS)),
         "fact_unasked": ("stated in pre-training, never asked for", None, None),
-        "sum_unasked": ("stated in pre-training, never asked for; some are steps of worked word sums", None, 1 / len(lx.NUMBERS)),
+        "sum_unasked": (
+            "stated in pre-training, never asked for; some are steps of worked word sums",
+            None,
+            1 / len(lx.NUMBERS),
+        ),
         "word_sum": ("two steps, worked", None, 1 / 27),
         "choice": ("four candidates, the right word", None, 0.25),
         "reversal": ("told in the other direction only", None, 1 / len(world.lexicon.people)),

@@ -67,7 +67,9 @@ def _conditions(results: Sequence[dict[str, Any]]) -> list[str]:
     places = [place if len(seeds_at) == 1 else f"seed {', '.join(seeds)}: {place}" for place, seeds in seeds_at.items()]
     n = max(row.get("n", 0) for table in results[0]["tables"] for row in table["rows"])
     commands = ", ".join(f"`{result['manifest']['command']}`" for result in results)
-    return [f"{results[0]['parameters']['total']:,} parameters. {commands}; {'; '.join(places)}; at most {n} items per task."]
+    return [
+        f"{results[0]['parameters']['total']:,} parameters. {commands}; {'; '.join(places)}; at most {n} items per task."
+    ]
 
 
 def write_into(page: Path, text: str, begin: str = BEGIN, end: str = END) -> bool:
