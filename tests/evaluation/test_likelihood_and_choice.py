@@ -233,6 +233,7 @@ def test_choose_takes_the_likelier_candidate(rule):
     predictor = small_predictor()
     prompt = [0, 8]
     ranked = predictor(torch.tensor([[*prompt, 5]]))[0, -1].argsort(descending=True)
+    ranked = ranked[ranked != predictor.tokens.mask]
     items = [ChoiceItem(prompt, [[int(ranked[k])] for k in (9, 1, 15, 4)], 1)]
     assert choose(predictor, items, rule, n_samples=8 if rule == "monte_carlo" else None) == [1]
 
