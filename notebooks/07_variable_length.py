@@ -49,8 +49,8 @@ import torch
 from illada_lab.experiments.asking import ask, question_task
 from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.sampling import KINDS
-from illada_lab.report.ledger import effect_text
 from illada_lab.report.plots import COLOURS, MARKERS, use_style
+from illada_lab.report.tables import effect_text
 from illada_lab.samplers import EndOfThinking, FixedLength, VariableLength
 
 use_style()

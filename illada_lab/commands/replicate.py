@@ -56,7 +56,8 @@ def _say_scale(name: str, scale: str, usual: str) -> None:
 def run(config: DictConfig) -> int:
     """Run one study, or all, and render the ledger."""
     from illada_lab.experiments.replicate import replicate_all
-    from illada_lab.report.ledger import effect_text, write_ledger
+    from illada_lab.report.ledger import write_ledger
+    from illada_lab.report.tables import effect_text
 
     check_settings(config)
     results = replicate_all(

@@ -114,7 +114,7 @@ def loss_figure(stage: dict[str, Any], kind: str | None, limits: tuple[float, fl
         bits.set_ylabel("bits per token")
         bits.grid(False)
         for axis in (axes.yaxis, bits.yaxis):
-            _plain_numbers(axis)
+            plain_numbers(axis)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper right", borderaxespad=0.2, handlelength=1.6)
         name = f"{stage['name']}, {kind or 'training'}: loss by step, against the true entropy"
@@ -204,7 +204,7 @@ def _canvas(width: float, height: float) -> tuple[Any, Any]:
         return figure, figure.add_subplot()
 
 
-def _plain_numbers(axis: Any) -> None:
+def plain_numbers(axis: Any) -> None:
     """0.5, 1, 2 instead of powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 

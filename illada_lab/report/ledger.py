@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from illada_lab.files import write_text
-from illada_lab.report.tables import duration
+from illada_lab.report.forest import forest
+from illada_lab.report.tables import duration, effect_text
 
 HEAD = """# Claims ledger
 
@@ -28,6 +29,9 @@ HEAD_AGAIN = """*Again*: the same settings measured on another machine, judged b
 other models of the same seeds, so it tells how much of a verdict hangs on the machine. (Each run's precision is the machine's choice.)
 """
 
+# Figure of all claims of a scale, in the folder of its results.
+FIGURE = "effects.svg"
+
 # Results of the same studies from another machine, in a folder of the results: `replicate results_dir=results/again`.
 AGAIN = "again"
 
@@ -39,7 +43,7 @@ def read_all(folder: Path) -> list[dict[str, Any]]:
 
 
 def ledger(results: Sequence[dict[str, Any]], again: Sequence[dict[str, Any]] = ()) -> str:
-    """Markdown: one table per scale, one row per claim, conditions below.
+    """Markdown: a figure and a table per scale, one row per claim, conditions below.
 
     Args:
         results: of studies.
@@ -64,6 +68,7 @@ def ledger(results: Sequence[dict[str, Any]], again: Sequence[dict[str, Any]] = 
         parts += [
             f"## Scale `{scale}`",
             f"{sum(counts.values())} claims: {total}.{same}",
+            f"![Effects, intervals and thresholds of all claims at scale {scale}]({scale}/{FIGURE})",
             _claims(chosen, second),
             _conditions(chosen),
         ]
@@ -73,20 +78,12 @@ def ledger(results: Sequence[dict[str, Any]], again: Sequence[dict[str, Any]] = 
 
 
 def write_ledger(folder: Path) -> Path:
-    """Write `README.md` from the result files of a folder, beside those of the folder `again` in it, if there is one."""
-    return write_text(folder / "README.md", ledger(read_all(folder), read_all(folder / AGAIN)))
-
-
-def effect_text(claim: dict[str, Any]) -> str:
-    """Mean and interval of a claim's effect, with its unit: shares in points.
-
-    >>> effect_text({"effect": 0.031, "ci_low": 0.012, "ci_high": 0.05, "unit": "points"})
-    '+3.1 (+1.2 to +5.0) points'
-    """
-    scale, digits = (100, ".1f") if claim["unit"] == "points" else (1, ".3g")
-    low, high = claim.get("ci_low"), claim.get("ci_high")
-    around = "" if low is None or high is None else f" ({scale * low:+{digits}} to {scale * high:+{digits}})"
-    return f"{scale * claim['effect']:+{digits}}{around} {claim['unit']}"
+    """Write `README.md` and its figures from the result files of a folder, beside those of the folder `again` in it, if there is one."""
+    results = read_all(folder)
+    for scale in {result["scale"] for result in results}:
+        chosen = [result for result in results if result["scale"] == scale]
+        write_text(folder / scale / FIGURE, forest(chosen))
+    return write_text(folder / "README.md", ledger(results, read_all(folder / AGAIN)))
 
 
 def _by_claim(results: Sequence[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:

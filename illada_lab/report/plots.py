@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from illada_lab.report.ledger import effect_text
+from illada_lab.report.tables import effect_text
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, in an order that keeps neighbours far apart; each series
 # has a marker of its own as well.

@@ -25,6 +25,18 @@ def interval(low: Number | None, high: Number | None, unit: str | None = None) -
     return f"{100 * low:.1f} to {100 * high:.1f} %" if unit is None else f"{low:.4g} to {high:.4g} {unit}"
 
 
+def effect_text(claim: dict[str, Any]) -> str:
+    """Mean and interval of a claim's effect, with its unit: shares in points.
+
+    >>> effect_text({"effect": 0.031, "ci_low": 0.012, "ci_high": 0.05, "unit": "points"})
+    '+3.1 (+1.2 to +5.0) points'
+    """
+    scale, digits = (100, ".1f") if claim["unit"] == "points" else (1, ".3g")
+    low, high = claim.get("ci_low"), claim.get("ci_high")
+    around = "" if low is None or high is None else f" ({scale * low:+{digits}} to {scale * high:+{digits}})"
+    return f"{scale * claim['effect']:+{digits}}{around} {claim['unit']}"
+
+
 def duration(seconds: Number | None) -> str:
     """Seconds as a person says them.
 

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from illada_lab.experiments.claims import Claim
-from illada_lab.report.ledger import effect_text, ledger, read_all, write_ledger
+from illada_lab.report.ledger import ledger, read_all, write_ledger
 from illada_lab.report.plots import COLOURS, lines, looks, paper_and_run, pick
+from illada_lab.report.tables import effect_text
 
 CLAIM = Claim(
     id="order",
