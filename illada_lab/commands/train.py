@@ -20,6 +20,7 @@ def translate(overrides: Sequence[str]) -> list[str]:
 def run(config: DictConfig) -> int:
     """Train and say where the checkpoint is and how good it is."""
     from illada_lab.training.allocator import keep_freed_memory
+    from illada_lab.training.reference import place
     from illada_lab.training.run import train
 
     keep_freed_memory()  # here and not in `train`: a notebook or a test goes on to other things and wants its memory back
@@ -31,6 +32,9 @@ def run(config: DictConfig) -> int:
             line += f", {row['bits_per_byte']:.3f} bits/byte"
         if "over_entropy" in row:
             line += f"; true entropy {row['entropy_per_token']:.4f}, {row['over_entropy']:+.1%}"
+        if "usual_low" in row:
+            low, high, n = row["usual_low"], row["usual_high"], row["n_recorded"]
+            line += f"; {place(row['nelbo_per_token'], low, high)} ({low:.3f} to {high:.3f} by {n} recorded runs)"
         print(line)
     print(f"checkpoint: {done.checkpoint}")
     return 0

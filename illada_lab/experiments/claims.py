@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
+
+from illada_lab.student_t import mean_and_spread, t_quantile
 
 REPLICATED, NOT_REPLICATED, INCONCLUSIVE = "replicated", "not replicated", "inconclusive"
 # Fewer seeds than this decide nothing.
@@ -67,34 +68,6 @@ class Verdict:
         return asdict(self)
 
 
-@cache
-def t_quantile(probability: float, freedom: int) -> float:
-    """Value that Student's t stays below with this probability.
-
-    Args:
-        probability: 0.5 to below 1.
-        freedom: degrees of freedom, 1 or more.
-
-    Source: with t = sqrt(freedom) tan(angle) the density is a power of the cosine of the angle: Simpson's rule and bisection.
-    """
-    constant = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
-
-    def above_half(angle: float, n: int = 400) -> float:
-        heights = [math.cos(i * angle / n) ** (freedom - 1) for i in range(n + 1)]
-        return (
-            constant
-            * angle
-            / (3 * n)
-            * (heights[0] + heights[-1] + 4 * sum(heights[1:-1:2]) + 2 * sum(heights[2:-1:2]))
-        )
-
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if above_half(middle) < probability - 0.5 else (low, middle)
-    return math.sqrt(freedom) * math.tan((low + high) / 2)
-
-
 def t_interval(values: Sequence[float], n_looks: int = 1) -> tuple[float, float]:
     """95 % interval of the mean of independent values, Student's t.
 
@@ -108,11 +81,8 @@ def t_interval(values: Sequence[float], n_looks: int = 1) -> tuple[float, float]
 
     Source: Student (1908); Bonferroni. Seeds are few, so the normal quantile would promise too much: with 3 it is 4.30, not 1.96.
     """
+    mean, spread = mean_and_spread(values)
     n = len(values)
-    if n < 2:
-        raise ValueError(f"values = {n}; one value has no spread; 2 or more")
-    mean = sum(values) / n
-    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
     half = t_quantile(1 - 0.025 / n_looks, n - 1) * spread / math.sqrt(n)
     return mean - half, mean + half
 

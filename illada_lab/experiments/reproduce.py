@@ -149,8 +149,9 @@ def _finished(config: DictConfig) -> TrainedRun | None:
 def _stage_results(name: str, run: TrainedRun) -> dict[str, Any]:
     """Curves of a stage in the schema of the report."""
     history = run.history
+    shown = ("nelbo_per_token", "stderr", "usual_low", "usual_high", "n_recorded")
     curve = [
-        {"step": record["step"], "kind": kind, "nelbo_per_token": row["nelbo_per_token"], "stderr": row["stderr"]}
+        {"step": record["step"], "kind": kind} | {key: row[key] for key in shown if key in row}
         for record in history["validation"]
         for kind, row in record["kinds"].items()
     ]
@@ -166,6 +167,7 @@ def _stage_results(name: str, run: TrainedRun) -> dict[str, Any]:
             k: row["entropy_per_token"] for k, row in last["kinds"].items() if "entropy_per_token" in row
         },
         "over_entropy": {k: row["over_entropy"] for k, row in last["kinds"].items() if "over_entropy" in row},
+        "landmarks": history.get("landmarks", {}),
         "t_bins": last["bins"],
     }
 

@@ -54,7 +54,10 @@ _STAGE = _object(
     number="seconds? tokens? tokens_per_second?",
     **{
         "train_curve?": [_object(number="step loss? lr?")],
-        "validation_curve?": [_object(number="step nelbo_per_token? stderr?", text="kind")],
+        "validation_curve?": [
+            _object(number="step nelbo_per_token? stderr? usual_low? usual_high?", count="n_recorded?", text="kind")
+        ],
+        "landmarks?": NUMBERS,
         "entropy_per_token?": NUMBERS,
         "over_entropy?": NUMBERS,
         "t_bins?": [_T_BIN],

@@ -1,5 +1,6 @@
 """The parts of a run, put together: model, module, callbacks, Lightning's Trainer."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from illada_lab.training.module import DiffusionModule
 from illada_lab.training.placement import Placement, from_seed, from_trained, to_be_loaded
 from illada_lab.training.progress import LiveProgress
 from illada_lab.training.recipe import recipe_of
+from illada_lab.training.reference import find_reference
 from illada_lab.training.samples import Samples
 from illada_lab.training.saving import AtomicCheckpointIO, RollingCheckpoint
 from illada_lab.training.settings import Resolved, TrainerSettings
@@ -113,7 +115,8 @@ def build_trainer(
     config: DictConfig, data: DataModule, settings: TrainerSettings, here: Resolved, module: DiffusionModule
 ) -> tuple[pl.Trainer, cb.History]:
     """Lightning's Trainer with our callbacks, and the history that it is going to write."""
-    history = cb.History(every=settings.log_every, path=Path(config.run_dir) / "history.json")
+    path = Path(config.run_dir) / "history.json"
+    history = cb.History(every=settings.log_every, path=path, landmarks=landmarks(module))
     files = AtomicCheckpointIO()
     plugins: list[Any] = [] if settings.is_sharded else [files]
     if SLURMEnvironment.detect():
@@ -151,6 +154,7 @@ def _callbacks(
     """In the order in which they act: guard, record, validate, sample, save, show."""
     run_dir, predictor = Path(config.run_dir), module.predictor
     assert data.tokenizer is not None and module.validation is not None, "prepare() and build_module() come first"
+    reference = find_reference(to_plain(config), module.about["start"])
     found: list[pl.Callback] = []
     if settings.ema_decay is not None:
         from lightning.pytorch.callbacks import EMAWeightAveraging
@@ -161,7 +165,7 @@ def _callbacks(
     return found + [
         LossGuard(path=run_dir / "stopped.json"),
         history,
-        cb.Validation(every=settings.validate_every, history=history),
+        cb.Validation(every=settings.validate_every, history=history, reference=reference),
         cb.Throughput(length=data.length, is_frozen=config.get("lora") is not None),
         Samples(
             path=run_dir / "samples.jsonl",
@@ -177,8 +181,23 @@ def _callbacks(
             keeps_before_decay=settings.keeps_before_decay,
             files=files,
         ),
-        LiveProgress(history=history, title=config.name),
+        LiveProgress(history=history, title=config.name, reference=reference),
     ]
+
+
+def landmarks(module: DiffusionModule) -> dict[str, float]:
+    """Losses that a reader should know, nats per token: of a predictor that knows nothing, of one that knows how often each token comes,
+    and, where it is known exactly, of one that knows all there is to know of the held-out text.
+    """
+    assert module.validation is not None, "build_module() comes first"
+    found = {
+        "a uniform guess": math.log(module.predictor.spec.vocab_size),
+        "frequencies without context": module.validation.no_context_per_token,
+    }
+    is_causal = module.predictor.spec.is_causal
+    if (entropy := module.validation.entropy_per_token(is_causal=is_causal)) is not None:
+        found["entropy"] = entropy
+    return found
 
 
 def _has_bos(data: DataModule, documents: Sequence[dict[str, Any]]) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from illada_lab.files import write_text
 from illada_lab.training.machine import matmul_rate
 from illada_lab.training.module import DiffusionModule
+from illada_lab.training.reference import Reference
 
 
 def is_due(step: int, every: int | None, n_steps: int) -> bool:
@@ -77,11 +78,14 @@ class History(StepCallback):
     Args:
         every: optimiser steps between two records of the training loss.
         path: JSON file the first process also writes it to at every validation, or None.
+        landmarks: losses to know beside these, nats per token by name.
     """
 
-    def __init__(self, *, every: int = 10, path: Path | None = None) -> None:
+    def __init__(
+        self, *, every: int = 10, path: Path | None = None, landmarks: Mapping[str, float] | None = None
+    ) -> None:
         super().__init__()
-        self.every, self.path = every, path
+        self.every, self.path, self.landmarks = every, path, dict(landmarks or {})
         self.train: list[dict[str, float]] = []
         self.validation: list[dict[str, Any]] = []
         self.seconds, self.n_tokens = 0.0, 0
@@ -123,6 +127,7 @@ class History(StepCallback):
     def to_dict(self) -> dict[str, Any]:
         """Plain data for reports."""
         return {
+            "landmarks": self.landmarks,
             "train": self.train,
             "validation": self.validation,
             "seconds": self.seconds,
@@ -146,13 +151,14 @@ class Validation(StepCallback):
     Args:
         every: optimiser steps between validations; None: at the end only.
         history: where results go.
+        reference: recorded runs of the recipe, told beside each result; None: there are none.
     """
 
     is_training: ClassVar[bool] = False
 
-    def __init__(self, *, every: int | None, history: History) -> None:
+    def __init__(self, *, every: int | None, history: History, reference: Reference | None = None) -> None:
         super().__init__()
-        self.every, self.history = every, history
+        self.every, self.history, self.reference = every, history, reference
 
     def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
         """Validate, log, and tell the schedule."""
@@ -162,6 +168,8 @@ class Validation(StepCallback):
         if result is None:
             return
         summary = result.summary()
+        if self.reference is not None:
+            self.reference.beside(summary, step)
         self.history.add_validation(step, summary, result.bins())
         logged = {
             f"validation/{kind}/{name}": row[name]

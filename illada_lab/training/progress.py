@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from illada_lab.training.callbacks import History, StepCallback
 from illada_lab.training.module import DiffusionModule
+from illada_lab.training.reference import Reference, Usual, recent
 
 
 class LiveProgress(StepCallback):
@@ -18,19 +19,29 @@ class LiveProgress(StepCallback):
     Args:
         history: what to show.
         title: name of the stage.
+        reference: recorded runs of the recipe; None: there are none.
         log_seconds: between two lines where there is no terminal.
     """
 
-    def __init__(self, *, history: History, title: str, log_seconds: float = 20.0) -> None:
+    def __init__(
+        self,
+        *,
+        history: History,
+        title: str,
+        reference: Reference | None = None,
+        log_seconds: float = 20.0,
+    ) -> None:
         super().__init__()
         self.history, self.title, self.log_seconds = history, title, log_seconds
+        self.reference = reference
         self._bar: Progress | None = None
-        self._average: float | None = None
         self._last_line = time.perf_counter()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar."""
+        """Say what losses mean here, and open the bar."""
         super().on_train_start(trainer, pl_module)
+        if trainer.is_global_zero and self.history.landmarks:
+            print(f"{self.title}: {self._meaning()}", file=sys.stderr, flush=True)
         if trainer.is_global_zero and sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True))
@@ -41,14 +52,12 @@ class LiveProgress(StepCallback):
         """Show loss, last validation and speed."""
         if not trainer.is_global_zero:
             return
-        loss = float(outputs["loss"])
-        # Single losses swing with t; an average over about 50 steps can be read.
-        self._average = loss if self._average is None else 0.98 * self._average + 0.02 * loss
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, text=self._text())
+            self._bar.update(self._task, completed=step, text=self._text(step, float(outputs["loss"])))
         elif time.perf_counter() - self._last_line > self.log_seconds or step == trainer.max_steps:
             self._last_line = time.perf_counter()
-            print(f"{self.title} {step}/{trainer.max_steps}  {self._text()}", file=sys.stderr, flush=True)
+            text = self._text(step, float(outputs["loss"]))
+            print(f"{self.title} {step}/{trainer.max_steps}  {text}", file=sys.stderr, flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""
@@ -60,16 +69,30 @@ class LiveProgress(StepCallback):
         """Give the terminal back."""
         self.on_train_end(trainer, pl_module)
 
-    def _text(self) -> str:
-        text = f"loss {self._average:.3f}" if self._average is not None else ""
+    def _meaning(self) -> str:
+        known = ", ".join(f"{name} {value:.3f}" for name, value in self.history.landmarks.items())
+        if self.reference is None:
+            return f"nats per token: {known}; no run of this recipe is recorded"
+        n = len(self.reference.runs)
+        return f"nats per token: {known}; usual: where 95 % of other seeds of this recipe are expected, from {n} recorded runs"
+
+    def _text(self, step: int, loss: float) -> str:
+        # Single losses swing with t; a mean can be read. Until the first is recorded there is nothing else.
+        average = recent(self.history.train, step)
+        usual = None if self.reference is None else self.reference.loss(step)
+        text = f"loss {loss if average is None else average:.3f}" + (f" ({usual})" if usual is not None else "")
         if self.history.validation:
             for kind, row in self.history.validation[-1]["kinds"].items():
                 if kind == "all" and len(self.history.validation[-1]["kinds"]) > 2:
                     continue
                 text += f" | {kind} {row['nelbo_per_token']:.3f}"
+                notes = [f"entropy {row['entropy_per_token']:.3f}"] if "entropy_per_token" in row else []
+                if "usual_low" in row:
+                    notes.insert(0, str(Usual(row["usual_low"], row["usual_high"], row["n_recorded"])))
+                text += f" ({', '.join(notes)})" if notes else ""
                 if "entropy_per_token" in row:
-                    text += f" (entropy {row['entropy_per_token']:.3f})"
-                elif "bits_per_byte" in row:
+                    continue
+                if "bits_per_byte" in row:
                     text += f" nats/token, {row['bits_per_byte']:.2f} bits/byte"
         if self.history.seconds:
             text += f" | {self.history.tokens_per_second:,.0f} tokens/s"

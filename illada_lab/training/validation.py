@@ -42,6 +42,10 @@ class FrozenMasks:
         seed: of the masks; kept apart from the run's seed, so that runs with different seeds validate on the same set.
         batch_tokens: positions (padding included) per forward pass.
 
+    Attributes:
+        no_context_per_token: entropy of the single tokens' frequencies in these documents, nats: no predictor that gives the same
+            distribution everywhere has a lower loss on them. A loss below it has learnt to use context.
+
     Raises:
         ValueError: there is no document, or one is empty.
 
@@ -71,6 +75,7 @@ class FrozenMasks:
             )
         self.documents = list(documents)
         self.batch_tokens = batch_tokens
+        self.no_context_per_token = _no_context(documents, self.maskable)
         random = np.random.Generator(np.random.PCG64(seed))
         n_rows = len(self.documents) * n_draws
         # One stratum of (0, 1] per row, strata dealt out at random: l is spread evenly over the whole set.
@@ -81,6 +86,11 @@ class FrozenMasks:
             positions = self.maskable[document]
             n_masked = 1 + int(ratio[number] * len(positions))
             self.rows.append(FrozenRow(document, random.choice(positions, size=n_masked, replace=False)))
+
+    def entropy_per_token(self, *, is_causal: bool = False) -> float | None:
+        """Entropy of all documents, nats per token, of a causal model with their length; None where it is not known exactly."""
+        entropy = _entropy(self.documents, has_length=not is_causal)
+        return None if entropy is None else entropy / sum(map(len, self.maskable))
 
     @torch.no_grad()
     def evaluate(self, predictor: HiddenPredictor) -> "ValidationResult":
@@ -135,6 +145,13 @@ class FrozenMasks:
         ce = cross_entropy_at(predictor, x, x0, is_wanted, segment_ids)
         row_of = is_wanted.nonzero()[:, 0]
         return torch.zeros(len(rows), device=device).index_add(0, row_of, ce.float())
+
+
+def _no_context(documents: Sequence[dict[str, Any]], maskable: Sequence[np.ndarray]) -> float:
+    """Entropy of the frequencies of the tokens that may be masked, nats."""
+    ids = np.concatenate([np.asarray(d["ids"])[places] for d, places in zip(documents, maskable, strict=True)])
+    share = np.unique(ids, return_counts=True)[1] / len(ids)
+    return float(-(share * np.log(share)).sum())
 
 
 def _maskable(document: dict[str, Any], bos: int | None, is_response_only: bool) -> np.ndarray:
@@ -221,6 +238,19 @@ def _per_token(nats: np.ndarray, lengths: np.ndarray) -> tuple[float, float]:
     return per_token, float(residual.std(ddof=1) * np.sqrt(n) / n_tokens) if n > 1 else float("nan")
 
 
+def _entropy(documents: Sequence[dict[str, Any]], *, has_length: bool) -> float | None:
+    """Nats of documents whose exact log-probability is known; None: it is not of all.
+
+    Args:
+        documents: see `FrozenMasks`.
+        has_length: a predictor is told the length, as a mask predictor is; it is counted otherwise.
+    """
+    parts = ("log_prob",) if has_length else ("log_prob", "log_prob_of_length")
+    if any(document.get(part) is None for document in documents for part in parts):
+        return None
+    return -sum(float(document[part]) for document in documents for part in parts)
+
+
 def _row(
     documents: list[dict[str, Any]], lengths: np.ndarray, nelbo: np.ndarray, *, has_length: bool
 ) -> dict[str, float]:
@@ -233,9 +263,7 @@ def _row(
         "n_documents": n,
         "n_tokens": n_tokens,
     }
-    parts = ("log_prob",) if has_length else ("log_prob", "log_prob_of_length")
-    if all(document.get(part) is not None for document in documents for part in parts):
-        entropy = -sum(float(document[part]) for document in documents for part in parts)
+    if (entropy := _entropy(documents, has_length=has_length)) is not None:
         row["entropy_per_token"] = entropy / n_tokens
         row["over_entropy"] = float(nelbo.sum() / entropy - 1) if entropy > 0 else float("nan")
     if all(document.get("n_bytes") for document in documents):

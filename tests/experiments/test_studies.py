@@ -14,12 +14,12 @@ from psutil import STATUS_ZOMBIE, NoSuchProcess, Process
 from illada_lab.cli import main
 from illada_lab.commands.replicate import plans_of, translate
 from illada_lab.config import build, compose, compose_and_check, groups, to_plain
-from illada_lab.experiments.claims import t_quantile
 from illada_lab.experiments.lab import Lab, Trained
 from illada_lab.experiments.replicate import Plan, _begin, _Job, at_once, command, replicate, replicate_all
 from illada_lab.experiments.study import Study
 from illada_lab.manifest import machine, memory_bytes
 from illada_lab.report.ledger import read_all
+from illada_lab.student_t import t_quantile
 from illada_lab.training.recipe import recipe
 
 STUDIES = groups()["study"]
