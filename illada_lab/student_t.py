@@ -62,3 +62,8 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
     n = len(values)
     half = t_quantile(0.975, n - 1) * spread * math.sqrt(1 + 1 / n)
     return mean - half, mean + half
+
+
+def place(value: float | int, low: float | int, high: float | int) -> str:
+    """A value beside the ends of such an interval, in a word."""
+    return "usual" if low <= value <= high else "higher than usual" if value > high else "lower than usual"

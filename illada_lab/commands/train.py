@@ -19,8 +19,8 @@ def translate(overrides: Sequence[str]) -> list[str]:
 
 def run(config: DictConfig) -> int:
     """Train and say where the checkpoint is and how good it is."""
+    from illada_lab.student_t import place
     from illada_lab.training.allocator import keep_freed_memory
-    from illada_lab.training.reference import place
     from illada_lab.training.run import train
 
     keep_freed_memory()  # here and not in `train`: a notebook or a test goes on to other things and wants its memory back

@@ -42,6 +42,9 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
 }
 
+# A loss to know, by the name that training gives it: no predictor without context has a lower one.
+NO_CONTEXT = "frequencies without context"
+
 # A training loss has a point every few steps, more than a figure of this width can show.
 MAX_POINTS = 240
 
@@ -91,6 +94,26 @@ def loss_figure(stage: dict[str, Any], kind: str | None, limits: tuple[float, fl
             high = [v + a for v, a in zip(values, around, strict=True)]
             axes.fill_between(steps, low, high, color=SERIES[0], alpha=0.18, lw=0)
             axes.plot(steps, values, color=SERIES[0], marker="o", ms=3, label="bound on held-out text")
+        known = [r for r in points if r.get("usual_low") is not None]
+        if known:
+            n = known[-1].get("n_recorded")
+            ends = [[max(r["usual_low"], limits[0] / 2) for r in known], [r["usual_high"] for r in known]]
+            label = "usual (95 % of other seeds" + (f", by {n} recorded runs)" if n else ")")
+            axes.fill_between([r["step"] for r in known], *ends, color=SERIES[2], alpha=0.2, lw=0, label=label)
+        no_context = (stage.get("landmarks") or {}).get(NO_CONTEXT)
+        if no_context and kind in (None, "all"):
+            axes.axhline(no_context, color=SOFT, lw=0.9, ls=(0, (1, 2)))
+            axes.annotate(
+                f"{NO_CONTEXT}, {no_context:.2f}",
+                (0.985, no_context),
+                (0, -3),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                ha="right",
+                va="top",
+                fontsize=8,
+                color=SOFT,
+            )
         entropy = (stage.get("entropy_per_token") or {}).get(kind or "all")
         if entropy:
             axes.axhspan(limits[0], entropy, color=LIMIT, alpha=0.07, lw=0)

@@ -45,11 +45,6 @@ class Usual:
         return f"usual {self.low:.3g} to {self.high:.3g}"
 
 
-def place(value: float, low: float, high: float) -> str:
-    """A loss beside what is usual, in a word."""
-    return "usual" if low <= value <= high else "higher than usual" if value > high else "lower than usual"
-
-
 def recent(records: Sequence[Mapping[str, Any]], step: int) -> float | None:
     """Mean training loss of the last `WINDOW` steps up to `step`, nats per token; None where none is recorded.
 

@@ -119,6 +119,23 @@ def test_the_loss_stands_beside_the_entropy(page):
     assert len(names) == len(set(names)) == 7
 
 
+def test_a_bound_stands_beside_recorded_runs():
+    results = example_results()
+    first = results["stages"][0]
+    last = first["validation_curve"][-1]["step"]
+    for row in first["validation_curve"]:
+        low = row["nelbo_per_token"] * (1.1 if (row["kind"], row["step"]) == ("fact", last) else 0.9)
+        row.update(usual_low=low, usual_high=1.3 * row["nelbo_per_token"], n_recorded=5)
+    first["landmarks"] = {"frequencies without context": 3.9, "a uniform guess": 5.1}
+    words = Page(render(results)).words
+    assert words.count("Lower than usual: 95 % of other seeds of this recipe are expected between") == 1
+    assert words.count(" Usual: 95 % of other seeds") == 3 and "(5 recorded runs)" in words
+    assert "1 of 3 unusual" in words and "pretrain: fact lower than usual" in words
+    assert words.count("usual (95 % of other seeds, by 5 recorded runs)") == 4
+    assert words.count("frequencies without context, 3.90") == 1
+    assert "No run of this recipe is recorded" in words  # of the other stage
+
+
 def test_samples_carry_their_marks_as_words(page):
     assert page.words.count("✓ right") == 3 and page.words.count("✗ wrong") == 2
     assert "(nothing)" in page.words and "right: 7" in page.words and "right: oslo" not in page.words

@@ -149,3 +149,16 @@ def test_of_response_only_runs_prompts_are_not_masked():
     assert "entropy_per_token" not in row and "bits_per_byte" not in row
     with pytest.raises(ValueError, match="validation documents = 0"):
         FrozenMasks([prompt], bos=0, is_response_only=True)
+
+
+def test_no_predictor_without_context_is_below_the_frequencies():
+    frozen = FrozenMasks(documents(), bos=0)
+    ids = np.concatenate([document["ids"][1:] for document in frozen.documents])
+    random = np.random.default_rng(1)
+    for _ in range(50):
+        fixed = random.dirichlet(np.bincount(ids, minlength=24) + 0.1)
+        assert -np.log(fixed[ids]).mean() >= frozen.no_context_per_token
+    counts = np.bincount(ids, minlength=24) / len(ids)
+    assert -np.log(counts[ids]).mean() == pytest.approx(frozen.no_context_per_token)
+    assert frozen.entropy_per_token() == pytest.approx(5.0 * 40 / len(ids))
+    assert FrozenMasks([*documents(), {"ids": [0, 9]}], bos=0).entropy_per_token() is None
