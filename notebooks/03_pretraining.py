@@ -56,6 +56,7 @@ from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.pretraining import CONSTANT, COSINE, DECAYED, curve
 from illada_lab.report.plots import COLOURS, LIMIT, lines, pick, use_style
 from illada_lab.training.lr import ConstantCosine
+from illada_lab.training.reference import find_reference
 
 use_style()
 pd.set_option("display.max_colwidth", None)
@@ -97,11 +98,14 @@ plt.show()
 # ## The run of this scale: how near the entropy?
 #
 # The world's documents come with their exact probability, so the limit of the loss is known: the dashed lines. No model can pass them. They are the entropy *given the length* of a document, because the number of masks tells it, but not given its kind: a story is known by its length, facts and sums of six words are not told apart by it. A model that reads from left to right is told neither, and its limit lies higher, for stories by 0.10 nats per token (`lab.world.entropy("story", mixture, is_length_given=False)`).
+#
+# *Is this loss normal?* Where runs of the same recipe are recorded, the shaded range is where 95 % of other seeds are expected at each step; training prints it beside every loss, the report draws it.
 
 # %%
 lab = Lab(scale=scale, seed=seed, runs_dir=runs_dir)
 history = lab.pretrained.history
 kinds = ("story", "fact", "sum")
+reference = find_reference(lab.config(), None)  # recorded runs of this recipe with other seeds; None at most scales
 figure, panels = plt.subplots(1, 3, figsize=(10, 3))
 for axes, kind, colour in zip(panels, kinds, COLOURS, strict=False):
     rows = curve(lab.pretrained, kind, kind)
@@ -109,7 +113,13 @@ for axes, kind, colour in zip(panels, kinds, COLOURS, strict=False):
     axes.plot([r["step"] for r in rows], [r["bound"] for r in rows], color=colour)
     axes.axhline(entropy, color=LIMIT, ls="--", marker="")
     axes.set(title=kind, xlabel="optimiser step", ylim=(0, None))
-    print(f"{kind}: bound {rows[-1]['bound']:.3f} nats/token, entropy {entropy:.3f}")
+    usual = [] if reference is None else [reference.bound(kind, r["step"], entropy) for r in rows]
+    if usual:
+        low, high = [u.low for u in usual], [u.high for u in usual]
+        axes.fill_between([r["step"] for r in rows], low, high, color=colour, alpha=0.15, lw=0)
+    print(
+        f"{kind}: bound {rows[-1]['bound']:.3f} nats/token, entropy {entropy:.3f}" + (f", {usual[-1]}" if usual else "")
+    )
 panels[0].set_ylabel("bound, nats per token")
 plt.show()
 

@@ -1,7 +1,10 @@
 """The trained models a study works with: found in the folder of runs, or made."""
 
 import json
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,11 +43,15 @@ class Lab:
         scale: name of a scale.
         seed: of weights, masks, data order and questions.
         runs_dir: folder of runs.
+
+    Attributes:
+        shared_seconds: spent on the main job's models so far, which studies share: the first that wants them makes them.
     """
 
     scale: str = "toy"
     seed: int = 0
     runs_dir: Path | str = "runs"
+    shared_seconds: float = field(default=0.0, init=False)
 
     @property
     def folder(self) -> Path:
@@ -63,12 +70,21 @@ class Lab:
     @cached_property
     def pretrained(self) -> Trained:
         """The main job's model after pre-training."""
-        return self._trained(self.folder / "pretrain", self.config(f"name=pretrain-{self.scale}"))
+        with self._shared():
+            return self._trained(self.folder / "pretrain", self.config(f"name=pretrain-{self.scale}"))
 
     @cached_property
     def tuned(self) -> Trained:
         """The main job's model after fine-tuning."""
-        return self.train_from(self.pretrained, self.folder / "sft", "experiment=sft")
+        start = self.pretrained
+        with self._shared():
+            return self.train_from(start, self.folder / "sft", "experiment=sft")
+
+    @contextmanager
+    def _shared(self) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.shared_seconds += time.perf_counter() - begin
 
     def train(self, name: str, *overrides: str) -> Trained:
         """A variant trained from nothing, in a folder of this name.

@@ -5,11 +5,12 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from illada_lab.config import build, compose, to_plain
@@ -90,14 +91,37 @@ def replicate_all(
     if n_processes is None:
         are_small = all(plan.scale in SIDE_BY_SIDE for plan in plans)
         n_processes = at_once(len(waiting), machine(), memory_bytes()) if are_small else 1
-    plan_of, begin = {job: plan for plan, job in waiting}, time.perf_counter()
-    for n_done, (job, seconds) in enumerate(_run_all([job for _, job in waiting], n_processes), 1):
-        left = (time.perf_counter() - begin) / n_done * (len(waiting) - n_done)
-        say(f"{job.name} seed {job.seed}: {seconds:.0f} s" + (f"; about {left / 60:.0f} min left" if left else ""))
+    plan_of, taken = {job: plan for plan, job in waiting}, {}
+    for job, seconds in _run_all([job for _, job in waiting], n_processes):
+        taken[job] = seconds
+        left = seconds_left(taken, [other for _, other in waiting if other not in taken], n_processes)
+        say(
+            f"{job.name} seed {job.seed}: {seconds.total:.0f} s" + (f"; about {left / 60:.0f} min left" if left else "")
+        )
         plan = plan_of[job]
         open_seeds[id(plan)] -= 1
         if not open_seeds[id(plan)]:
             yield _write_result(plan, seeds, runs_dir, results_dir)
+
+
+def seconds_left(taken: Mapping["_Job", "Seconds"], waiting: Sequence["_Job"], n_processes: int) -> float:
+    """What the jobs that wait are expected to take: as long as others of their study, or as the mean study, and the models that studies
+    share once for each scale and seed.
+
+    Args:
+        taken: jobs that are done; not empty.
+        waiting: jobs that are not, begun ones too.
+        n_processes: jobs at once.
+    """
+    own: dict[tuple[str, str], list[float]] = {}
+    for job, seconds in taken.items():
+        own.setdefault((job.scale, job.name), []).append(seconds.total - seconds.shared)
+    means = {study: mean(values) for study, values in own.items()}
+    known = mean(means.values())
+    shared = [seconds.shared for seconds in taken.values() if seconds.shared > 0.1 * seconds.total]
+    unmade = {(job.scale, job.seed) for job in waiting} - {(job.scale, job.seed) for job in taken}
+    expected = sum(means.get((job.scale, job.name), known) for job in waiting)
+    return (expected + (mean(shared) * len(unmade) if shared else 0.0)) / n_processes
 
 
 def at_once(n_jobs: int, machine: dict[str, Any], n_bytes: int) -> int:
@@ -225,11 +249,12 @@ class _Job:
         known = json.loads(self.path.read_text(encoding="utf-8"))["effects"]
         return set(known) == {claim.id for claim in build(self.node).claims}
 
-    def run(self, n_processes: int = 1) -> float:
-        """Measure, as one of so many at once, write the result, return the seconds; every claim must be measured, and nothing else."""
+    def run(self, n_processes: int = 1) -> "Seconds":
+        """Measure, as one of so many at once, write the result; every claim must be measured, and nothing else."""
         begin = time.perf_counter()
         study: Study = build(self.node)
-        outcome = study.run(Lab(self.scale, self.seed, self.runs_dir))
+        lab = Lab(self.scale, self.seed, self.runs_dir)
+        outcome = study.run(lab)
         ids = {claim.id for claim in study.claims}
         assert set(outcome.effects) == ids, f"claims {sorted(ids)}, measured {sorted(outcome.effects)}"
         assert set(outcome.rooms) <= ids, f"rooms of unknown claims: {sorted(set(outcome.rooms) - ids)}"
@@ -244,10 +269,23 @@ class _Job:
             "versions": versions(PACKAGES),
         }
         _write(self.path, {"seed": self.seed, "seconds": round(seconds, 1), **measured, **vars(outcome)})
-        return seconds
+        return Seconds(seconds, lab.shared_seconds)
 
 
-def _run_all(jobs: Sequence[_Job], n_processes: int) -> Iterator[tuple[_Job, float]]:
+@dataclass(frozen=True)
+class Seconds:
+    """How long a job took.
+
+    Attributes:
+        total: all of it.
+        shared: its part for models that other studies of this scale and seed find when they come.
+    """
+
+    total: float
+    shared: float
+
+
+def _run_all(jobs: Sequence[_Job], n_processes: int) -> Iterator[tuple[_Job, Seconds]]:
     """Run jobs, here or in processes of their own; each comes out when it has finished."""
     if n_processes == 1 or len(jobs) < 2:
         yield from ((job, job.run(1)) for job in jobs)

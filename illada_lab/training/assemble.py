@@ -154,7 +154,7 @@ def _callbacks(
     """In the order in which they act: guard, record, validate, sample, save, show."""
     run_dir, predictor = Path(config.run_dir), module.predictor
     assert data.tokenizer is not None and module.validation is not None, "prepare() and build_module() come first"
-    reference = find_reference(to_plain(config), module.about["start"])
+    reference = find_reference(config, module.about["start"])
     found: list[pl.Callback] = []
     if settings.ema_decay is not None:
         from lightning.pytorch.callbacks import EMAWeightAveraging

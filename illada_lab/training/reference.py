@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from illada_lab.files import write_text
 from illada_lab.student_t import prediction_interval
 from illada_lab.training.recipe import differences, recipe
@@ -95,12 +97,12 @@ class Reference:
 
 
 def find_reference(
-    config: Mapping[str, Any], start: Mapping[str, Any] | None, folder: Path = FOLDER
+    config: DictConfig | Mapping[str, Any], start: Mapping[str, Any] | None, folder: Path = FOLDER
 ) -> Reference | None:
     """The recorded runs of a configuration's recipe, but for seeds and where it is computed; None: there are none.
 
     Args:
-        config: resolved, plain.
+        config: composed, or resolved and plain.
         start: recipe of the model whose weights the run starts from (see `recipe_of`); None: from nothing.
         folder: of recorded runs.
     """

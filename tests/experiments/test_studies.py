@@ -15,7 +15,17 @@ from illada_lab.cli import main
 from illada_lab.commands.replicate import plans_of, translate
 from illada_lab.config import build, compose, compose_and_check, groups, to_plain
 from illada_lab.experiments.lab import Lab, Trained
-from illada_lab.experiments.replicate import Plan, _begin, _Job, at_once, command, replicate, replicate_all
+from illada_lab.experiments.replicate import (
+    Plan,
+    Seconds,
+    _begin,
+    _Job,
+    at_once,
+    command,
+    replicate,
+    replicate_all,
+    seconds_left,
+)
 from illada_lab.experiments.study import Study
 from illada_lab.manifest import machine, memory_bytes
 from illada_lab.report.ledger import read_all
@@ -69,6 +79,22 @@ def test_what_is_measured_is_not_measured_again(folders):
     node = compose_and_check(["scale=smoke", f"study={name}"]).study
     replicate(name, to_plain(node), scale="smoke", seeds=[0, 1], **folders, say=said.append)
     assert said == [f"{name} seed {seed}: measured before" for seed in (0, 1)]
+
+
+def test_the_time_that_is_left_counts_shared_models_once_per_seed():
+    jobs = {
+        (name, seed): _Job(name, {}, "toy", seed, "runs")
+        for name in ("sampling", "scoring", "reversal")
+        for seed in (0, 1)
+    }
+    taken = {jobs["sampling", 0]: Seconds(total=700.0, shared=600.0)}
+    left = [job for job in jobs.values() if job not in taken]
+    # The other seed has its models to make; all five are taken to be as long as what is known.
+    assert seconds_left(taken, left, 2) == (5 * 100 + 600) / 2
+    taken |= {jobs["sampling", 1]: Seconds(650.0, 550.0), jobs["scoring", 0]: Seconds(20.0, 0.5)}
+    left = [job for job in jobs.values() if job not in taken]
+    assert seconds_left(taken, left, 2) == pytest.approx((19.5 + 2 * (100 + 19.5) / 2) / 2)
+    assert seconds_left(taken, [], 2) == 0
 
 
 def test_a_study_with_a_new_claim_is_measured_anew(tmp_path):
@@ -199,7 +225,7 @@ def test_a_result_is_written_as_soon_as_its_last_seed_is_measured(monkeypatch, t
         about = {"seed": job.seed, "seconds": 1.0, "commit": "abc", "date": "2026-01-01"}
         job.path.parent.mkdir(parents=True, exist_ok=True)
         job.path.write_text(json.dumps({**about, "tables": {}, "effects": effects, "rooms": {}}))
-        return 1.0
+        return Seconds(1.0, 0.0)
 
     monkeypatch.setattr(_Job, "run", record)
     names, said = ("pretraining", "reversal"), []
@@ -223,7 +249,7 @@ def test_seeds_that_are_added_are_a_further_look(monkeypatch, tmp_path):
         about = {"seed": job.seed, "seconds": 1.0, "commit": "abc", "date": date}
         job.path.parent.mkdir(parents=True, exist_ok=True)
         job.path.write_text(json.dumps({**about, "tables": {}, "effects": effects, "rooms": {}}))
-        return 1.0
+        return Seconds(1.0, 0.0)
 
     monkeypatch.setattr(_Job, "run", run)
     node = to_plain(compose(["study=reversal", "scale=smoke"]).study)
