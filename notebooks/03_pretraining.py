@@ -99,7 +99,7 @@ plt.show()
 #
 # The world's documents come with their exact probability, so the limit of the loss is known: the dashed lines. No model can pass them. They are the entropy *given the length* of a document, because the number of masks tells it, but not given its kind: a story is known by its length, facts and sums of six words are not told apart by it. A model that reads from left to right is told neither, and its limit lies higher, for stories by 0.10 nats per token (`lab.world.entropy("story", mixture, is_length_given=False)`).
 #
-# *Is this loss normal?* Where runs of the same recipe are recorded, the shaded range is where 95 % of other seeds are expected at each step; training prints it beside every loss, the report draws it.
+# *Is this loss normal?* Where runs of the same recipe are recorded, the shaded range is where 95 % of other seeds are expected at each step; training prints it beside the loss and the bounds, the report draws it.
 
 # %%
 lab = Lab(scale=scale, seed=seed, runs_dir=runs_dir)
@@ -113,13 +113,13 @@ for axes, kind, colour in zip(panels, kinds, COLOURS, strict=False):
     axes.plot([r["step"] for r in rows], [r["bound"] for r in rows], color=colour)
     axes.axhline(entropy, color=LIMIT, ls="--", marker="")
     axes.set(title=kind, xlabel="optimiser step", ylim=(0, None))
-    usual = [] if reference is None else [reference.bound(kind, r["step"], entropy) for r in rows]
+    steps = [r["step"] for r in rows]
+    usual = {step: u for step in steps if reference and (u := reference.bound(kind, step, entropy)) is not None}
     if usual:
-        low, high = [u.low for u in usual], [u.high for u in usual]
-        axes.fill_between([r["step"] for r in rows], low, high, color=colour, alpha=0.15, lw=0)
-    print(
-        f"{kind}: bound {rows[-1]['bound']:.3f} nats/token, entropy {entropy:.3f}" + (f", {usual[-1]}" if usual else "")
-    )
+        ends = [u.low for u in usual.values()], [u.high for u in usual.values()]
+        axes.fill_between(list(usual), *ends, color=colour, alpha=0.15, lw=0)
+    said = f", {usual[steps[-1]]}" if steps[-1] in usual else ""
+    print(f"{kind}: bound {rows[-1]['bound']:.3f} nats/token, entropy {entropy:.3f}{said}")
 panels[0].set_ylabel("bound, nats per token")
 plt.show()
 

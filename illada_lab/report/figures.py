@@ -42,9 +42,6 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
 }
 
-# A loss to know, by the name that training gives it: no predictor without context has a lower one.
-NO_CONTEXT = "frequencies without context"
-
 # A training loss has a point every few steps, more than a figure of this width can show.
 MAX_POINTS = 240
 
@@ -100,11 +97,11 @@ def loss_figure(stage: dict[str, Any], kind: str | None, limits: tuple[float, fl
             ends = [[max(r["usual_low"], limits[0] / 2) for r in known], [r["usual_high"] for r in known]]
             label = "usual (95 % of other seeds" + (f", by {n} recorded runs)" if n else ")")
             axes.fill_between([r["step"] for r in known], *ends, color=SERIES[2], alpha=0.2, lw=0, label=label)
-        no_context = (stage.get("landmarks") or {}).get(NO_CONTEXT)
-        if no_context and kind in (None, "all"):
+        no_context = (stage.get("landmarks") or {}).get("no_context")
+        if no_context and no_context < limits[1] and kind in (None, "all"):
             axes.axhline(no_context, color=SOFT, lw=0.9, ls=(0, (1, 2)))
             axes.annotate(
-                f"{NO_CONTEXT}, {no_context:.2f}",
+                f"token frequencies without context, {no_context:.2f}",
                 (0.985, no_context),
                 (0, -3),
                 xycoords=("axes fraction", "data"),

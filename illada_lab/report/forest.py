@@ -7,7 +7,7 @@ from typing import Any
 from illada_lab.report.plots import COLOURS, LIMIT
 
 # Verdict: colour and marker; open circles decide nothing.
-LOOKS = {
+LOOKS: dict[str, dict[str, Any]] = {
     "replicated": {"color": COLOURS[0], "marker": "o"},
     "not replicated": {"color": COLOURS[1], "marker": "X"},
     "inconclusive": {"color": LIMIT, "marker": "o", "markerfacecolor": "white"},
@@ -15,6 +15,7 @@ LOOKS = {
 # Axes that are linear up to here and logarithmic beyond: our choice, most claims turn on a few hundredths of a nat or a few points.
 LINEAR = {"nats/token": 0.1, "points": 10}
 ROW = 0.2  # inches
+SMALLEST = "#b0a060"  # stroke at the smallest effect worth the name
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "illada_lab",
@@ -30,7 +31,7 @@ STYLE: dict[str, Any] = {
 
 
 def forest(results: Sequence[dict[str, Any]]) -> str:
-    """SVG: a panel per unit, a row per claim, in the order of the ledger.
+    """SVG: a panel per unit, a row per claim, in the order of the ledger, with the two limits between which its test decides.
 
     Args:
         results: of studies at one scale.
@@ -69,6 +70,8 @@ def _panel(axes: Any, unit: str, claims: Sequence[tuple[str, dict[str, Any]]]) -
         if claim["ci_low"] is not None:
             ends = [factor * claim["ci_low"], factor * claim["ci_high"]]
             axes.plot(ends, [place, place], color=look["color"], lw=1.8, solid_capstyle="butt")
+        if claim["smallest"] is not None:
+            axes.plot([factor * claim["smallest"]] * 2, [place - 0.38, place + 0.38], color=SMALLEST, lw=1)
         axes.plot([factor * claim["threshold"]] * 2, [place - 0.38, place + 0.38], color="black", lw=1)
         axes.plot(factor * claim["effect"], place, ls="", markersize=5.5, **look)
     axes.set_ylim(len(claims) - 0.4, -0.6)
@@ -91,9 +94,8 @@ def _legend(figure: Any, verdicts: Sequence[str]) -> None:
         Line2D([], [], lw=1.8, markersize=5.5, label=f"{name} ({verdicts.count(name)})", **look)
         for name, look in LOOKS.items()
     ]
-    handles.append(
-        Line2D([], [], color="black", marker="|", ls="", markersize=9, label="what the claim needs to exceed")
-    )
+    strokes = {"black": "replicated: all above", SMALLEST: "not replicated: all below (where not the same)"}
+    handles += [Line2D([], [], color=c, marker="|", ls="", markersize=9, label=label) for c, label in strokes.items()]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False)
 
 

@@ -39,7 +39,8 @@ def overview(
 
     with matplotlib.rc_context(STYLE | {"font.size": 9, "axes.titlesize": 9.5, "axes.spines.left": True}):  # type: ignore[arg-type]
         figure = Figure(figsize=(11, 5), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=[1, 1.75])
+        rows: Any = figure.subfigures(2, 1, height_ratios=[1, 1.75])
+        above, below = rows
         below.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
         _text(above.subplots(), runs[0]["traces"][0], n_rows)
         limit, figure_1, repeated = below.subplots(1, 3)

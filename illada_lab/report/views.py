@@ -82,6 +82,7 @@ def glance(results: dict[str, Any]) -> list[dict[str, str]]:
     if places := _places(results):
         unusual = [f"{kind} {word}" for kind, word in places.items() if word != "usual"]
         note = ", ".join(unusual) if unusual else f"{len(places)} of {len(places)} kinds of text"
+        note += "; by chance one in 20 is not"
         value = "usual" if not unusual else f"{len(unusual)} of {len(places)} unusual"
         found.append({"name": "bounds beside recorded runs", "value": value, "note": note})
     verdicts = [tables.verdict(row) for table in results.get("tables") or [] for row in table["rows"]]
@@ -105,10 +106,10 @@ def _places(results: dict[str, Any]) -> dict[str, str]:
     """Where the last bound of each stage and kind lies beside recorded runs of the recipe, in a word."""
     found = {}
     for stage in results.get("stages") or []:
-        for row in stage.get("validation_curve") or []:  # the last of a kind stays
-            if row["kind"] != "all" and row.get("usual_low") is not None:
-                name = f"{stage['name']}: {row['kind']}"
-                found[name] = place(row["nelbo_per_token"], row["usual_low"], row["usual_high"])
+        last = {r["kind"]: r for r in stage.get("validation_curve") or [] if r.get("nelbo_per_token") is not None}
+        for kind, row in last.items():
+            if kind != "all" and row.get("usual_low") is not None:
+                found[f"{stage['name']}: {kind}"] = place(row["nelbo_per_token"], row["usual_low"], row["usual_high"])
     return found
 
 
@@ -120,19 +121,19 @@ def reading(record: dict[str, Any] | None, entropies: dict[str, Any], stage: dic
     text = f"At step {record['step']:,}: {bound:.3f} ± {around:.3f} nats, {bound / figures.LN2:.3f} bits per token"
     above, entropy = over_entropy(stage).get(record["kind"]), entropies.get(record["kind"])
     if entropy is None or above is None:
-        return text + f". The entropy of this text is not known exactly. {_usual(record)}"
+        return text + f". The entropy of this text is not known exactly. {_usual(record, stage)}".rstrip()
     side = "above" if above >= 0 else "below"
     return (
         text + f"; {abs(100 * above):.1f} % {side} the entropy ({entropy:.3f} nats, {entropy / figures.LN2:.3f} bits). "
-        f"{_usual(record)}"
-    )
+        f"{_usual(record, stage)}"
+    ).rstrip()
 
 
-def _usual(record: dict[str, Any]) -> str:
-    """Whether a bound is normal, in a sentence."""
+def _usual(record: dict[str, Any], stage: dict[str, Any]) -> str:
+    """Whether a bound is normal, in a sentence; nothing in results of before runs were held beside others."""
     low, high, n = (record.get(key) for key in ("usual_low", "usual_high", "n_recorded"))
     if low is None or high is None or n is None:
-        return "No run of this recipe is recorded beside which it could be held."
+        return "No run of this recipe is recorded beside which it could be held." if stage.get("landmarks") else ""
     word = place(record["nelbo_per_token"], low, high).capitalize()
     return f"{word}: 95 % of other seeds of this recipe are expected between {low:.3f} and {high:.3f} nats ({n} recorded runs)."
 

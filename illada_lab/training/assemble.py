@@ -24,7 +24,7 @@ from illada_lab.training.module import DiffusionModule
 from illada_lab.training.placement import Placement, from_seed, from_trained, to_be_loaded
 from illada_lab.training.progress import LiveProgress
 from illada_lab.training.recipe import recipe_of
-from illada_lab.training.reference import find_reference
+from illada_lab.training.reference import Reference, reference_for
 from illada_lab.training.samples import Samples
 from illada_lab.training.saving import AtomicCheckpointIO, RollingCheckpoint
 from illada_lab.training.settings import Resolved, TrainerSettings
@@ -112,9 +112,15 @@ def build_module(
 
 
 def build_trainer(
-    config: DictConfig, data: DataModule, settings: TrainerSettings, here: Resolved, module: DiffusionModule
+    config: DictConfig,
+    data: DataModule,
+    settings: TrainerSettings,
+    here: Resolved,
+    module: DiffusionModule,
+    checkpoint: Path | None = None,
 ) -> tuple[pl.Trainer, cb.History]:
-    """Lightning's Trainer with our callbacks, and the history that it is going to write."""
+    """Lightning's Trainer with our callbacks, and the history that it is going to write; `checkpoint`: that the run goes on from."""
+    reference = reference_for(config, module.about["start"], checkpoint)
     path = Path(config.run_dir) / "history.json"
     history = cb.History(every=settings.log_every, path=path, landmarks=landmarks(module))
     files = AtomicCheckpointIO()
@@ -132,7 +138,7 @@ def build_trainer(
         accumulate_grad_batches=here.accumulate,
         logger=build_all(config.logger),
         log_every_n_steps=settings.log_every,
-        callbacks=_callbacks(config, data, settings, module, history, files),
+        callbacks=_callbacks(config, data, settings, module, history, files, reference),
         plugins=plugins,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -150,11 +156,11 @@ def _callbacks(
     module: DiffusionModule,
     history: cb.History,
     files: AtomicCheckpointIO,
+    reference: Reference | None,
 ) -> list[pl.Callback]:
     """In the order in which they act: guard, record, validate, sample, save, show."""
     run_dir, predictor = Path(config.run_dir), module.predictor
     assert data.tokenizer is not None and module.validation is not None, "prepare() and build_module() come first"
-    reference = find_reference(config, module.about["start"])
     found: list[pl.Callback] = []
     if settings.ema_decay is not None:
         from lightning.pytorch.callbacks import EMAWeightAveraging
@@ -186,13 +192,13 @@ def _callbacks(
 
 
 def landmarks(module: DiffusionModule) -> dict[str, float]:
-    """Losses that a reader should know, nats per token: of a predictor that knows nothing, of one that knows how often each token comes,
-    and, where it is known exactly, of one that knows all there is to know of the held-out text.
+    """Losses that a reader should know, nats per token: `uniform`, of a predictor that knows nothing; `no_context`, of one that knows how
+    often each token comes; `entropy`, where it is known exactly, of one that knows all there is to know of the held-out text.
     """
     assert module.validation is not None, "build_module() comes first"
     found = {
-        "a uniform guess": math.log(module.predictor.spec.vocab_size),
-        "frequencies without context": module.validation.no_context_per_token,
+        "uniform": math.log(module.predictor.spec.vocab_size),
+        "no_context": module.validation.no_context_per_token,
     }
     is_causal = module.predictor.spec.is_causal
     if (entropy := module.validation.entropy_per_token(is_causal=is_causal)) is not None:

@@ -174,7 +174,7 @@ class Validation(StepCallback):
         logged = {
             f"validation/{kind}/{name}": row[name]
             for kind, row in summary.items()
-            for name in ("nelbo_per_token", "over_entropy", "bits_per_byte")
+            for name in ("nelbo_per_token", "over_entropy", "bits_per_byte", "usual_low", "usual_high")
             if name in row
         }
         for logger in trainer.loggers:

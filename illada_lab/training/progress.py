@@ -10,7 +10,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from illada_lab.training.callbacks import History, StepCallback
 from illada_lab.training.module import DiffusionModule
-from illada_lab.training.reference import Reference, Usual, recent
+from illada_lab.training.reference import WINDOW, Reference, Usual, recent
+
+# Losses to know (`assemble.landmarks`), as the first line says them.
+LANDMARKS = {
+    "uniform": "a uniform guess",
+    "no_context": "token frequencies without context",
+    "entropy": "entropy of the held-out text",
+}
 
 
 class LiveProgress(StepCallback):
@@ -70,16 +77,22 @@ class LiveProgress(StepCallback):
         self.on_train_end(trainer, pl_module)
 
     def _meaning(self) -> str:
-        known = ", ".join(f"{name} {value:.3f}" for name, value in self.history.landmarks.items())
+        known = ", ".join(
+            f"{words} {self.history.landmarks[key]:.3f}"
+            for key, words in LANDMARKS.items()
+            if key in self.history.landmarks
+        )
         if self.reference is None:
             return f"nats per token: {known}; no run of this recipe is recorded"
-        n = len(self.reference.runs)
-        return f"nats per token: {known}; usual: where 95 % of other seeds of this recipe are expected, from {n} recorded runs"
+        told = f"from {len(self.reference.runs)} recorded runs on {self.reference.where}"
+        return f"nats per token: {known}; usual: where 95 % of other seeds of this recipe are expected, {told}"
 
     def _text(self, step: int, loss: float) -> str:
         # Single losses swing with t; a mean can be read. Until the first is recorded there is nothing else.
         average = recent(self.history.train, step)
-        usual = None if self.reference is None else self.reference.loss(step)
+        # Another spacing of the records is another window.
+        is_comparable = self.reference is not None and average is not None and WINDOW % self.history.every == 0
+        usual = self.reference.loss(step) if self.reference is not None and is_comparable else None
         text = f"loss {loss if average is None else average:.3f}" + (f" ({usual})" if usual is not None else "")
         if self.history.validation:
             for kind, row in self.history.validation[-1]["kinds"].items():

@@ -85,7 +85,7 @@ def train(config: DictConfig) -> TrainedRun:
         "precision": here.precision,
         "is_compiled": here.is_compiled,
     }
-    trainer, history = assemble.build_trainer(config, data, settings, here, module)
+    trainer, history = assemble.build_trainer(config, data, settings, here, module, checkpoint)
     # When the weights are there: a start that is refused leaves nothing behind.
     told = json.dumps({**about, "config": to_plain(config)}, indent=1)
     trainer.callbacks.append(AtStart(partial(write_text, run_dir / "manifest.json", told)))  # type: ignore[attr-defined]

@@ -126,14 +126,22 @@ def test_a_bound_stands_beside_recorded_runs():
     for row in first["validation_curve"]:
         low = row["nelbo_per_token"] * (1.1 if (row["kind"], row["step"]) == ("fact", last) else 0.9)
         row.update(usual_low=low, usual_high=1.3 * row["nelbo_per_token"], n_recorded=5)
-    first["landmarks"] = {"frequencies without context": 3.9, "a uniform guess": 5.1}
+    first["landmarks"] = {"no_context": 3.9, "uniform": 5.1}
     words = Page(render(results)).words
     assert words.count("Lower than usual: 95 % of other seeds of this recipe are expected between") == 1
     assert words.count(" Usual: 95 % of other seeds") == 3 and "(5 recorded runs)" in words
     assert "1 of 3 unusual" in words and "pretrain: fact lower than usual" in words
     assert words.count("usual (95 % of other seeds, by 5 recorded runs)") == 4
-    assert words.count("frequencies without context, 3.90") == 1
-    assert "No run of this recipe is recorded" in words  # of the other stage
+    assert words.count("token frequencies without context, 3.90") == 1
+    assert "No run of this recipe is recorded" not in words  # the other stage is of before such runs were looked for
+    results["stages"][1]["landmarks"] = {"no_context": 1e6}
+    words = Page(render(results)).words
+    assert "No run of this recipe is recorded" in words and words.count("token frequencies without context") == 1
+    # A curve whose end has nothing beside it is not judged by an earlier point.
+    for row in first["validation_curve"]:
+        if row["step"] == last:
+            del row["usual_low"]
+    assert "recorded runs by chance" not in Page(render(results)).words and "unusual" not in Page(render(results)).words
 
 
 def test_samples_carry_their_marks_as_words(page):

@@ -1,8 +1,10 @@
 """Recorded runs of a recipe: which they are, where another run is expected, and that it is told."""
 
+import copy
 import json
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ import pytest
 from illada_lab.config import compose, to_plain
 from illada_lab.experiments.reproduce import _stage_results
 from illada_lab.student_t import place, prediction_interval
-from illada_lab.training import assemble
+from illada_lab.training import assemble, reference
 from illada_lab.training.recipe import recipe
-from illada_lab.training.reference import FOLDER, Reference, find_reference, recent, record
-from tests.training.test_run import SMALL, run
+from illada_lab.training.recording import record
+from illada_lab.training.reference import FOLDER, Reference, find_reference, recent, reference_for
+from tests.training.test_run import run
 
 
 def plain(*overrides: str) -> dict:
@@ -29,62 +32,83 @@ def test_the_next_value_lies_within_19_times_in_20():
 
 
 def test_a_place_is_a_word():
-    assert [place(value, 1, 2) for value in (1, 1.5, 2, 0.9, 2.1)] == ["usual"] * 3 + [
-        "lower than usual",
-        "higher than usual",
-    ]
+    places = {1: "usual", 1.5: "usual", 2: "usual", 0.9: "lower than usual", 2.1: "higher than usual"}
+    assert {value: place(value, 1, 2) for value in places} == places
 
 
 def test_the_mean_is_over_the_last_steps():
     records = [{"step": step, "loss": float(step)} for step in range(10, 201, 10)]
-    assert recent(records, 100) == pytest.approx(np.mean([60, 70, 80, 90, 100]))
+    assert recent(records, 100) == pytest.approx(mean([60, 70, 80, 90, 100]))
     assert recent(records, 5) is None
 
 
-def runs(gaps: list[float], entropies: list[float]) -> list[dict]:
+def runs(gaps: list[float], entropies: list[float], stderr: float = 0.0) -> list[dict]:
+    told = {"processor": "P", "precision": "32-true"}
     return [
         {
+            **told,
+            "seed": seed,
             "train": [{"step": step, "loss": 1.0 + gap} for step in range(10, 101, 10)],
-            "validation": [{"step": 100, "kind": "all", "nelbo_per_token": e + gap, "entropy_per_token": e}],
+            "validation": [
+                {"step": 100, "kind": "all", "nelbo_per_token": e + gap, "stderr": stderr, "entropy_per_token": e}
+            ],
         }
-        for gap, e in zip(gaps, entropies, strict=True)
+        for seed, (gap, e) in enumerate(zip(gaps, entropies, strict=True))
     ]
 
 
 def test_gaps_are_compared_where_the_entropy_is_known():
-    reference = Reference(runs([0.1, 0.1, 0.1], [0.3, 0.5, 0.9]))
-    usual = reference.bound("all", 100, entropy=0.7)
+    found = Reference(runs([0.1, 0.1, 0.1], [0.3, 0.5, 0.9]))
+    usual = found.bound("all", 100, entropy=0.7)
     assert usual is not None and (usual.low, usual.high, usual.n) == (pytest.approx(0.8), pytest.approx(0.8), 3)
-    unknown = reference.bound("all", 100)
+    unknown = found.bound("all", 100)
     assert unknown is not None and unknown.high - unknown.low > 1
-    assert reference.bound("all", 90) is None and reference.bound("story", 100) is None
-    loss = reference.loss(100)
-    assert loss is not None and loss.low == pytest.approx(1.1) and reference.loss(20) is None
+    assert found.bound("all", 90) is None and found.bound("story", 100) is None
+    loss = found.loss(100)
+    assert loss is not None and loss.low == pytest.approx(1.1) and found.loss(20) is None
     assert Reference(runs([0.1], [0.3])).bound("all", 100) is None  # one run has no spread
+    assert found.where == "P (32-true)"
+
+
+@pytest.mark.parametrize(("stderr", "lowest"), [(0.0, 0.7), (0.02, 0.66)])
+def test_nothing_far_below_the_entropy_is_usual(stderr, lowest):
+    """However wide the seeds lie apart: what is below is the scatter of an estimate, or a mistake."""
+    usual = Reference(runs([0.1, 0.5, 0.9], [0.5] * 3, stderr)).bound("all", 100, entropy=0.7)
+    assert usual is not None and usual.low == pytest.approx(lowest) and usual.high > 2
 
 
 def test_the_recorded_runs_are_those_of_todays_recipe():
-    """A recipe that changes has its curves recorded anew: `python -m illada_lab.training.reference`."""
+    """A recipe that changes has its curves recorded anew: `python -m illada_lab.training.recording`."""
     pretrain = recipe(plain("scale=toy"))
-    for overrides in ([], ["seed=7"], ["trainer.precision=bf16-mixed", "data.micro_batch_size=4"]):
+    for overrides in (["seed=99"], ["seed=99", "trainer.precision=bf16-mixed", "data.micro_batch_size=4"]):
         found = find_reference(plain("scale=toy", *overrides), None)
         assert found is not None and len(found.runs) >= 3
     tuned = find_reference(plain("scale=toy", "experiment=sft"), pretrain)
     assert tuned is not None and {row["kind"] for row in tuned.runs[0]["validation"]} >= {"fact", "sum", "word_sum"}
 
 
+def test_a_run_is_held_beside_other_seeds_only():
+    seeds = [run["seed"] for run in find_reference(plain("scale=toy", "seed=99"), None).runs]  # type: ignore[union-attr]
+    assert 0 in seeds
+    others = find_reference(plain("scale=toy", "seed=0"), None)
+    assert others is not None and [run["seed"] for run in others.runs] == [seed for seed in seeds if seed]
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["scale=toy", "model.n_layers=3"],
-        ["scale=toy", "scale.n_steps=2000"],
-        ["scale=toy", "optim=adamw"],
-        ["scale=toy", "lora=linear"],
-        ["scale=toy", "experiment=sft"],  # from nothing
+        ["model.n_layers=3"],
+        ["scale.n_steps=2000"],
+        ["optim=adamw"],
+        ["lora=linear"],
+        ["init_from=org/model"],  # published, so nobody knows its recipe
+        ["experiment=sft"],  # the same
+        ["+data.max_extra_eos=7"],
+        ["~data.source.mixture.sum"],
     ],
 )
 def test_another_recipe_has_other_curves(overrides):
-    assert find_reference(plain(*overrides), None) is None
+    assert find_reference(plain("scale=toy", *overrides), None) is None
 
 
 def test_fine_tuning_from_another_model_has_other_curves():
@@ -101,8 +125,8 @@ def test_every_recorded_run_says_where_it_comes_from():
 
 
 def results(folder: Path, seed: int) -> dict:
-    """What the main job would write of one stage."""
-    done = run(folder / str(seed), f"seed={seed}", "scale.n_steps=60", "trainer.log_every=5")
+    """What the main job would write of its first stage."""
+    done = run(folder / str(seed), f"seed={seed}")
     return {
         "manifest": {"scale": "smoke", "seed": seed, "commit": "c", "date": "d", "precision": "p", "machine": {"processor": "x"}},
         "config": {"pretrain": done.config},
@@ -110,33 +134,52 @@ def results(folder: Path, seed: int) -> dict:
     }  # fmt: skip
 
 
-def test_a_run_is_told_beside_recorded_ones(tmp_path, monkeypatch, capsys):
-    assert [path.name for path in record([results(tmp_path, seed) for seed in (0, 1, 2)], tmp_path / "recorded")] == [
-        "smoke_pretrain.json"
-    ]
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> list[dict]:
+    return [results(tmp_path_factory.mktemp("runs"), seed) for seed in (0, 1, 2)]
+
+
+def test_a_run_is_told_beside_recorded_ones(measured, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "recorded"
+    assert [path.name for path in record(measured, folder)] == ["smoke_pretrain.json"]
+    run(tmp_path / "before", "seed=3")
     assert "no run of this recipe is recorded" in capsys.readouterr().err
-    monkeypatch.setattr(assemble, "find_reference", partial(find_reference, folder=tmp_path / "recorded"))
-    done = run(tmp_path / "a", "seed=3", "scale.n_steps=60")
+    monkeypatch.setattr(assemble, "reference_for", partial(reference_for, folder=folder))
+    monkeypatch.setattr(reference, "WINDOW", 10)
+    done = run(tmp_path / "a", "seed=3")
     said = capsys.readouterr().err
-    assert "usual: where 95 % of other seeds of this recipe are expected, from 3 recorded runs" in said
-    assert "frequencies without context" in said and "(usual" in said.splitlines()[-1]
-    last = done.history["validation"][-1]
-    for row in last["kinds"].values():
+    assert "usual: where 95 % of other seeds of this recipe are expected, from 3 recorded runs on x (p)" in said
+    assert "token frequencies without context" in said and said.splitlines()[-1].count("(usual ") == 4
+    for row in done.history["validation"][-1]["kinds"].values():
         assert row["n_recorded"] == 3 and row["usual_low"] < row["usual_high"]
         assert abs(row["nelbo_per_token"] - (row["usual_low"] + row["usual_high"]) / 2) < 0.5
-    # Another rate of learning is another recipe.
-    run(tmp_path / "b", "seed=3", "scale.n_steps=60", "optim.lr=0.0001")
-    assert "no run of this recipe is recorded" in capsys.readouterr().err
+    # Records of another spacing are means over other steps.
+    run(tmp_path / "b", "seed=3", "trainer.log_every=20")
+    assert capsys.readouterr().err.splitlines()[-1].count("(usual ") == 3
+    # Another rate of learning is another recipe, and a run that goes on with it is of neither.
+    run(tmp_path / "c", "seed=3", "optim.lr=0.0001", "scale.n_steps=10")
+    run(tmp_path / "d", "seed=3", f"resume={tmp_path / 'c'}")
+    assert capsys.readouterr().err.count("no run of this recipe is recorded") == 2
 
 
-def test_results_of_two_recipes_are_not_one_file(tmp_path):
-    one, other = (
-        {
-            "manifest": {"scale": "smoke", "seed": 0},
-            "config": {"pretrain": to_plain(compose([*SMALL, *more]))},
-            "stages": [{"name": "pretrain"}],
-        }
-        for more in ([], ["model.n_layers=3"])
+def test_fine_tuning_is_held_beside_others_where_its_start_had_come_to_its_end(measured, tmp_path, monkeypatch):
+    config = compose(["scale=smoke", "experiment=sft", f"init_from={tmp_path / 'start'}"])
+    start = recipe(plain("scale=smoke"))
+    (tmp_path / "smoke_sft.json").write_text(
+        json.dumps({"recipe": recipe(config), "start": start, "runs": [{"seed": 1}]})
     )
-    with pytest.raises(ValueError, match="of another recipe than the first"):
-        record([one, other], tmp_path)
+    steps = {"illada_lab": {"config": {"trainer": {"max_steps": 20}}}}
+    for step, is_found in ((20, True), (10, False)):
+        monkeypatch.setattr(reference, "read_about", lambda path, step=step: {**steps, "global_step": step})
+        assert (reference_for(config, start, folder=tmp_path) is not None) is is_found
+
+
+def test_what_cannot_be_recorded_leaves_what_was(measured, tmp_path):
+    other = copy.deepcopy(measured[1])
+    other["config"]["pretrain"]["model"]["n_layers"] = 3
+    with pytest.raises(ValueError, match=r"seed 1, pretrain: model.n_layers = 3; scale=smoke has 2 today"):
+        record([measured[0], other], tmp_path)
+    for wrong in ([], [measured[0], measured[0]]):
+        with pytest.raises(ValueError, match="one scale, every seed once"):
+            record(wrong, tmp_path)
+    assert not list(tmp_path.iterdir())
