@@ -27,11 +27,16 @@ def home(config: DictConfig) -> str:
 def run(config: DictConfig) -> int:
     """Run it and print where the report is."""
     from illada_lab.experiments.reproduce import reproduce
-    from illada_lab.report.tables import print_rows
+    from illada_lab.report.tables import bound_line, print_rows
+    from illada_lab.report.views import last_bounds
     from illada_lab.training.allocator import keep_freed_memory
 
     keep_freed_memory()
     results, report = reproduce(config)
+    for stage in results["stages"]:
+        print(f"\n{stage['name']}: bounds on held-out text")
+        for kind, row in last_bounds(stage).items():
+            print(bound_line(kind, row, stage["entropy_per_token"].get(kind)))
     for table in results["tables"]:
         print(f"\n{table['title']}")
         print_rows(table["rows"])

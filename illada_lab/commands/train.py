@@ -19,7 +19,7 @@ def translate(overrides: Sequence[str]) -> list[str]:
 
 def run(config: DictConfig) -> int:
     """Train and say where the checkpoint is and how good it is."""
-    from illada_lab.student_t import place
+    from illada_lab.report.tables import bound_line
     from illada_lab.training.allocator import keep_freed_memory
     from illada_lab.training.run import train
 
@@ -27,14 +27,6 @@ def run(config: DictConfig) -> int:
     done = train(config)
     kinds = done.history["validation"][-1]["kinds"] if done.history["validation"] else {}
     for kind, row in kinds.items():
-        line = f"{kind:8} {row['nelbo_per_token']:.4f} +- {row['stderr']:.4f} nats/token, {row['bits_per_token']:.3f} bits/token"
-        if "bits_per_byte" in row:
-            line += f", {row['bits_per_byte']:.3f} bits/byte"
-        if "over_entropy" in row:
-            line += f"; true entropy {row['entropy_per_token']:.4f}, {row['over_entropy']:+.1%}"
-        if "usual_low" in row:
-            low, high, n = row["usual_low"], row["usual_high"], row["n_recorded"]
-            line += f"; {place(row['nelbo_per_token'], low, high)} ({low:.3f} to {high:.3f} by {n} recorded runs)"
-        print(line)
+        print(bound_line(kind, row, row.get("entropy_per_token")))
     print(f"checkpoint: {done.checkpoint}")
     return 0

@@ -1,7 +1,10 @@
 """Evaluation rows for the terminal and for the page: one way of writing numbers for both."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from illada_lab.student_t import place
 
 ABSENT = "–"
 Number = int | float  # JSON writes 1.0 and 1 alike
@@ -89,6 +92,26 @@ def row_view(row: dict[str, Any]) -> dict[str, Any]:
         if has_scale
         else None,
     }
+
+
+def bound_line(kind: str, row: Mapping[str, Any], entropy: Number | None = None) -> str:
+    """A bound on held-out text in a line: in nats and bits, beside the entropy and beside recorded runs where these are known.
+
+    Args:
+        kind: of text.
+        row: `nelbo_per_token`, `stderr` (nats/token) and, where known, `bits_per_byte`, `usual_low`, `usual_high`, `n_recorded`.
+        entropy: of the same text, nats/token.
+    """
+    bound = row["nelbo_per_token"]
+    line = f"{kind:8} {bound:.4f} +- {row['stderr']:.4f} nats/token, {bound / math.log(2):.3f} bits/token"
+    if row.get("bits_per_byte") is not None:
+        line += f", {row['bits_per_byte']:.3f} bits/byte"
+    if entropy:
+        line += f"; true entropy {entropy:.4f}, {bound / entropy - 1:+.1%}"
+    if row.get("usual_low") is not None:
+        low, high, n = row["usual_low"], row["usual_high"], row["n_recorded"]
+        line += f"; {place(bound, low, high)} ({low:.3f} to {high:.3f} by {n} recorded runs)"
+    return line
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:

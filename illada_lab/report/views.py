@@ -10,12 +10,9 @@ def stage_view(stage: dict[str, Any]) -> dict[str, Any]:
     """A training stage with its figures and what stands below them."""
     from markupsafe import Markup
 
-    curve, entropies = stage.get("validation_curve") or [], stage.get("entropy_per_token") or {}
+    entropies = stage.get("entropy_per_token") or {}
     limits = figures.loss_limits(stage)
-    last: dict[str, dict[str, Any]] = {}
-    for record in curve:
-        if record.get("nelbo_per_token") is not None:
-            last[record["kind"]] = record
+    last = last_bounds(stage)
     # "all" first: the training loss stands in that panel. Without it the training loss has a panel of its own.
     kinds: list[str | None] = sorted(last, key=lambda kind: kind != "all")  # type: ignore[assignment]
     if "all" not in last and stage.get("train_curve"):
@@ -45,6 +42,12 @@ def stage_view(stage: dict[str, Any]) -> dict[str, Any]:
             for b in bins
         ],
     }
+
+
+def last_bounds(stage: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The last record of each kind in the validation curve of a stage."""
+    curve = stage.get("validation_curve") or []
+    return {record["kind"]: record for record in curve if record.get("nelbo_per_token") is not None}
 
 
 def over_entropy(stage: dict[str, Any]) -> dict[str, Any]:
@@ -106,8 +109,7 @@ def _places(results: dict[str, Any]) -> dict[str, str]:
     """Where the last bound of each stage and kind lies beside recorded runs of the recipe, in a word."""
     found = {}
     for stage in results.get("stages") or []:
-        last = {r["kind"]: r for r in stage.get("validation_curve") or [] if r.get("nelbo_per_token") is not None}
-        for kind, row in last.items():
+        for kind, row in last_bounds(stage).items():
             if kind != "all" and row.get("usual_low") is not None:
                 found[f"{stage['name']}: {kind}"] = place(row["nelbo_per_token"], row["usual_low"], row["usual_high"])
     return found

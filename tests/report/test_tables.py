@@ -1,7 +1,7 @@
 import pytest
 
 from illada_lab.report.figures import binned, loss_limits, time_figure
-from illada_lab.report.tables import duration, interval, print_rows, quantity, row_view, verdict
+from illada_lab.report.tables import bound_line, duration, interval, print_rows, quantity, row_view, verdict
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,16 @@ def test_quantity(value, unit, text):
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_bound_stands_beside_what_is_known_of_it():
+    row = {"nelbo_per_token": 0.5, "stderr": 0.01, "bits_per_byte": 1.25}
+    assert bound_line("text", row) == "text     0.5000 +- 0.0100 nats/token, 0.721 bits/token, 1.250 bits/byte"
+    row = {"nelbo_per_token": 0.5, "stderr": 0.01, "usual_low": 0.41, "usual_high": 0.49, "n_recorded": 5}
+    assert bound_line("story", row, 0.4) == (
+        "story    0.5000 +- 0.0100 nats/token, 0.721 bits/token; true entropy 0.4000, +25.0%; "
+        "higher than usual (0.410 to 0.490 by 5 recorded runs)"
+    )
 
 
 def test_interval():
