@@ -27,6 +27,8 @@ def run(config: DictConfig) -> int:
     done = train(config)
     kinds = done.history["validation"][-1]["kinds"] if done.history["validation"] else {}
     for kind, row in kinds.items():
+        if kind == "all" and len(kinds) == 2:
+            continue  # of one kind it is the same
         print(bound_line(kind, row, row.get("entropy_per_token")))
     print(f"checkpoint: {done.checkpoint}")
     return 0

@@ -96,7 +96,7 @@ class LiveProgress(StepCallback):
         text = f"loss {loss if average is None else average:.3f}" + (f" ({usual})" if usual is not None else "")
         if self.history.validation:
             for kind, row in self.history.validation[-1]["kinds"].items():
-                if kind == "all" and len(self.history.validation[-1]["kinds"]) > 2:
+                if kind == "all" and len(self.history.validation[-1]["kinds"]) > 1:
                     continue
                 text += f" | {kind} {row['nelbo_per_token']:.3f}"
                 notes = [f"entropy {row['entropy_per_token']:.3f}"] if "entropy_per_token" in row else []

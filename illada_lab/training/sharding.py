@@ -129,8 +129,8 @@ def _watched(forward: Callable[..., Any], which: Recomputed, *args: Any, **kwarg
     """The inside of such a checkpoint; a trace leaves the message out, so only Python says it."""
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         say_once(
-            f"trainer.activation_checkpointing = {which}; such layers run uncompiled with this attention kernel, into which no trace "
-            "goes; trainer.attention=sdpa has them compiled"
+            f"trainer.activation_checkpointing = {which}; such layers run uncompiled, as they do with a variable-length attention kernel, "
+            "into which no trace goes; trainer.attention=sdpa has them compiled (elsewhere TORCH_LOGS=graph_breaks tells why)"
         )
     return forward(*args, **kwargs)
 
