@@ -2,11 +2,13 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from illada_lab.training.callbacks import History, StepCallback
 from illada_lab.training.module import DiffusionModule
@@ -59,11 +61,17 @@ class LiveProgress(StepCallback):
         """Show loss, last validation and speed."""
         if not trainer.is_global_zero:
             return
+        loss = float(outputs["loss"])
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, text=self._text(step, float(outputs["loss"])))
+            # A validation has a line of its own, above: it has more words than a bar has room for.
+            if self.history.validation and self.history.validation[-1]["step"] == step:
+                line = Text(f"{self.title} {step}/{trainer.max_steps}  {self._bounds()}")
+                self._bar.console.print(line, highlight=False)
+            self._bar.update(self._task, completed=step, text=self._loss(step, loss) + self._speed())
         elif time.perf_counter() - self._last_line > self.log_seconds or step == trainer.max_steps:
             self._last_line = time.perf_counter()
-            text = self._text(step, float(outputs["loss"]))
+            parts = [self._loss(step, loss), self._bounds()]
+            text = " | ".join(part for part in parts if part) + self._speed()
             print(f"{self.title} {step}/{trainer.max_steps}  {text}", file=sys.stderr, flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -87,26 +95,30 @@ class LiveProgress(StepCallback):
         told = f"from {len(self.reference.runs)} recorded runs on {self.reference.where}"
         return f"nats per token: {known}; usual: where 95 % of other seeds of this recipe are expected, {told}"
 
-    def _text(self, step: int, loss: float) -> str:
+    def _loss(self, step: int, loss: float) -> str:
         # Single losses swing with t; a mean can be read. Until the first is recorded there is nothing else.
         average = recent(self.history.train, step)
         # Another spacing of the records is another window.
         is_comparable = self.reference is not None and average is not None and WINDOW % self.history.every == 0
         usual = self.reference.loss(step) if self.reference is not None and is_comparable else None
-        text = f"loss {loss if average is None else average:.3f}" + (f" ({usual})" if usual is not None else "")
-        if self.history.validation:
-            for kind, row in self.history.validation[-1]["kinds"].items():
-                if kind == "all" and len(self.history.validation[-1]["kinds"]) > 1:
-                    continue
-                text += f" | {kind} {row['nelbo_per_token']:.3f}"
-                notes = [f"entropy {row['entropy_per_token']:.3f}"] if "entropy_per_token" in row else []
-                if "usual_low" in row:
-                    notes.insert(0, str(Usual(row["usual_low"], row["usual_high"], row["n_recorded"])))
-                text += f" ({', '.join(notes)})" if notes else ""
-                if "entropy_per_token" in row:
-                    continue
-                if "bits_per_byte" in row:
-                    text += f" nats/token, {row['bits_per_byte']:.2f} bits/byte"
-        if self.history.seconds:
-            text += f" | {self.history.tokens_per_second:,.0f} tokens/s"
-        return text
+        return f"loss {loss if average is None else average:.3f}" + (f" ({usual})" if usual is not None else "")
+
+    def _bounds(self) -> str:
+        """The last validation; of one kind of text alone it is told once."""
+        kinds = self.history.validation[-1]["kinds"] if self.history.validation else {}
+        return " | ".join(_bound(kind, row) for kind, row in kinds.items() if kind != "all" or len(kinds) == 1)
+
+    def _speed(self) -> str:
+        return f" | {self.history.tokens_per_second:,.0f} tokens/s" if self.history.seconds else ""
+
+
+def _bound(kind: str, row: Mapping[str, float]) -> str:
+    """A bound with what is known beside it."""
+    text, notes = f"{kind} {row['nelbo_per_token']:.3f}", []
+    if "usual_low" in row:
+        notes.append(str(Usual(row["usual_low"], row["usual_high"], int(row["n_recorded"]))))
+    if "entropy_per_token" in row:
+        notes.append(f"entropy {row['entropy_per_token']:.3f}")
+    elif "bits_per_byte" in row:
+        text += f" nats/token, {row['bits_per_byte']:.2f} bits/byte"
+    return text + (f" ({', '.join(notes)})" if notes else "")

@@ -1,18 +1,25 @@
 """Recorded runs of a recipe: which they are, where another run is expected, and that it is told."""
 
 import copy
+import io
 import json
 from functools import partial
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
+from rich.console import Console
 
 from illada_lab.config import compose, to_plain
 from illada_lab.experiments.reproduce import _stage_results
 from illada_lab.student_t import place, prediction_interval
-from illada_lab.training import assemble, reference
+from illada_lab.training import assemble, progress, reference
+from illada_lab.training.callbacks import History
+from illada_lab.training.module import DiffusionModule
 from illada_lab.training.recipe import recipe
 from illada_lab.training.recording import record
 from illada_lab.training.reference import FOLDER, Reference, find_reference, recent, reference_for
@@ -183,3 +190,25 @@ def test_what_cannot_be_recorded_leaves_what_was(measured, tmp_path):
         with pytest.raises(ValueError, match="one scale, every seed once"):
             record(wrong, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_terminal_shows_bar_and_validation_apart(monkeypatch):
+    """One line would be longer than a terminal is wide, and push the bar out of it."""
+    history = History(landmarks={"uniform": 5.4})
+    row = {"nelbo_per_token": 0.45, "usual_low": 0.41, "usual_high": 0.48, "n_recorded": 5, "entropy_per_token": 0.4}
+    history.validation = [{"step": 7, "kinds": {"story": row, "fact": row, "sum": row, "all": row}}]
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=100))
+    monkeypatch.setattr(
+        progress.sys, "stderr", SimpleNamespace(isatty=lambda: True, write=lambda text: 0, flush=lambda: None)
+    )
+    live = progress.LiveProgress(history=history, title="toy")
+    trainer = Mock(spec=pl.Trainer, is_global_zero=True, max_steps=9, global_step=6)
+    module = Mock(spec=DiffusionModule)
+    live.on_train_start(trainer, module)
+    for step in (7, 8):
+        live.after_step(trainer, module, {"loss": 0.6}, step)
+    live.on_train_end(trainer, module)
+    shown = screen.getvalue()
+    assert " ".join(shown.split()).count("story 0.450 (usual 0.41 to 0.48, entropy 0.400)") == 1
+    assert "8/9" in shown and "loss 0.600" in shown and "…" not in shown
