@@ -196,7 +196,7 @@ def _run_all(module: ModuleType, overrides: Sequence[str], *, is_json: bool = Fa
     for suffix, config in configs:
         if config.trace is not None and traces.count(config.trace) > 1:
             file = Path(config.trace)
-            config.trace = str(file.with_stem(f"{file.stem},{suffix}"))
+            config.trace = str(file.with_stem(f"{file.stem}_{suffix}"))
     for number, (suffix, config) in enumerate(configs, 1):
         print(f"[{number}/{len(configs)}] {suffix}", file=sys.stderr)
         if status := module.run(config, is_json=True) if is_json else module.run(config):
@@ -224,7 +224,8 @@ def _combinations(overrides: Sequence[str]) -> Iterable[tuple[list[str], str]]:
     is_swept = [o.is_sweep_override() for o in parsed]
     for job in itertools.product(*axes):
         swept = [part for part, is_axis in zip(job, is_swept, strict=True) if is_axis]
-        yield list(job), ",".join(swept).replace("/", "_")
+        # Without = and commas: the folder's path can be given to the next command without quotes.
+        yield list(job), re.sub(r"[^\w.+-]+", "-", "_".join(swept))
 
 
 def usage(command: str | None = None) -> str:

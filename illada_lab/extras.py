@@ -25,8 +25,8 @@ class Optional:
 
     @property
     def how_to_install(self) -> str:
-        """Command line."""
-        return f"pip install 'illada_lab[{self.extra}]'" if self.extra else f"pip install {self.module}"
+        """Command line, in the checkout."""
+        return f"pip install -e '.[{self.extra}]'" if self.extra else f"pip install {self.module}"
 
 
 OPTIONAL = (

@@ -185,7 +185,7 @@ def test_every_problem_of_a_configuration_gets_its_line(capsys, runs):
     [
         (ValueError("seed = x; why; 0"), 2, "seed = x; why; 0"),
         (FileNotFoundError(2, "No such file", "here.txt"), 2, "here.txt; there is no such file or folder"),
-        (ModuleNotFoundError("No module", name="lm_eval.tasks"), 2, "pip install 'illada_lab[eval]'"),
+        (ModuleNotFoundError("No module", name="lm_eval.tasks"), 2, "pip install -e '.[eval]'"),
         (
             ModuleNotFoundError("No module", name="wonder"),
             2,
@@ -221,14 +221,14 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(runs):
     assert main(["train", "scale=smoke", "model.n_layers=1,2", "seed=range(0,2)", "-m"]) == 0
     assert [(c.model.n_layers, c.seed) for c in runs] == [(1, 0), (1, 1), (2, 0), (2, 1)]
     assert len({c.run_dir for c in runs}) == len({c.name for c in runs}) == 4
-    assert runs[0].run_dir == "runs/pretrain-smoke/model.n_layers=1,seed=0"
+    assert runs[0].run_dir == "runs/pretrain-smoke/model.n_layers-1_seed-0"
     assert runs[0].logger.csv.save_dir == runs[0].run_dir
 
 
 @pytest.mark.parametrize(
     ("words", "files"),
     [
-        (["trace=out/t.jsonl", "seed=0,1"], ["out/t,seed=0.jsonl", "out/t,seed=1.jsonl"]),
+        (["trace=out/t.jsonl", "seed=0,1"], ["out/t_seed-0.jsonl", "out/t_seed-1.jsonl"]),
         (["trace=a.jsonl,b.jsonl"], ["a.jsonl", "b.jsonl"]),
         (["trace=t.jsonl"], ["t.jsonl"]),
         (["seed=0,1"], [None, None]),
@@ -255,7 +255,7 @@ def test_a_sweep_of_the_main_job_has_its_folders_where_one_job_has_its_own(monke
     assert main(["reproduce", "scale=smoke", "trainer.max_norm=1,2", "-m"]) == 0
     assert main(["reproduce", "scale=smoke", "run_dir=mine", "seed=0,1", "-m"]) == 0
     assert seen == [
-        "runs/reproduce-smoke-seed0/trainer.max_norm=1", "runs/reproduce-smoke-seed0/trainer.max_norm=2", "mine/seed=0", "mine/seed=1",
+        "runs/reproduce-smoke-seed0/trainer.max_norm-1", "runs/reproduce-smoke-seed0/trainer.max_norm-2", "mine/seed-0", "mine/seed-1",
     ]  # fmt: skip
 
 

@@ -157,7 +157,7 @@ def _world(config: DictConfig) -> int:
     # Every combination of settings has a folder of its own: nothing is in the way of a second run with others.
     settings = {"model": _model(loaded), "seed": config.seed, **_asked(config)}
     home = _home(config, loaded)
-    folder = home / "evaluation" / f"{WORLD}-{digest_of(settings)}"
+    folder = home / "evaluation" / f"world-{digest_of(settings)}"
     claim_folder(folder, settings)
     result = ask(journal=Journal(folder / ITEMS))
     print_rows(result.rows)

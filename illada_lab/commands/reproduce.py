@@ -27,7 +27,7 @@ def home(config: DictConfig) -> str:
 def run(config: DictConfig) -> int:
     """Run it and print where the report is."""
     from illada_lab.experiments.reproduce import reproduce
-    from illada_lab.report.tables import bound_line, print_rows
+    from illada_lab.report.tables import bound_line, bound_warnings, print_rows
     from illada_lab.report.views import last_bounds
     from illada_lab.training.allocator import keep_freed_memory
 
@@ -37,6 +37,9 @@ def run(config: DictConfig) -> int:
         print(f"\n{stage['name']}: bounds on held-out text")
         for kind, row in last_bounds(stage).items():
             print(bound_line(kind, row, stage["entropy_per_token"].get(kind)))
+        whole = [row for row in stage["validation_curve"] if row["kind"] == "all"]
+        for line in bound_warnings(whole, stage["landmarks"]):
+            print(line)
     for table in results["tables"]:
         print(f"\n{table['title']}")
         print_rows(table["rows"])

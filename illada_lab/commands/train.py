@@ -19,7 +19,7 @@ def translate(overrides: Sequence[str]) -> list[str]:
 
 def run(config: DictConfig) -> int:
     """Train and say where the checkpoint is and how good it is."""
-    from illada_lab.report.tables import bound_line
+    from illada_lab.report.tables import bound_line, bound_warnings
     from illada_lab.training.allocator import keep_freed_memory
     from illada_lab.training.run import train
 
@@ -30,5 +30,6 @@ def run(config: DictConfig) -> int:
         if kind == "all" and len(kinds) == 2:
             continue  # of one kind it is the same
         print(bound_line(kind, row, row.get("entropy_per_token")))
-    print(f"checkpoint: {done.checkpoint}")
+    bounds = [{"step": record["step"], **record["kinds"]["all"]} for record in done.history["validation"]]
+    print(*bound_warnings(bounds, done.history["landmarks"]), f"checkpoint: {done.checkpoint}", sep="\n")
     return 0

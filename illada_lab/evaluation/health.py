@@ -56,11 +56,11 @@ def health(
 
 
 def panel(rows: Sequence[dict[str, Any]]) -> str:
-    """The panel for the terminal: a line per row, with its note where it warns."""
+    """The panel for the terminal: a line per row, with its note where it warns or the value is a picture."""
     width = max(map(len, (row["name"] for row in rows)), default=0)
     lines = [
         f"{'!' if row['is_warning'] else ' '} {row['name']:{width}}  {row['value']}"
-        + (f"  ({row['note']})" if row["is_warning"] else "")
+        + (f"  ({row['note']})" if row["is_warning"] or row["name"].startswith("EOS by") else "")
         for row in rows
     ]
     return "\n".join(["health", *lines])

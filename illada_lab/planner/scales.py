@@ -27,7 +27,7 @@ PLANNED: dict[str, tuple[str, ...]] = {
     "1b": (*TEXT, "trainer=ddp", "trainer.devices=8"),
     "8b": ("trainer.devices=8", "trainer.n_nodes=64"),
 }
-HEAD = ("scale", "", "parameters", "rows x length", "tokens", "memory per device", "on", "time")
+HEAD = ("scale", "", "parameters", "rows x length", "tokens", "memory per device", "on", "pre-training")
 
 
 def scales(
@@ -141,7 +141,7 @@ def _conditions(plans: dict[str, Plan]) -> str:
     made = next(iter(plans.values()))
     return (
         "Planned rows are `illada-lab plan`: memory from a rehearsal of the step without data, float32 weights and bf16 products; "
-        f"time at an assumed {made.settings.mfu:.0%} of the data sheet's peak. Nobody has run them here."
+        f"time at an assumed {made.settings.mfu:.0%} of the data sheet's peak, which small models do not reach. Nobody has run them here."
     )
 
 

@@ -136,7 +136,7 @@ def loss_figure(stage: dict[str, Any], kind: str | None, limits: tuple[float, fl
         for axis in (axes.yaxis, bits.yaxis):
             plain_numbers(axis)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="upper right", borderaxespad=0.2, handlelength=1.6)
+            axes.legend(loc="best", borderaxespad=0.2, handlelength=1.6)
         name = f"{stage['name']}, {kind or 'training'}: loss by step, against the true entropy"
         return _svg(figure, name)
 

@@ -94,7 +94,7 @@ def _legend(figure: Any, verdicts: Sequence[str]) -> None:
         Line2D([], [], lw=1.8, markersize=5.5, label=f"{name} ({verdicts.count(name)})", **look)
         for name, look in LOOKS.items()
     ]
-    strokes = {"black": "replicated: all above", SMALLEST: "not replicated: all below (where not the same)"}
+    strokes = {"black": "replicated: all above", SMALLEST: "not replicated: all below this one, if drawn"}
     handles += [Line2D([], [], color=c, marker="|", ls="", markersize=9, label=label) for c, label in strokes.items()]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False)
 

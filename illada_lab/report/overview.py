@@ -100,7 +100,7 @@ def _epochs(axes: Any, result: dict[str, Any]) -> None:
     for name, look in looks([row["model"] for row in rows]).items():
         own = [row for row in rows if row["model"] == name]
         _mean_line(axes, [(row["epochs"], 100 * row["right"]) for row in own], name, look)
-    axes.set(xlabel="epochs of fine-tuning", ylabel="right answers, %", ylim=(0, None))
+    axes.set(xlabel="epochs of fine-tuning", ylabel="held-out questions right, %", ylim=(0, None))
     axes.set_xticks(sorted({row["epochs"] for row in rows}))
     axes.set_title(f"Figure 1 in miniature, {len(result['seeds'])} seeds", loc="left")
     axes.legend(frameon=False)

@@ -103,7 +103,7 @@ def bound_line(kind: str, row: Mapping[str, Any], entropy: Number | None = None)
         entropy: of the same text, nats/token.
     """
     bound = row["nelbo_per_token"]
-    line = f"{kind:8} {bound:.4f} +- {row['stderr']:.4f} nats/token, {bound / math.log(2):.3f} bits/token"
+    line = f"{kind:8} {bound:.4f} +- {1.96 * row['stderr']:.4f} nats/token (95 %), {bound / math.log(2):.3f} bits/token"
     if row.get("bits_per_byte") is not None:
         line += f", {row['bits_per_byte']:.3f} bits/byte"
     if entropy:
@@ -112,6 +112,34 @@ def bound_line(kind: str, row: Mapping[str, Any], entropy: Number | None = None)
         low, high, n = row["usual_low"], row["usual_high"], row["n_recorded"]
         line += f"; {place(bound, low, high)} ({low:.3f} to {high:.3f} by {n} recorded runs)"
     return line
+
+
+def bound_warnings(history: Sequence[Mapping[str, Any]], landmarks: Mapping[str, float]) -> list[str]:
+    """What is wrong with the last bound on all held-out text, where something is: one line each.
+
+    Args:
+        history: bounds on all text by step: `step`, `nelbo_per_token`, `stderr`, in order.
+        landmarks: `uniform` and `no_context`, nats/token (see `training.assemble.landmarks`).
+    """
+    if not history:
+        return []
+    last, found = history[-1], []
+    bound = last["nelbo_per_token"]
+    if bound > landmarks.get("uniform", math.inf):
+        found.append(f"! {bound:.3f} nats/token is more than a uniform guess has ({landmarks['uniform']:.3f})")
+    elif bound > landmarks.get("no_context", math.inf):
+        found.append(
+            f"! {bound:.3f} nats/token is more than token frequencies without context have ({landmarks['no_context']:.3f}): little has "
+            "been learnt yet"
+        )
+    best = min(history, key=lambda row: row["nelbo_per_token"])
+    # Three standard errors of one bound: the masks are the same at every step, so the difference scatters less.
+    if bound > best["nelbo_per_token"] + 3 * last["stderr"]:
+        found.append(
+            f"! held-out text had {best['nelbo_per_token']:.3f} nats/token at step {best['step']} and has {bound:.3f} now: too many "
+            "epochs for so little text, or a rate that is too high"
+        )
+    return found
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:

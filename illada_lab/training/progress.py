@@ -64,13 +64,17 @@ class LiveProgress(StepCallback):
         loss = float(outputs["loss"])
         if self._bar is not None:
             # A validation has a line of its own, above: it has more words than a bar has room for.
-            if self.history.validation and self.history.validation[-1]["step"] == step:
+            if self._is_validated(step):
                 line = Text(f"{self.title} {step}/{trainer.max_steps}  {self._bounds()}")
                 self._bar.console.print(line, highlight=False)
             self._bar.update(self._task, completed=step, text=self._loss(step, loss) + self._speed())
-        elif time.perf_counter() - self._last_line > self.log_seconds or step == trainer.max_steps:
+        elif (
+            time.perf_counter() - self._last_line > self.log_seconds
+            or self._is_validated(step)
+            or step == trainer.max_steps
+        ):
             self._last_line = time.perf_counter()
-            parts = [self._loss(step, loss), self._bounds()]
+            parts = [self._loss(step, loss), self._bounds() if self._is_validated(step) else ""]
             text = " | ".join(part for part in parts if part) + self._speed()
             print(f"{self.title} {step}/{trainer.max_steps}  {text}", file=sys.stderr, flush=True)
 
@@ -94,6 +98,10 @@ class LiveProgress(StepCallback):
             return f"nats per token: {known}; no run of this recipe is recorded"
         told = f"from {len(self.reference.runs)} recorded runs on {self.reference.where}"
         return f"nats per token: {known}; usual: where 95 % of other seeds of this recipe are expected, {told}"
+
+    def _is_validated(self, step: int) -> bool:
+        """Whether there are bounds of this very step, which a loss can stand beside."""
+        return bool(self.history.validation) and self.history.validation[-1]["step"] == step
 
     def _loss(self, step: int, loss: float) -> str:
         # Single losses swing with t; a mean can be read. Until the first is recorded there is nothing else.

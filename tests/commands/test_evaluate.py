@@ -41,9 +41,9 @@ def test_missing_protections_are_told_before_programs_run_and_in_the_result(mode
 def test_items_are_written_as_they_come_and_a_rerun_asks_nothing(models, monkeypatch):
     words = ["evaluate", models["base"], "scale=smoke", "evaluation.n_questions=2", "seed=5"]
     home = Path(models["base"].partition("=")[2])
-    before = set(home.glob("evaluation/toy-*"))
+    before = set(home.glob("evaluation/world-*"))
     assert main(words) == 0
-    (folder,) = set(home.glob("evaluation/toy-*")) - before
+    (folder,) = set(home.glob("evaluation/world-*")) - before
     items, first = (folder / "items.jsonl").read_bytes(), json.loads((home / "evaluation.json").read_text())
     assert [json.loads(line) for line in items.splitlines()] == first["items"]
     monkeypatch.setattr("illada_lab.evaluation.examiner.generate", None)
@@ -54,7 +54,7 @@ def test_items_are_written_as_they_come_and_a_rerun_asks_nothing(models, monkeyp
     # Other settings have a folder of their own.
     monkeypatch.undo()
     assert main([*words[:-1], "seed=6"]) == 0
-    assert len(set(home.glob("evaluation/toy-*")) - before) == 2
+    assert len(set(home.glob("evaluation/world-*")) - before) == 2
 
 
 def test_every_evaluation_is_kept(models, tmp_path):
@@ -64,7 +64,7 @@ def test_every_evaluation_is_kept(models, tmp_path):
     words = ["evaluate", "scale=smoke", "evaluation.n_questions=1"]
 
     def kept():
-        found = [json.loads(path.read_text()) for path in home.glob("evaluation/toy-*/results.json")]
+        found = [json.loads(path.read_text()) for path in home.glob("evaluation/world-*/results.json")]
         return {(told["model"]["checkpoint"], told["seed"]): told for told in (f["manifest"] for f in found)}
 
     last, early = home / "checkpoints" / "last.ckpt", home / "checkpoints" / "before_decay.ckpt"
@@ -77,7 +77,7 @@ def test_every_evaluation_is_kept(models, tmp_path):
     payload = read_checkpoint(early)
     torch.save({**payload, "global_step": payload["global_step"] + 1}, early)
     assert main([*words, f"checkpoint={early}"]) == 0
-    assert len(list(home.glob("evaluation/toy-*/results.json"))) == 4
+    assert len(list(home.glob("evaluation/world-*/results.json"))) == 4
 
 
 def sharded(model: str, home: Path, **source) -> Path:
@@ -101,7 +101,7 @@ def test_results_of_a_sharded_run_stand_beside_its_checkpoint(models, tmp_path):
     assert main([*words, f"checkpoint={tmp_path}/run"]) == 0
     assert main([*words, f"checkpoint={folder}", "seed=1"]) == 0
     assert set(folder.rglob("*")) == before and (tmp_path / "run" / "evaluation.json").is_file()
-    assert len(list((tmp_path / "run" / "evaluation").glob("toy-*/results.json"))) == 2
+    assert len(list((tmp_path / "run" / "evaluation").glob("world-*/results.json"))) == 2
 
 
 def test_a_sharded_run_is_no_published_layout(models, tmp_path, capsys):

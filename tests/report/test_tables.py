@@ -1,7 +1,16 @@
 import pytest
 
 from illada_lab.report.figures import binned, loss_limits, time_figure
-from illada_lab.report.tables import bound_line, duration, interval, print_rows, quantity, row_view, verdict
+from illada_lab.report.tables import (
+    bound_line,
+    bound_warnings,
+    duration,
+    interval,
+    print_rows,
+    quantity,
+    row_view,
+    verdict,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,12 +38,25 @@ def test_duration(seconds, text):
 
 def test_a_bound_stands_beside_what_is_known_of_it():
     row = {"nelbo_per_token": 0.5, "stderr": 0.01, "bits_per_byte": 1.25}
-    assert bound_line("text", row) == "text     0.5000 +- 0.0100 nats/token, 0.721 bits/token, 1.250 bits/byte"
+    assert bound_line("text", row) == "text     0.5000 +- 0.0196 nats/token (95 %), 0.721 bits/token, 1.250 bits/byte"
     row = {"nelbo_per_token": 0.5, "stderr": 0.01, "usual_low": 0.41, "usual_high": 0.49, "n_recorded": 5}
     assert bound_line("story", row, 0.4) == (
-        "story    0.5000 +- 0.0100 nats/token, 0.721 bits/token; true entropy 0.4000, +25.0%; "
+        "story    0.5000 +- 0.0196 nats/token (95 %), 0.721 bits/token; true entropy 0.4000, +25.0%; "
         "higher than usual (0.410 to 0.490 by 5 recorded runs)"
     )
+
+
+def test_a_bound_that_says_that_something_is_wrong_is_told():
+    known = {"uniform": 5.0, "no_context": 4.0}
+
+    def told(*bounds: float) -> list[str]:
+        rows = [{"step": n, "nelbo_per_token": bound, "stderr": 0.1} for n, bound in enumerate(bounds)]
+        return [line.partition(":")[0] for line in bound_warnings(rows, known)]
+
+    assert told() == told(3.0) == told(3.0, 3.2, 2.9) == []
+    assert told(4.5) == ["! 4.500 nats/token is more than token frequencies without context have (4.000)"]
+    assert told(3.5, 3.0, 3.4) == ["! held-out text had 3.000 nats/token at step 1 and has 3.400 now"]
+    assert [line[:7] for line in told(3.0, 5.5)] == ["! 5.500", "! held-"]
 
 
 def test_interval():

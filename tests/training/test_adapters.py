@@ -23,9 +23,7 @@ SMALL = ["scale=smoke", "trainer.precision=32-true", "trainer.accelerator=cpu", 
 def test_a_missing_package_is_said_before_anything_is_built(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else find(name, *rest))
-    with pytest.raises(
-        ValueError, match=r"lora._target_ = .*; peft is not installed; pip install 'illada_lab\[lora\]'"
-    ):
+    with pytest.raises(ValueError, match=r"lora._target_ = .*; peft is not installed; pip install -e '\.\[lora\]'"):
         compose_and_check([*SMALL, "lora=linear", "init_from=somewhere"])
 
 

@@ -106,7 +106,7 @@ def test_why_a_variable_length_kernel_cannot_be_used(change, message, monkeypatc
 def test_a_missing_package_is_named_with_how_to_install_it(monkeypatch):
     monkeypatch.setattr("illada_lab.models.kernels.varlen._is_there", lambda module: False)
     problem = Flash2().problem(Need(torch.device("cuda"), torch.bfloat16, 64))
-    assert problem == "flash_attn is not installed (pip install 'illada_lab[gpu]')"
+    assert problem == "flash_attn is not installed (pip install -e '.[gpu]')"
 
 
 def test_segments_in_pieces_fall_back_to_a_mask():
