@@ -64,6 +64,13 @@ def test_every_experiment_runs_at_every_scale(scale, experiment):
     assert tree.data.length == tree.scale.length <= tree.model.max_length
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("data", groups()["data"])
+def test_every_scale_takes_any_data(scale, data):
+    """No scale sets what only one source has."""
+    check(compose([f"scale={scale}", f"data={data}", *given(f"data={data}")]))
+
+
 @pytest.mark.parametrize("model", groups()["model"])
 def test_every_model_builds_on_the_meta_device_with_the_counted_parameters(model):
     tree = compose_and_check([f"model={model}"])

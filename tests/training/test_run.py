@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import time
@@ -472,6 +473,15 @@ def test_a_resumed_run_names_the_start_that_is_gone(tmp_path):
     run(tmp_path / "a", "trainer.max_steps=3", "lr.n_steps=6")
     with pytest.raises(FileNotFoundError, match="^init_from = nowhere; no last.ckpt there"):
         run(tmp_path / "a", "resume=auto", "init_from=nowhere")
+
+
+def test_the_snippet_of_the_readme_runs(tmp_path, capsys):
+    page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    run(tmp_path / "a")
+    capsys.readouterr()
+    exec(snippet.replace("runs/pretrain-toy", str(tmp_path / "a")), {})
+    assert capsys.readouterr().out.strip()
 
 
 def test_golden_losses(tmp_path):
