@@ -98,7 +98,7 @@ def loss_figure(stage: dict[str, Any], kind: str | None, limits: tuple[float, fl
             label = "usual (95 % of other seeds" + (f", by {n} recorded runs)" if n else ")")
             axes.fill_between([r["step"] for r in known], *ends, color=SERIES[2], alpha=0.2, lw=0, label=label)
         no_context = (stage.get("landmarks") or {}).get("no_context")
-        if no_context and no_context < limits[1] and kind in (None, "all"):
+        if no_context and limits[0] < no_context < limits[1] and kind in (None, "all"):
             axes.axhline(no_context, color=SOFT, lw=0.9, ls=(0, (1, 2)))
             axes.annotate(
                 f"token frequencies without context, {no_context:.2f}",

@@ -17,11 +17,15 @@ def stage_view(stage: dict[str, Any]) -> dict[str, Any]:
     kinds: list[str | None] = sorted(last, key=lambda kind: kind != "all")  # type: ignore[assignment]
     if "all" not in last and stage.get("train_curve"):
         kinds.insert(0, None)
+    whole = [r for r in stage.get("validation_curve") or [] if r["kind"] == "all" and None not in r.values()]
+    warnings = [f"{line}." for line in tables.bound_warnings(whole, stage.get("landmarks") or {})]
     panels = [
         {
             "svg": Markup(figures.loss_figure(stage, kind, limits)),
             "name": title(kind),
-            "reading": reading(last.get(kind or ""), entropies, stage),
+            "reading": " ".join(
+                [reading(last.get(kind or ""), entropies, stage), *(warnings if kind == "all" else [])]
+            ),
         }
         for kind in kinds
     ]

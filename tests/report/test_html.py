@@ -137,6 +137,12 @@ def test_a_bound_stands_beside_recorded_runs():
     results["stages"][1]["landmarks"] = {"no_context": 1e6}
     words = Page(render(results)).words
     assert "No run of this recipe is recorded" in words and words.count("token frequencies without context") == 1
+    assert "! " not in words
+    results["stages"][1]["landmarks"] = {"no_context": 0.01}
+    assert (
+        "than token frequencies without context have (0.010): little has been learnt yet."
+        in Page(render(results)).words
+    )
     # A curve whose end has nothing beside it is not judged by an earlier point.
     for row in first["validation_curve"]:
         if row["step"] == last:
