@@ -112,12 +112,12 @@ for axes, kind, colour in zip(panels, kinds, COLOURS, strict=False):
     entropy = history["validation"][-1]["kinds"][kind]["entropy_per_token"]
     axes.plot([r["step"] for r in rows], [r["bound"] for r in rows], color=colour)
     axes.axhline(entropy, color=LIMIT, ls="--", marker="")
-    axes.set(title=kind, xlabel="optimiser step", ylim=(0, None))
     steps = [r["step"] for r in rows]
     usual = {step: u for step in steps if reference and (u := reference.bound(kind, step, entropy)) is not None}
     if usual:
         ends = [u.low for u in usual.values()], [u.high for u in usual.values()]
         axes.fill_between(list(usual), *ends, color=colour, alpha=0.15, lw=0)
+    axes.set(title=kind, xlabel="optimiser step", ylim=(0, None))
     said = f", {usual[steps[-1]]}" if steps[-1] in usual else ""
     print(f"{kind}: bound {rows[-1]['bound']:.3f} nats/token, entropy {entropy:.3f}{said}")
 panels[0].set_ylabel("bound, nats per token")

@@ -32,6 +32,7 @@ def record(results: Sequence[Mapping[str, Any]], folder: Path = FOLDER) -> list[
     if len(scales) != 1 or len(set(seeds)) < len(seeds):
         raise ValueError(f"results = scales {sorted(scales)}, seeds {seeds}; one scale, every seed once")
     (scale,) = scales
+    results = sorted(results, key=lambda result: result["manifest"]["seed"])
     recipes = {name: recipe(to_plain(compose([f"scale={scale}", *more]))) for name, more in STAGES.items()}
     files, start = {}, None
     for number, stage in enumerate(results[0]["stages"]):

@@ -132,6 +132,20 @@ def test_every_recorded_run_says_where_it_comes_from():
         assert all(run["commit"] and run["processor"] and run["precision"] and run["train"] for run in recorded["runs"])
 
 
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_a_run_that_is_left_out_is_usual_19_times_in_20(path):
+    """What the range promises, tried on the runs themselves."""
+    recorded, is_inside = json.loads(path.read_text())["runs"], []
+    for one in recorded:
+        others = Reference([other for other in recorded if other is not one])
+        for row in one["validation"]:
+            usual = others.bound(row["kind"], row["step"], row.get("entropy_per_token"))
+            assert usual is not None
+            is_inside.append(usual.low <= row["nelbo_per_token"] <= usual.high)
+    # Bounds of a run go together, so that a hundred of them are no hundred trials.
+    assert 0.9 <= mean(is_inside) <= 0.99
+
+
 def results(folder: Path, seed: int) -> dict:
     """What the main job would write of its first stage."""
     done = run(folder / str(seed), f"seed={seed}")
