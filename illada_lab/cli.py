@@ -221,11 +221,15 @@ def _combinations(overrides: Sequence[str]) -> Iterable[tuple[list[str], str]]:
         ]
     except HydraException as error:
         raise ConfigError([f"{str(error).splitlines()[0]}; a sweep cannot read it; key=value1,value2"]) from error
-    is_swept = [o.is_sweep_override() for o in parsed]
+    is_swept, taken = [o.is_sweep_override() for o in parsed], set[str]()
     for job in itertools.product(*axes):
         swept = [part for part, is_axis in zip(job, is_swept, strict=True) if is_axis]
-        # Without = and commas: the folder's path can be given to the next command without quotes.
-        yield list(job), re.sub(r"[^\w.+-]+", "-", "_".join(swept))
+        # Without = and commas: the folder's path can be given to the next command without quotes. Other values may come to the same name.
+        name = suffix = re.sub(r"[^\w.+-]+", "-", "_".join(swept))
+        while suffix and suffix in taken:
+            suffix = f"{name}-{len(taken)}"
+        taken.add(suffix)
+        yield list(job), suffix
 
 
 def usage(command: str | None = None) -> str:

@@ -230,6 +230,11 @@ def test_a_sweep_runs_every_combination_in_a_folder_of_its_own(runs):
     [
         (["trace=out/t.jsonl", "seed=0,1"], ["out/t_seed-0.jsonl", "out/t_seed-1.jsonl"]),
         (["trace=a.jsonl,b.jsonl"], ["a.jsonl", "b.jsonl"]),
+        (["trace=t.jsonl", "prompt='ada ?','ada .'"], ["t_prompt-ada-.jsonl", "t_prompt-ada-.-.jsonl"]),
+        (
+            ["trace=t.jsonl", "checkpoint=runs/a/b,runs/a-b"],
+            ["t_checkpoint-runs-a-b.jsonl", "t_checkpoint-runs-a-b-1.jsonl"],
+        ),
         (["trace=t.jsonl"], ["t.jsonl"]),
         (["seed=0,1"], [None, None]),
     ],

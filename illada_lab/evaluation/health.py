@@ -7,6 +7,9 @@ from typing import Any
 from illada_lab.evaluation.generation import Generated
 from illada_lab.tokens import SpecialTokens
 
+# Of small pictures: shares in eighths, and where nothing is known.
+BARS, GAP = "▁▂▃▄▅▆▇█", "·"
+
 
 def health(
     generations: Sequence[Generated], seconds: float, tokens: SpecialTokens, *, may_fill: bool = False
@@ -60,7 +63,7 @@ def panel(rows: Sequence[dict[str, Any]]) -> str:
     width = max(map(len, (row["name"] for row in rows)), default=0)
     lines = [
         f"{'!' if row['is_warning'] else ' '} {row['name']:{width}}  {row['value']}"
-        + (f"  ({row['note']})" if row["is_warning"] or row["name"].startswith("EOS by") else "")
+        + (f"  ({row['note']})" if row["is_warning"] or row["value"][:1] in BARS + GAP else "")
         for row in rows
     ]
     return "\n".join(["health", *lines])
@@ -97,7 +100,7 @@ def _series(shares: Sequence[float | None]) -> str:
     known = [share for share in shares if share is not None]
     if not known:
         return "no trace"
-    bars = "".join("·" if share is None else "▁▂▃▄▅▆▇█"[min(7, int(share * 8))] for share in shares)
+    bars = "".join(GAP if share is None else BARS[min(7, int(share * 8))] for share in shares)
     return f"{bars} {known[0]:.0%} to {known[-1]:.0%}"
 
 

@@ -17,8 +17,13 @@ def stage_view(stage: dict[str, Any]) -> dict[str, Any]:
     kinds: list[str | None] = sorted(last, key=lambda kind: kind != "all")  # type: ignore[assignment]
     if "all" not in last and stage.get("train_curve"):
         kinds.insert(0, None)
-    whole = [r for r in stage.get("validation_curve") or [] if r["kind"] == "all" and None not in r.values()]
-    warnings = [f"{line}." for line in tables.bound_warnings(whole, stage.get("landmarks") or {})]
+    whole = [
+        record
+        for record in stage.get("validation_curve") or []
+        if record["kind"] == "all" and record.get("nelbo_per_token") is not None and record.get("stderr") is not None
+    ]
+    known = {name: value for name, value in (stage.get("landmarks") or {}).items() if value is not None}
+    warnings = [f"{line}." for line in tables.bound_warnings(whole, known)]
     panels = [
         {
             "svg": Markup(figures.loss_figure(stage, kind, limits)),

@@ -23,13 +23,13 @@ LANDMARKS = {
 
 
 class LiveProgress(StepCallback):
-    """Progress bar in a terminal; in a log file a line every `log_seconds`.
+    """Progress bar in a terminal, with a line above it for each validation; in a log file a line for each, and every `log_seconds`.
 
     Args:
         history: what to show.
         title: name of the stage.
         reference: recorded runs of the recipe; None: there are none.
-        log_seconds: between two lines where there is no terminal.
+        log_seconds: between two lines where there is no terminal, at most.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LiveProgress(StepCallback):
             self._task = self._bar.add_task(self.title, total=trainer.max_steps, completed=trainer.global_step, text="")
 
     def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
-        """Show loss, last validation and speed."""
+        """Show loss and speed, and the bounds of a validation at its own step."""
         if not trainer.is_global_zero:
             return
         loss = float(outputs["loss"])

@@ -1,5 +1,6 @@
 import pytest
 
+from illada_lab.evaluation import health as module
 from illada_lab.evaluation.generation import Generated
 from illada_lab.evaluation.health import eos_shares, health
 from illada_lab.tokens import ILLADA
@@ -44,3 +45,12 @@ def test_where_and_when_eos_comes():
 @pytest.mark.parametrize("n", [0, 1])
 def test_health_of_next_to_nothing(n):
     assert panel(*[one("rome")] * n)
+
+
+def test_the_panel_explains_its_pictures():
+    """A bar chart of one line says nothing by itself; "no trace" needs no word."""
+    trace = [{"position": 0, "step": 1, "token": 9}, {"position": 1, "step": 2, "token": EOS}]
+    told = module.panel(health([one("x", trace=trace)], 1.0, ILLADA)).splitlines()
+    assert sum("from the first tenth of the" in line for line in told) == 2
+    told = module.panel(health([one("x")], 1.0, ILLADA)).splitlines()
+    assert sum("no trace" in line for line in told) == 2 and "tenth" not in "".join(told)

@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 import re
 import subprocess
 import sys
@@ -238,6 +239,17 @@ def test_a_stage_with_nothing_but_its_name():
     page = Page(render({"schema": 1, "manifest": {}, "stages": [{"name": "pretrain"}]}))
     assert "No loss was recorded in this stage. " in page.words
     assert "No loss by masked share was recorded in this stage." in page.words
+
+
+def test_a_curve_without_errors_and_landmarks_that_are_no_numbers_are_shown():
+    results = example_results()
+    for stage in results["stages"]:
+        stage["landmarks"] = {"uniform": math.nan, "no_context": None}
+        for number, row in enumerate(stage["validation_curve"]):
+            del row["stderr"]
+            if number == 0:
+                del row["nelbo_per_token"]
+    assert "At step " in Page(render(results)).words
 
 
 def test_gaps_in_curves_are_left_out():

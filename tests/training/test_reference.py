@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from illada_lab.cli import main
 from illada_lab.config import compose, to_plain
 from illada_lab.experiments.reproduce import _stage_results
 from illada_lab.student_t import place, prediction_interval
@@ -23,7 +24,7 @@ from illada_lab.training.module import DiffusionModule
 from illada_lab.training.recipe import recipe
 from illada_lab.training.recording import record
 from illada_lab.training.reference import FOLDER, Reference, find_reference, recent, reference_for
-from tests.training.test_run import run
+from tests.training.test_run import SMALL, run
 
 
 def plain(*overrides: str) -> dict:
@@ -227,3 +228,15 @@ def test_a_terminal_shows_bar_and_validation_apart(monkeypatch):
     shown = screen.getvalue()
     assert " ".join(shown.split()).count("story 0.450 (usual 0.41 to 0.48, entropy 0.400)") == 1
     assert "8/9" in shown and "loss 0.600" in shown and "…" not in shown
+
+
+def test_a_log_file_has_bounds_at_their_own_steps_only(tmp_path, capsys):
+    run(tmp_path / "a", "trainer.validate_every=5")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pretrain-smoke ")]
+    assert [line.split()[1] for line in lines if "story" in line] == ["5/20", "10/20", "15/20", "20/20"]
+
+
+def test_the_command_says_what_is_usual_and_what_is_wrong(tmp_path, capsys):
+    assert main(["train", *SMALL, f"run_dir={tmp_path / 'a'}"]) == 0
+    out = capsys.readouterr().out
+    assert "nats/token (95 %)" in out and "! " in out and "little has been learnt yet" in out

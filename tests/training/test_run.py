@@ -481,7 +481,7 @@ def test_the_snippet_of_the_readme_runs(tmp_path, capsys):
     run(tmp_path / "a")
     capsys.readouterr()
     exec(snippet.replace("runs/pretrain-toy", str(tmp_path / "a")), {})
-    assert capsys.readouterr().out.strip()
+    assert len(capsys.readouterr().out.splitlines()) == 1  # it may be empty: 20 steps know little
 
 
 def test_golden_losses(tmp_path):
