@@ -91,42 +91,18 @@ def loss_figure(stage: dict[str, Any], kind: str | None, limits: tuple[float, fl
             high = [v + a for v, a in zip(values, around, strict=True)]
             axes.fill_between(steps, low, high, color=SERIES[0], alpha=0.18, lw=0)
             axes.plot(steps, values, color=SERIES[0], marker="o", ms=3, label="bound on held-out text")
-        known = [r for r in points if r.get("usual_low") is not None]
-        if known:
-            n = known[-1].get("n_recorded")
-            ends = [[max(r["usual_low"], limits[0] / 2) for r in known], [r["usual_high"] for r in known]]
-            label = "usual (95 % of other seeds" + (f", by {n} recorded runs)" if n else ")")
-            axes.fill_between([r["step"] for r in known], *ends, color=SERIES[2], alpha=0.2, lw=0, label=label)
+        _draw_usual(axes, points, limits)
         no_context = (stage.get("landmarks") or {}).get("no_context")
         if no_context and limits[0] < no_context < limits[1] and kind in (None, "all"):
             axes.axhline(no_context, color=SOFT, lw=0.9, ls=(0, (1, 2)))
-            axes.annotate(
-                f"token frequencies without context, {no_context:.2f}",
-                (0.985, no_context),
-                (0, -3),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                ha="right",
-                va="top",
-                fontsize=8,
-                color=SOFT,
-            )
+            text = f"token frequencies without context, {no_context:.2f}"
+            _write_below(axes, text, no_context, 0.985, ha="right", fontsize=8, color=SOFT)
         entropy = (stage.get("entropy_per_token") or {}).get(kind or "all")
         if entropy:
             axes.axhspan(limits[0], entropy, color=LIMIT, alpha=0.07, lw=0)
             axes.axhline(entropy, color=LIMIT, lw=1.2, ls=(0, (5, 2)))
             text = f"true entropy: the physical limit, {entropy:.3f}"
-            axes.annotate(
-                text,
-                (0.015, entropy),
-                (0, -3),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                ha="left",
-                va="top",
-                fontsize=8.5,
-                color=LIMIT,
-            )
+            _write_below(axes, text, entropy, 0.015, ha="left", fontsize=8.5, color=LIMIT)
         axes.set(xlabel="optimiser step", ylabel="nats per token")
         axes.set_xlim(left=0)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -139,6 +115,24 @@ def loss_figure(stage: dict[str, Any], kind: str | None, limits: tuple[float, fl
             axes.legend(loc="best", borderaxespad=0.2, handlelength=1.6)
         name = f"{stage['name']}, {kind or 'training'}: loss by step, against the true entropy"
         return _svg(figure, name)
+
+
+def _draw_usual(axes: Any, points: Sequence[dict[str, Any]], limits: tuple[float, float]) -> None:
+    """Where other seeds are expected, as a band, from the first point to the last of which that is known."""
+    known = [r for r in points if r.get("usual_low") is not None]
+    if not known:
+        return
+    n = known[-1].get("n_recorded")
+    ends = [[max(r["usual_low"], limits[0] / 2) for r in known], [r["usual_high"] for r in known]]
+    label = "usual (95 % of other seeds" + (f", by {n} recorded runs)" if n else ")")
+    axes.fill_between([r["step"] for r in known], *ends, color=SERIES[2], alpha=0.2, lw=0, label=label)
+
+
+def _write_below(axes: Any, text: str, height: float, place: float, **look: Any) -> None:
+    """Write under a horizontal line at `height`, beginning or ending at `place` of the width, 0 to 1."""
+    axes.annotate(
+        text, (place, height), (0, -3), xycoords=("axes fraction", "data"), textcoords="offset points", va="top", **look
+    )
 
 
 def loss_limits(stage: dict[str, Any]) -> tuple[float, float]:
