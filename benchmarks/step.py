@@ -18,9 +18,9 @@ from illada_lab.models.kernels import Need, choose
 from illada_lab.objectives import Pretrain, RandomCut
 from illada_lab.tokens import ILLADA
 from illada_lab.training.allocator import keep_freed_memory
+from illada_lab.training.distributed.sharding import Recomputed, recompute
 from illada_lab.training.machine import matmul_rate
 from illada_lab.training.optim import adamw
-from illada_lab.training.sharding import Recomputed, recompute
 
 MAX_NORM, LR, CUT_PROBABILITY = 1.0, 3e-4, 0.3
 # The shape for CPUs; every other shape is a scale of conf/.

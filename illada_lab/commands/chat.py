@@ -100,7 +100,7 @@ def run(config: DictConfig, is_json: bool = False) -> int:
 
 def _all_that_fit(loaded: Any) -> int:
     """Turns that are kept where nothing is said: `_fitting` drops those for which there is no room."""
-    from illada_lab.training.checkpoint import is_published
+    from illada_lab.interop import is_published
 
     is_of_conversations = bool(loaded.config["data"]["source"].get("messages_field"))
     return sys.maxsize if is_of_conversations or is_published(loaded.path) else 0

@@ -13,8 +13,8 @@ from illada_lab.models.lora import Lora
 from illada_lab.planner.devices import Device
 from illada_lab.planner.settings import PlanSettings
 from illada_lab.planner.size import model_spec
+from illada_lab.training.distributed.sharding import Recomputed
 from illada_lab.training.settings import MIN_STEPS_TO_COMPILE
-from illada_lab.training.sharding import Recomputed
 
 
 @dataclass(frozen=True, kw_only=True)

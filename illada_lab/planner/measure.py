@@ -20,9 +20,9 @@ from illada_lab.models import MaskPredictor
 from illada_lab.objectives import Autoregressive, Pretrain
 from illada_lab.planner.ladder import in_proportion
 from illada_lab.tokens import ILLADA
+from illada_lab.training.distributed.sharding import Recomputed, recompute
 from illada_lab.training.lr import ConstantCosine
 from illada_lab.training.module import DiffusionModule
-from illada_lab.training.sharding import Recomputed, recompute
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _gathered(spec: ModelSpec, *, is_bf16: bool) -> int:
     backward pass on. Of layers: one in use, one arriving, the buffer it arrives in; its gradient, and that of the layer before,
     in float32, on its way.
 
-    Source: torch.distributed.fsdp.fully_shard (implicit prefetching of one layer); `illada_lab.training.sharding` for the units.
+    Source: torch.distributed.fsdp.fully_shard (implicit prefetching of one layer); `training.distributed.sharding` for the units.
     """
     outside = FLOAT32 * (spec.n_parameters - spec.n_layers * spec.n_layer_parameters)
     n_bytes = 2 if is_bf16 else FLOAT32

@@ -18,7 +18,7 @@ from illada_lab.objectives import cross_entropy_at
 from illada_lab.planner.compiled import as_compiled
 from illada_lab.planner.ledger import ExpectedCount, Ledger
 from illada_lab.tokens import ILLADA
-from illada_lab.training.sharding import Recomputed, recompute
+from illada_lab.training.distributed.sharding import Recomputed, recompute
 
 WEIGHTS, GRADIENTS, OPTIMISER = "weights", "gradients", "optimiser"
 ACTIVATIONS, HEAD, BUFFERS = "activations", "head", "buffers"

@@ -17,18 +17,18 @@ from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.objectives import ResponseOnly
 from illada_lab.tokens import has_bos_of
 from illada_lab.training import callbacks as cb
-from illada_lab.training.adapters import Adapters, add_adapters
+from illada_lab.training.callbacks.guard import LossGuard
+from illada_lab.training.callbacks.progress import LiveProgress
+from illada_lab.training.callbacks.samples import Samples
+from illada_lab.training.callbacks.saving import AtomicCheckpointIO, RollingCheckpoint
 from illada_lab.training.checkpoint import told_as
-from illada_lab.training.guard import LossGuard
+from illada_lab.training.checkpoint.adapters import Adapters, add_adapters
+from illada_lab.training.distributed.placement import Placement, from_seed, from_trained, to_be_loaded
+from illada_lab.training.distributed.strategy import make_strategy
 from illada_lab.training.module import DiffusionModule
-from illada_lab.training.placement import Placement, from_seed, from_trained, to_be_loaded
-from illada_lab.training.progress import LiveProgress
 from illada_lab.training.recipe import recipe_of
 from illada_lab.training.reference import Reference, reference_for
-from illada_lab.training.samples import Samples
-from illada_lab.training.saving import AtomicCheckpointIO, RollingCheckpoint
 from illada_lab.training.settings import Resolved, TrainerSettings
-from illada_lab.training.strategy import make_strategy
 from illada_lab.training.validation import FrozenMasks
 
 # Length of the samples written during training: a few sentences.

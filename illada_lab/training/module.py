@@ -15,11 +15,11 @@ from illada_lab.data.batch import Batch
 from illada_lab.diffusion.randomness import RowRandom
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.objectives.loss import Loss, Objective
-from illada_lab.training import gradients, named_state
 from illada_lab.training.checkpoint import FORMAT
+from illada_lab.training.distributed import gradients, named_state
+from illada_lab.training.distributed.sharding import reshard
+from illada_lab.training.distributed.together import n_processes, sums
 from illada_lab.training.lr import WarmupConstantDecay
-from illada_lab.training.sharding import reshard
-from illada_lab.training.together import n_processes, sums
 from illada_lab.training.validation import FrozenMasks, ValidationResult
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from illada_lab.training.materialise import part_like
+from illada_lab.training.distributed.materialise import part_like
 
 # Quintic iteration of Jordan et al. 2024: steepest at zero, so that five rounds bring every singular value near one.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from illada_lab.training.gradients import meshes
+from illada_lab.training.distributed.gradients import meshes
 from illada_lab.training.muon import Muon
 
 P = ParamSpec("P")

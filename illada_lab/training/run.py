@@ -115,8 +115,8 @@ def _fit(
     settings: TrainerSettings,
 ) -> None:
     """Lightning's fit from where the checkpoint stopped; another process that is gone is said in one line."""
-    from illada_lab.training.guard import TrainingStopped
-    from illada_lab.training.together import is_lost_process
+    from illada_lab.training.callbacks.guard import TrainingStopped
+    from illada_lab.training.distributed.together import is_lost_process
 
     if checkpoint is not None:
         data.start_batch = read_about(checkpoint)["global_step"] * here.accumulate

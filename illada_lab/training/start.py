@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from illada_lab.interop import checkpoint_folder, is_published, load_published_into, published_tokens
 from illada_lab.models.mask_predictor import MaskPredictor
-from illada_lab.training import shards
 from illada_lab.training.checkpoint import (
     find_checkpoint,
     load_predictor,
     load_weights,
     read_about,
     read_checkpoint,
+    shards,
     told_as,
 )
 

@@ -10,8 +10,7 @@ import torch
 
 from illada_lab.cli import main
 from illada_lab.evaluation import sandbox
-from illada_lab.training import shards
-from illada_lab.training.checkpoint import predictor_state, read_checkpoint
+from illada_lab.training.checkpoint import predictor_state, read_checkpoint, shards
 
 
 @pytest.mark.parametrize("model", ["base", "instruct"])

@@ -16,8 +16,8 @@ from illada_lab.models.kernels.say import say_once
 from illada_lab.models.kernels.varlen import OnCuda
 from illada_lab.models.lora import Lora
 from illada_lab.objectives import Pretrain
+from illada_lab.training.distributed.sharding import recompute
 from illada_lab.training.machine import can_compile
-from illada_lab.training.sharding import recompute
 from tests.models.kernels.test_kernels import loop
 from tests.small import random_batch, small_predictor
 

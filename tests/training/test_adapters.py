@@ -10,9 +10,9 @@ from illada_lab.cli import main
 from illada_lab.config import compose_and_check
 from illada_lab.models.lora import Lora
 from illada_lab.training.checkpoint import find_checkpoint, read_checkpoint
+from illada_lab.training.distributed.sharding import recompute
 from illada_lab.training.resume import resume_point, say_changes
 from illada_lab.training.run import train
-from illada_lab.training.sharding import recompute
 from tests.small import small_predictor
 
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")

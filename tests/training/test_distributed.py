@@ -94,8 +94,8 @@ def weights_of_a_sharded_model(tensor_parallel: int) -> float:
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
 
-    from illada_lab.training.materialise import materialise
-    from illada_lab.training.sharding import shard
+    from illada_lab.training.distributed.materialise import materialise
+    from illada_lab.training.distributed.sharding import shard
 
     dist.init_process_group("gloo")
     shape = (2 // tensor_parallel, tensor_parallel)

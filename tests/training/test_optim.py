@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from illada_lab.training import named_state
+from illada_lab.training.distributed import named_state
 from illada_lab.training.optim import adamw, muon
 from tests.small import small_predictor
 

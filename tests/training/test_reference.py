@@ -18,12 +18,12 @@ from illada_lab.cli import main
 from illada_lab.config import compose, to_plain
 from illada_lab.experiments.reproduce import _stage_results
 from illada_lab.student_t import place, prediction_interval
-from illada_lab.training import assemble, progress, reference
-from illada_lab.training.callbacks import History
+from illada_lab.training import assemble
+from illada_lab.training.callbacks import History, progress
 from illada_lab.training.module import DiffusionModule
 from illada_lab.training.recipe import recipe
-from illada_lab.training.recording import record
-from illada_lab.training.reference import FOLDER, Reference, find_reference, recent, reference_for
+from illada_lab.training.reference import FOLDER, Reference, find_reference, recent, reference_for, usual
+from illada_lab.training.reference.recording import record
 from tests.training.test_run import SMALL, run
 
 
@@ -87,7 +87,7 @@ def test_nothing_far_below_the_entropy_is_usual(stderr, lowest):
 
 @pytest.mark.parametrize("scale", ["mini", "toy"])
 def test_the_recorded_runs_are_those_of_todays_recipe(scale):
-    """A recipe that changes has its curves recorded anew: `python -m illada_lab.training.recording`."""
+    """A recipe that changes has its curves recorded anew: `python -m illada_lab.training.reference.recording`."""
     pretrain = recipe(plain(f"scale={scale}"))
     for overrides in (["seed=99"], ["seed=99", "trainer.precision=bf16-mixed", "data.micro_batch_size=4"]):
         found = find_reference(plain(f"scale={scale}", *overrides), None)
@@ -168,7 +168,7 @@ def test_a_run_is_told_beside_recorded_ones(measured, tmp_path, monkeypatch, cap
     run(tmp_path / "before", "seed=3")
     assert "no run of this recipe is recorded" in capsys.readouterr().err
     monkeypatch.setattr(assemble, "reference_for", partial(reference_for, folder=folder))
-    monkeypatch.setattr(reference, "WINDOW", 10)
+    monkeypatch.setattr(usual, "WINDOW", 10)
     done = run(tmp_path / "a", "seed=3")
     said = capsys.readouterr().err
     assert "usual: where 95 % of other seeds of this recipe are expected, from 3 recorded runs on x (p)" in said
@@ -193,7 +193,7 @@ def test_fine_tuning_is_held_beside_others_where_its_start_had_come_to_its_end(m
     )
     steps = {"illada_lab": {"config": {"trainer": {"max_steps": 20}}}}
     for step, is_found in ((20, True), (10, False)):
-        monkeypatch.setattr(reference, "read_about", lambda path, step=step: {**steps, "global_step": step})
+        monkeypatch.setattr(usual, "read_about", lambda path, step=step: {**steps, "global_step": step})
         assert (reference_for(config, start, folder=tmp_path) is not None) is is_found
 
 

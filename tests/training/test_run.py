@@ -19,14 +19,14 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from illada_lab.config import build, check, compose, to_plain
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.tokens import has_bos_of
-from illada_lab.training import callbacks
 from illada_lab.training.assemble import build_module, build_trainer
+from illada_lab.training.callbacks import history as measuring
+from illada_lab.training.callbacks.guard import LossGuard, TrainingStopped
+from illada_lab.training.callbacks.samples import Samples
 from illada_lab.training.checkpoint import load_run, read_checkpoint
-from illada_lab.training.guard import LossGuard, TrainingStopped
 from illada_lab.training.metrics_file import MetricsFile
 from illada_lab.training.module import DiffusionModule
 from illada_lab.training.run import train
-from illada_lab.training.samples import Samples
 from illada_lab.training.settings import resolve
 from illada_lab.training.validation import FrozenMasks
 
@@ -364,8 +364,8 @@ def test_measuring_the_machine_is_no_training_time(monkeypatch, is_frozen, mfu):
         clock[0] += 100
         return 1e9
 
-    monkeypatch.setattr(callbacks, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(callbacks, "matmul_rate", measured)
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(measuring, "matmul_rate", measured)
     logged: list[dict[str, float]] = []
     logger = SimpleNamespace(log_metrics=lambda metrics, step: logged.append(metrics))
     trainer = Mock(spec=pl.Trainer, max_steps=9, precision="32-true", world_size=1, loggers=[logger])
@@ -374,7 +374,7 @@ def test_measuring_the_machine_is_no_training_time(monkeypatch, is_frozen, mfu):
     )
     module = Mock(spec=DiffusionModule, seconds_aside=0.0, last_rate=0.0, last_gradient_norm=0.0)
     module.predictor, module.device = predictor, torch.device("cpu")
-    history, throughput = callbacks.History(), callbacks.Throughput(every=3, length=8, is_frozen=is_frozen)
+    history, throughput = measuring.History(), measuring.Throughput(every=3, length=8, is_frozen=is_frozen)
     for step in range(1, 10):
         clock[0] += 1
         for callback in (history, throughput):

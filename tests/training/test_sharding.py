@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import CheckpointPolicy
 
-from illada_lab.training.sharding import _Keep
+from illada_lab.training.distributed.sharding import _Keep
 
 varlen = pytest.importorskip("torch.nn.attention.varlen")
 KEPT, AGAIN = CheckpointPolicy.MUST_SAVE, CheckpointPolicy.PREFER_RECOMPUTE

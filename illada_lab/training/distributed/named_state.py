@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from illada_lab.training.materialise import part_like
+from illada_lab.training.distributed.materialise import part_like
 
 Groups = dict[str, list[dict[str, Any]]]
 Names = Mapping[Any, str]  # of parameters

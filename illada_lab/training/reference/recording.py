@@ -1,6 +1,6 @@
 """Curves of the main job put on record, for other runs to be held beside.
 
-python -m illada_lab.training.recording results/toy/reproduce/*.json
+python -m illada_lab.training.reference.recording results/toy/reproduce/*.json
 """
 
 import json

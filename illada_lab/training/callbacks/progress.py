@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from illada_lab.training.callbacks import History, StepCallback
+from illada_lab.training.callbacks.history import History
+from illada_lab.training.callbacks.step import StepCallback
 from illada_lab.training.module import DiffusionModule
 from illada_lab.training.reference import WINDOW, Reference, Usual, recent
 

@@ -10,10 +10,10 @@ import lightning.pytorch as pl
 import torch
 
 from illada_lab.models.mask_predictor import MaskPredictor
-from illada_lab.training.materialise import materialise
-from illada_lab.training.sharding import Recomputed, recompute, shard
+from illada_lab.training.distributed.materialise import materialise
+from illada_lab.training.distributed.sharding import Recomputed, recompute, shard
+from illada_lab.training.distributed.strategy import ShardedStrategy
 from illada_lab.training.start import load_start
-from illada_lab.training.strategy import ShardedStrategy
 
 Start = Callable[[MaskPredictor, torch.device], None]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.optim import Optimizer
 
-from illada_lab.training import named_state
+from illada_lab.training.distributed import named_state
 
 # Beside the tensors: what Lightning and this package write about a run, plain data.
 ABOUT = "run.pt"

@@ -14,11 +14,11 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from torch import nn
 from torch.optim import Optimizer
 
-from illada_lab.training import named_state, shards
-from illada_lab.training.checkpoint import ABSENT, partial_of, put_in_place, read_checkpoint, save_failed
-from illada_lab.training.materialise import part_like
+from illada_lab.training.checkpoint import ABSENT, partial_of, put_in_place, read_checkpoint, save_failed, shards
+from illada_lab.training.distributed import named_state
+from illada_lab.training.distributed.materialise import part_like
+from illada_lab.training.distributed.together import any_of
 from illada_lab.training.settings import TrainerSettings
-from illada_lab.training.together import any_of
 
 
 def make_strategy(settings: TrainerSettings) -> Strategy | str:

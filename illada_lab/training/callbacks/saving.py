@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from illada_lab.training.callbacks import StepCallback, is_due
+from illada_lab.training.callbacks.step import StepCallback, is_due
 from illada_lab.training.checkpoint import (
     ABSENT,
     BEFORE_DECAY,
@@ -19,8 +19,8 @@ from illada_lab.training.checkpoint import (
     save_atomically,
     save_failed,
 )
+from illada_lab.training.distributed.together import any_of
 from illada_lab.training.module import DiffusionModule
-from illada_lab.training.together import any_of
 
 
 class Preempted(SystemExit):

@@ -11,9 +11,9 @@ import torch
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.files import write_text
 from illada_lab.samplers import FixedLength
-from illada_lab.training.callbacks import StepCallback, is_due
+from illada_lab.training.callbacks.step import StepCallback, is_due
+from illada_lab.training.distributed.sharding import is_sharded
 from illada_lab.training.module import DiffusionModule
-from illada_lab.training.sharding import is_sharded
 
 
 class Samples(StepCallback):

@@ -1,0 +1,121 @@
+"""Checkpoints are found and read without running code from the file."""
+
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from illada_lab.training.checkpoint import shards
+from illada_lab.training.checkpoint.writing import BEFORE_DECAY, FORMAT, LAST, PREVIOUS
+
+
+def read_checkpoint(path: str | Path, *, has_optimiser: bool = True, is_mapped: bool = False) -> dict[str, Any]:
+    """Read a checkpoint of this package.
+
+    Args:
+        path: file, folder of shards, or a run's folder (its last good checkpoint).
+        has_optimiser: of shards, read the optimiser's state too.
+        is_mapped: of a file, read each tensor when it is used only; the file must stay as it is.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is truncated, or holds something else.
+    """
+    file = find_checkpoint(path)
+    if shards.is_shards(file):
+        return _ours(_undamaged(partial(shards.read_whole, file, has_optimiser=has_optimiser), file), file)
+    return _ours(
+        _undamaged(partial(torch.load, file, map_location="cpu", weights_only=True, mmap=is_mapped), file), file
+    )
+
+
+def read_about(path: str | Path) -> dict[str, Any]:
+    """A checkpoint without its tensors, where they are many: step, tokenizer, configuration; raises as `read_checkpoint`."""
+    file = find_checkpoint(path)
+    if shards.is_shards(file):
+        return _ours(_undamaged(partial(shards.read_about, file), file), file)
+    return read_checkpoint(file, is_mapped=True)
+
+
+def _undamaged(read: Callable[[], Any], file: Path) -> Any:
+    """What a file holds, or one line that says that it is damaged."""
+    try:
+        return read()
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:80]
+        raise ValueError(
+            f"checkpoint = {file}; truncated or not a checkpoint ({reason}); "
+            f"{PREVIOUS} beside it is the one saved before, if it is there"
+        ) from error
+
+
+def _ours(payload: Any, file: Path) -> dict[str, Any]:
+    if not isinstance(payload, dict) or "illada_lab" not in payload:
+        raise ValueError(
+            f"checkpoint = {file}; not written by illada_lab; the file last.ckpt of a run's checkpoints folder"
+        )
+    if payload["illada_lab"]["format"] > FORMAT:
+        raise ValueError(
+            f"checkpoint = {file}; written by illada_lab {payload['illada_lab']['version']}, newer than this one; "
+            "update illada_lab"
+        )
+    return payload
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint, file or folder of shards, that `path` means: itself, or the last good one of a run's folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(path)
+    if _is_checkpoint(path):
+        return path
+    for folder in (path, path / "checkpoints"):
+        for name in (LAST, PREVIOUS):
+            if _is_checkpoint(folder / name):
+                return folder / name
+    raise FileNotFoundError(f"checkpoint = {path}; no {LAST} there; a file, or the folder of a run that has saved one")
+
+
+@contextmanager
+def told_as(setting: str) -> Iterator[None]:
+    """Messages about a checkpoint name the setting that asked for it."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        head, is_ours, rest = str(error).partition("checkpoint = ")
+        if head or not is_ours or type(error) not in (FileNotFoundError, ValueError):
+            raise
+        raise type(error)(f"{setting} = {rest}") from error
+
+
+def find_resumable(run_dir: str | Path) -> Path | None:
+    """The newest checkpoint of a run that can be read, or None: a damaged last one falls back to the ones before."""
+    folder, newest, most = Path(run_dir) / "checkpoints", None, -1
+    for name in (LAST, PREVIOUS, BEFORE_DECAY):
+        if _is_checkpoint(folder / name):
+            try:
+                step = read_about(folder / name)["global_step"]
+            except ValueError:
+                continue
+            if step > most:
+                newest, most = folder / name, step
+    return newest
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.is_file() or shards.is_shards(path)
+
+
+def predictor_state(payload: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Weights of the predictor inside a checkpoint, named as the predictor names them."""
+    prefix = "predictor."
+    return {
+        name.removeprefix(prefix): value for name, value in payload["state_dict"].items() if name.startswith(prefix)
+    }

@@ -1,0 +1,1 @@
+"""One model on many devices: placing it, sharding it, and what its processes decide together."""
