@@ -15,7 +15,7 @@
 # %% [markdown]
 # # 00 · A tour: one model, from the world it reads to the answers it gives
 #
-# **Paper:** iLLaDA, all of it in miniature; Table 1 for the sizes. **Command:** `illada-lab reproduce` makes the models that all notebooks share.
+# **Paper:** iLLaDA, all of it in miniature; Table 1 for the sizes. **Command:** `illada-lab reproduce seed=1` makes the models that all notebooks share.
 #
 # > **Time:** a few seconds on two CPU cores once the models of this scale are there. If they are not, this notebook trains them first: seconds at `scale = "smoke"`, four to nine minutes with bf16 units and about a quarter of an hour without at
 # > `scale = "toy"`. **Memory:** under 1 GB.
@@ -156,7 +156,7 @@ plt.show()
 last = lab.pretrained.history["validation"][-1]["kinds"]
 over = {kind: last[kind]["nelbo_per_token"] / last[kind]["entropy_per_token"] for kind in ("story", "fact", "sum")}
 print("bound over entropy at the end:", ", ".join(f"{kind} {value:.2f}" for kind, value in over.items()))
-if scale != "smoke":
+if scale not in ("smoke", "mini"):  # these are far from the entropy
     assert over["story"] < 1.1 < over["fact"] and over["story"] < over["sum"]
 
 # %% [markdown]

@@ -144,7 +144,7 @@ def per_token(split, kind):
 
 above = pd.DataFrame([per_token(split, kind) for kind in ("fact", "sum") for split in ("train", "validation")])
 above["bound over entropy"] = above["bound"] / above["entropy"]
-if scale != "smoke":
+if scale not in ("smoke", "mini"):  # these have not learnt what is stated
     share = above.pivot(index="kind", columns="statements", values="bound over entropy")
     assert share.loc["fact", "validation"] > 1.15 and share.loc["fact", "train"] < 1.1
     assert share.loc["sum", "validation"] > share.loc["sum", "train"] and share.loc["sum", "train"] < 1.1
@@ -244,7 +244,7 @@ pd.DataFrame(
 #
 # 1. `run = train("lr.decay_start=plateau", "lr.patience=2", *short)`; the rate is in the history of the run: `[(r["step"], r["lr"]) for r in run.history["train"]]`.
 # 2. `train("optim=adamw", "lr.decay_start=0.6", *short)`: it is behind, with a bound of 1.112 nats per token against 0.992 in one such run.
-# 3. Here it is worse, by the table's second row (1.017 against 0.992 nats per token in one such run); in the ledger's longer runs the two differ by 0.003 at most. A cosine needs the length of the run before it begins. A constant phase can be stopped, continued or branched, which is why a lab that does not know its budget prefers it.
+# 3. Here it is worse, by the table's second row (1.017 against 0.992 nats per token in one such run); in the ledger's longer runs the two differ by less than 0.01 with every seed, and by 0.002 or less in the mean. A cosine needs the length of the run before it begins. A constant phase can be stopped, continued or branched, which is why a lab that does not know its budget prefers it.
 # 4. `tiny.branch(runs[DECAYED], "notebook-longer-600", "trainer.max_steps=600", "lr.decay_start=0.8", "trainer.validate_every=30")` goes on from `before_decay.ckpt`, saved at step 180:
 #    the end has gone through the decay, and a high rate from there on would first undo it.
 # </details>

@@ -145,7 +145,8 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# Both go on improving past the paper's 12 epochs: that many passes over few instructions pay is not a privilege of diffusion here. Whether it gains more by them than the twin is *inconclusive*: from 3 to 12 epochs 2.5 points less, with an interval from -14 to +9.5 points.
+# Both go on improving past the paper's 12 epochs: that long fine-tuning on few instructions pays is not a privilege of diffusion here. More epochs are more steps as well (29 at 3 epochs, where hardly anything is answered, 115 at 12), and the paper's figure does not tell the two apart. The control does:
+# as many steps as 12 epochs take, on instructions of which none comes twice. FRESH Whether it gains more by them than the twin is *inconclusive*: from 3 to 12 epochs 2.5 points less, with an interval from -14 to +9.5 points.
 
 # %% [markdown]
 # ## Formats side by side
@@ -209,7 +210,7 @@ pd.DataFrame(found)
 # 1. `run, _ = study.tuned(lab, lab.pretrained, 24, ["experiment=sft_response_only"], prefix="response-only-")`, then `ask(run.model, task, FixedLength(response_length=24)).empty` (`from illada_lab.samplers import FixedLength`). The prefix gives the run a folder of its own. Each instruction has a row to itself in this format, so 24 epochs are 900 steps instead of 232 at `toy`, some minutes; with 6 epochs they are as many as above.
 # 2. `study.tuned(lab, lab.pretrained, 24, ["experiment=sft", "data.max_extra_eos=0"], prefix="one-eos-")`. In the paper the next example stands behind EOS, and a block of 32 holds a short answer, EOS, and a beginning that is thrown away. Examples that do not see each other never show the model what follows EOS. Here up to seven EOS
 #    stand behind an answer (`data.max_extra_eos`), so it learns to fill the rest of a block with them.
-# 3. `build(compose([f"scale={scale}", "study=sft_epochs", "study.peak_ratio=1.0"]).study)`, and `question_task(lab.world, model, ["fact_unasked"], 48, seed=0)`. Somewhat fewer are answered (in one such run 30 % instead of 40 %); in long runs they are forgotten: the README tells the numbers, of an earlier recipe and 2,000 steps (80 % answered at 0.1 of the rate, 47 % at 0.3, 10 % at the full rate).
+# 3. `build(compose([f"scale={scale}", "study=sft_epochs", "study.peak_ratio=1.0"]).study)`, and `question_task(lab.world, model, ["fact_unasked"], 48, seed=0)`. Somewhat fewer are answered (in one such run 30 % instead of 40 %); in long runs they are forgotten: `results/tried.md` has the numbers, of an earlier recipe and 2,000 steps (80 % answered at 0.1 of the rate, 47 % at 0.3, 10 % at the full rate).
 # </details>
 #
 # ## What was not reproduced

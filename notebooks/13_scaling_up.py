@@ -70,9 +70,9 @@ pd.set_option("display.max_colwidth", None)
 # A budget of compute buys a large model that has seen little, or a small one that has seen much. Training costs about six operations per parameter and token (two forward, four backward), and at toy size attention and the head
 # are not small beside it:
 #
-# $$C = D\,\Big(6\,N_\text{layers} + 6\cdot\tfrac12\,V d + 12\,\ell\,d\,L\Big)$$
+# $$C = n\,\Big(6\,N_\text{layers} + 6\cdot\tfrac12\,V D + 12\,\ell\,D\,L\Big)$$
 #
-# with $D$ tokens, $V d$ parameters of the head (applied to the masked half of the positions), $\ell$ layers and $L$ tokens that see each other. From scratch:
+# with $n$ tokens, $N_\text{layers}$ parameters in the $\ell$ layers, width $D$, $V D$ parameters of the head (applied to the masked half of the positions) and $L$ tokens that see each other. From scratch:
 
 
 # %%
@@ -99,7 +99,7 @@ print(
 # %% [markdown]
 # ## The run: a ladder at equal FLOPs
 #
-# Each budget is spent on each size: change `factors` or `budgets` in one line (two or more budgets, three or more factors, rising) and see how many steps each model gets. (Running the ladder is `illada-lab replicate study=scaling scale=mini`, and `scale=toy study.factors=[0.5,1.0,2.0,3.0]`.)
+# Each budget is spent on each size: change `factors` or `budgets` in one line (two or more budgets, three or more factors, rising) and see how many steps each model gets. (Running the ladder is `illada-lab replicate study=scaling scale=mini results_dir=my_results`, and `scale=toy study.factors=[0.5,1.0,2.0,3.0]`: about a quarter of an hour and an hour on two cores with bf16 units. In `results/` itself a second measurement would count as a second look.)
 
 # %%
 study = Scaling(factors=[0.3, 0.5, 0.7, 1.0, 1.4, 2.0], budgets=[0.2, 0.8])
@@ -116,7 +116,7 @@ for budget in study.budgets:
 pd.DataFrame(rows)
 
 # %% [markdown]
-# Committed results: around `mini`, and from half of `toy`'s width to the width of `small`, with budgets ten times as large. Left the bound over the size, one curve per budget and seed, the best measured size as a star; right the gap to the entropy, which no model can pass, over the compute.
+# Committed results: around `mini`, and from half of `toy`'s width to the width of `small`, with budgets twelve times as large. Left the bound over the size, one curve per budget and seed, the best measured size as a star; right the gap to the entropy, which no model can pass, over the compute.
 
 # %%
 results = {at: json.loads(Path(f"../results/{at}/scaling.json").read_text()) for at in ("mini", "toy")}
@@ -172,7 +172,7 @@ plt.show()
 # of 19 thousand weights, is the best or level with it. At the smaller budget the largest gets 39 steps and is still far up. At the larger budget all sizes stand on the same plateau, at 0.84 to 0.99 nats per token, 0.38 to 0.53 above the entropy. Nothing shows that one of them copies: a model that knew all else of
 # the language, but paid for each later mention of a name, an object, a colour or an animal in a story as for the first, would pay 0.71, and all of them pay more. So this ladder says who reaches the plateau with the fewest operations.
 #
-# The ladder around `toy` has budgets twelve times as large and leaves the plateau (three seeds; there a best size in the middle shows, over both budgets). At the smaller one it is clear: `toy`'s own width is best, half of it has not learnt to copy everything yet, three times of it gets 63 steps. At the larger one, where half of the width gets 7,454 steps, it is ahead of
+# The ladder around `toy` has budgets twelve times as large and leaves the plateau (three seeds). A best size in the middle shows at the smaller one only: `toy`'s own width is best, half of it has not learnt to copy everything yet, three times of it gets 63 steps. At the larger one, where half of the width gets 7,454 steps, it is ahead of
 # `toy`'s or level with it, by 0.002 to 0.014 nats: 185 thousand weights are enough for this language, whose names and numbers are few. So the best size falls with the budget here, against the rule for real text, where there is always more to know. Where weights begin to be missing neither ladder says; a richer world would have to.
 
 # %%

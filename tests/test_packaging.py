@@ -48,7 +48,9 @@ def test_the_wheel_holds_every_module_and_every_configuration(wheel):
     held = set(zipfile.ZipFile(wheel).namelist())
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "illada_lab").rglob("*.py")}
     files = {f"illada_lab/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "conf").rglob("*.yaml")}
-    recorded = {p.relative_to(ROOT).as_posix() for p in (ROOT / "illada_lab/training/reference/recorded").glob("*.json")}
+    recorded = {
+        p.relative_to(ROOT).as_posix() for p in (ROOT / "illada_lab/training/reference/recorded").glob("*.json")
+    }
     assert modules <= held and files <= held and len(files) > 30
     assert recorded <= held and recorded
     assert not [name for name in held if name.startswith(("tests/", "conf/")) or name.endswith(".pyc")]

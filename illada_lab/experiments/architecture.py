@@ -28,18 +28,19 @@ class Architecture:
         Claim(id="gqa", sentence="Grouped queries cost nothing in the loss against one key/value head per query head.",
               source=f"{PAPER} (not ablated)", paper="not reported", metric="bound at the end, multi-head less grouped",
               unit="nats/token", threshold=-0.02),
-        Claim(id="cache", sentence="They make the cache smaller by the ratio of the heads.", source=PAPER,
+        Claim(id="cache", sentence="Grouped queries make the cache smaller by the ratio of the heads.", source=PAPER,
               paper="4 times (8 instead of 32 key/value heads)", metric="cache bytes per token, multi-head over grouped",
               unit="times", threshold=1.0),
-        Claim(id="ffn", sentence="What they save is well spent on a wider feed-forward part.", source=f"{PAPER} (not ablated)",
+        Claim(id="ffn", sentence="At equal size, grouped queries with a wider feed-forward part cost nothing in the loss.",
+              source=f"{PAPER} (not ablated)",
               paper="14,336 instead of LLaDA's 12,288, both with 6.98 B without embeddings",
               metric="bound at the end, equal non-embedding size, multi-head with a narrow less grouped with a wide part",
               unit="nats/token", threshold=-0.02),
         Claim(id="tied", sentence="A tied head costs nothing in the loss.", source=f"{PAPER} (not ablated)", paper="not reported",
               metric="bound at the end, untied less tied, equal non-embedding size", unit="nats/token", threshold=-0.02),
-        Claim(id="cut", sentence="Cutting sequences at random helps on short inputs.",
+        Claim(id="cut", sentence="Cutting sequences at random in training helps on texts that break off.",
               source="iLLaDA, pre-training recipe (not ablated)", paper="not reported",
-              metric="bound on first halves of held-out documents, never cut less cut with 0.3", unit="nats/token"),
+              metric="bound on first halves of held-out documents, without EOS, never cut less cut with 0.3", unit="nats/token"),
     )  # fmt: skip
 
     def __init__(self, *, n_documents: int, n_steps: int, cut_probability: float = 0.3) -> None:

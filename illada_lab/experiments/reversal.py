@@ -32,7 +32,7 @@ class Reversal:
               paper="51.8 forward, 45.6 backward (LLaDA 8B Instruct); GPT-4o 82.7 and 34.3",
               metric="one-way facts in the sentences they were told in: exact match, name infilled less book infilled",
               unit="points", threshold=-0.1),
-        Claim(id="choice", sentence="It ranks the right author first in a sentence that was never told in this direction.",
+        Claim(id="choice", sentence="In a direction never told, a mask predictor picks the author more often than chance.",
               source=SOURCE, paper="not reported", metric="one-way books, reversed sentence, author among candidates: accuracy less chance",
               unit="points", smallest=0.05),
     )  # fmt: skip

@@ -26,15 +26,16 @@ class ReversalTwin:
     title: ClassVar[str] = "Reversal: diffusion beside the autoregressive twin"
     trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
-        Claim(id="forwards", sentence="Both models know the facts in the direction they are told in.", source=SOURCE,
+        Claim(id="forwards", sentence="Diffusion and autoregressive models both know facts in the direction they are told in.",
+              source=SOURCE,
               paper="51.8 (LLaDA 8B Instruct), 75.9 (Qwen2.5 7B Instruct)",
               metric="one-way books, last word of the told sentence: exact match, the worse of the two models, less 0.8",
               unit="points"),
-        Claim(id="choice", sentence="Against it the diffusion model ranks the right author better than the twin.", source=SOURCE,
+        Claim(id="choice", sentence="Asked backwards, diffusion picks the author more often than an autoregressive model.", source=SOURCE,
               paper="45.6 (LLaDA 8B Instruct) against 38.0 (Qwen2.5 7B Instruct)",
               metric="one-way books, reversed sentence, author among four: accuracy, diffusion less twin", unit="points",
               smallest=0.05),
-        Claim(id="written", sentence="Against it the diffusion model writes the right author more often than the twin.",
+        Claim(id="written", sentence="Asked backwards, diffusion writes the author more often than an autoregressive model.",
               source=SOURCE, paper="45.6 against 38.0", metric="one-way books, reversed sentence: exact match, diffusion less twin",
               unit="points", smallest=0.05),
     )  # fmt: skip

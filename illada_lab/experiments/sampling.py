@@ -38,20 +38,27 @@ class Sampling:
     title: ClassVar[str] = "Sampling: order, steps, blocks and length"
     trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
-        Claim(id="low_confidence", sentence="Revealing the most confident predictions first beats a random order.",
+        Claim(id="low_confidence", sentence="In stories, revealing the most confident draws first beats a random order.",
               source=LLADA, paper="GSM8K 70.0 against 21.3 (LLaDA 8B Base)",
-              metric="stories, 1 token per step: share the grammar accepts, low-confidence less random remasking",
+              metric="stories, 1 token per step, drawn anew at every step: share the grammar accepts, low-confidence less random remasking",
               unit="points", smallest=0.02),
-        Claim(id="low_confidence_parallel", sentence="It does so where several free choices are revealed at once.",
+        Claim(id="low_confidence_parallel", sentence="In stories, at four tokens a step, the most confident draws first beat a random "
+              "order.",
               source="our question: two mentions of one choice are equally sure, and do not know each other", paper="not reported",
-              metric="the same at 4 tokens per step", unit="points", smallest=0.02),
-        Claim(id="low_confidence_answers", sentence="It does so in answers, which follow from the question.", source=LLADA,
+              metric="stories, 4 tokens per step, drawn anew at every step: share the grammar accepts, low-confidence less random "
+              "remasking",
+              unit="points", smallest=0.02),
+        Claim(id="low_confidence_answers", sentence="In answers, which follow from the question, the most confident first beats a "
+              "random order.", source=LLADA,
               paper="GSM8K 70.0 against 21.3 (LLaDA 8B Base)",
               metric="questions, variable length, blocks of 8, 1 token per step: exact match, low-confidence less random remasking",
               unit="points", smallest=0.02),
-        Claim(id="low_confidence_answers_parallel", sentence="And in answers of which several tokens are revealed at once.",
-              source=LLADA, paper="not reported apart", metric="the same at 4 tokens per step", unit="points", smallest=0.02),
-        Claim(id="steps", sentence="More steps are better.",
+        Claim(id="low_confidence_answers_parallel", sentence="In answers, at four tokens a step, the most confident first beats a "
+              "random order.",
+              source=LLADA, paper="not reported apart",
+              metric="questions, variable length, blocks of 8, 4 tokens per step: exact match, low-confidence less random remasking",
+              unit="points", smallest=0.02),
+        Claim(id="steps", sentence="One token per step writes better stories than eight.",
               source=f"{LLADA}, steps against quality; iLLaDA on GSM8K, third-party",
               paper="82 / 50 / 22 % at 1 / 4 / 8 tokens per step (n = 50)",
               metric="stories, low-confidence: share the grammar accepts, 1 less 8 tokens per step", unit="points", smallest=0.02),
@@ -59,14 +66,14 @@ class Sampling:
               source=LLADA, paper="GSM8K 77.5 in blocks of 32 against 69.4 in one (LLaDA 8B Instruct)",
               metric="questions, model fine-tuned on responses padded with EOS: exact match, blocks of 8 less one block of 24",
               unit="points", smallest=0.02),
-        Claim(id="variable_quality", sentence="A model fine-tuned for variable length loses nothing by it against a fixed one.",
+        Claim(id="variable_quality", sentence="A model fine-tuned for variable length answers no worse so than at a fixed length.",
               source="iLLaDA, inference", paper="not reported",
               metric="questions: exact match, variable less fixed length, blocks of 8", unit="points", threshold=-0.02),
-        Claim(id="variable_padded", sentence="Nor does a model that was fine-tuned to pad every answer to a fixed length.",
+        Claim(id="variable_padded", sentence="A model fine-tuned to pad answers with EOS loses nothing at variable length.",
               source="our question, asked after the measurement, of its tables: variable length needs its own format", paper="not reported",
               metric="questions, model fine-tuned on responses padded with EOS: exact match, variable less fixed length, blocks of 8",
               unit="points", threshold=-0.02),
-        Claim(id="variable_cost", sentence="Variable length computes less: no masks behind the block, nothing after the end.",
+        Claim(id="variable_cost", sentence="Variable length computes fewer positions: no masks behind the block, nothing after the end.",
               source="iLLaDA, inference", paper="not reported",
               metric="questions: positions computed, fixed over variable length, blocks of 8", unit="times", threshold=1.0),
     )  # fmt: skip

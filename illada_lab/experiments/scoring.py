@@ -36,10 +36,11 @@ class Scoring:
         Claim(id="converged_long", sentence="The confidence score ranks long endings better than the likelihood.",
               source=TABLE_4, paper="+2.3 HellaSwag (points)",
               metric="accuracy on whole stories, confidence less Monte-Carlo at most samples", unit="points", smallest=0.005),
-        Claim(id="equal_passes", sentence="At equal passes the confidence score ranks better.", source=f"{TABLE_4} (our reading)",
+        Claim(id="equal_passes", sentence="At equal passes the confidence score ranks candidates better than the likelihood.",
+              source=f"{TABLE_4} (our reading)",
               paper="not reported", metric="accuracy, confidence less Monte-Carlo with as many passes as the candidate has tokens",
               unit="points", smallest=0.005),
-        Claim(id="samples", sentence="A Monte-Carlo likelihood of several tokens needs many samples.",
+        Claim(id="samples", sentence="One sample is too few for a Monte-Carlo likelihood of several tokens.",
               source="LLaDA, Appendix B.5", paper="128 samples used", metric="accuracy, most samples less 1, mean of the task types",
               unit="points", smallest=0.005),
     )  # fmt: skip

@@ -23,11 +23,11 @@ class SftFormat:
     title: ClassVar[str] = "Fine-tuning format: whole sequence or response only"
     trains_many: ClassVar[bool] = False
     claims: ClassVar[tuple[Claim, ...]] = (
-        Claim(id="variable", sentence="Whole-sequence fine-tuning answers better at variable length.",
+        Claim(id="variable", sentence="At variable length, whole-sequence fine-tuning answers better than response-only.",
               source="iLLaDA, fine-tuning (changed from LLaDA's, not ablated)", paper="GSM8K 89.0 against 77.5 (all changes together)",
               metric="questions, variable length, blocks of 8: exact match, whole sequence less response only", unit="points",
               smallest=0.02),
-        Claim(id="own_way", sentence="It does so where each is read out in the way it was made for.",
+        Claim(id="own_way", sentence="Each read out in its own way, whole-sequence fine-tuning answers better than response-only.",
               source="iLLaDA, fine-tuning and inference (changed from LLaDA's together); asked after the measurement, of its tables",
               paper="GSM8K 89.0 against 77.5 (all changes together)",
               metric="questions: exact match, whole sequence at variable length less response only at a fixed length of 24, blocks of 8",

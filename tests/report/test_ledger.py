@@ -66,21 +66,26 @@ def test_a_second_measurement_stands_beside_the_first(tmp_path):
     other = result("toy", "inconclusive")
     other["claims"][0]["effect"] = 0.1
     mini = result("mini")
-    page = ledger([result(), mini], [other])
+    page = ledger([result(), mini], {"again": [other], "again_2": [result()], "again_3": []})
     toy_row, mini_row = (
         next(line for line in page.partition(f"## Scale `{scale}`")[2].splitlines() if line.startswith("| `sampling`"))
         for scale in ("toy", "mini")
     )
-    assert toy_row.endswith("| **replicated** (why) | **inconclusive**: +10.0 (+15.0 to +25.0) points |")
+    second, third = "**inconclusive**: +10.0 (+15.0 to +25.0) points", "**replicated**: +20.0 (+15.0 to +25.0) points"
+    assert toy_row.endswith(f"| **replicated** (why) | {second} | {third} |")
     assert mini_row.endswith("| **replicated** (why) |")
-    assert "1 claims: 1 replicated. Measured again: 0 of 1 with the same verdict." in page
-    assert page.count("Again:\n\n- `sampling`") == 1 and "*Again*: the same settings" in page
-    for folder, content in (("toy", result()), ("again/toy", other), ("mini", mini)):
+    assert "1 replicated. Again: 0 of 1 with the same verdict. Again 2: 1 of 1 with the same verdict." in page
+    assert (
+        page.count("Again:\n\n- `sampling`") == page.count("Again 2:\n\n- `sampling`") == 1
+        and "*Again*: the same settings" in page
+    )
+    for folder, content in (("toy", result()), ("again/toy", other), ("again_2/toy", result()), ("mini", mini)):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "sampling.json").write_text(json.dumps(content))
-    assert write_ledger(tmp_path).read_text() == ledger([mini, result()], [other])
+    again = {"again": [other], "again_2": [result()]}
+    assert write_ledger(tmp_path).read_text() == ledger([mini, result()], again)
     other["config"] = {"n": 2}
-    for none in ([], [other]):
+    for none in (None, {}, {"again": [other]}):
         assert "Again" not in ledger([result()], none)
 
 
