@@ -37,6 +37,7 @@ MISTAKES = {
     "data.micro_batch_size=9973": "must be a multiple of micro_batch_size * devices = 9973; nearest: 9973",
     "trainer.precision=fp8": "trainer.precision = 'fp8'; text is not what TrainerSettings takes; auto or 32-true or bf16",
     "trainer.max_steps=0": "trainer.max_steps = 0; counts from 1",
+    "trainer.save_minutes=0": "trainer.save_minutes = 0; the age at which a checkpoint is replaced; above 0, or null",
     "trainer.max_norm=0": "trainer.max_norm = 0; gradients are scaled down to this norm; above 0, or null",
     "data.micro_batch_size=-4": "data.micro_batch_size = -4; out of range; 1 or more",
     "data.n_validation=0": "data.n_validation = 0; out of range; 1 or more",

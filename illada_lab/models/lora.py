@@ -98,7 +98,8 @@ class Lora:
         if any(hasattr(parameter, "placements") for parameter in predictor.parameters()):
             raise ValueError("lora; not with weights that are sharded over processes; trainer=auto or ddp")
         self.cast_base(predictor)
-        with torch.random.fork_rng(devices=[]):
+        # Drawn on the CPU, whatever the default device: the same numbers everywhere.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(seed)
             inject_adapter_in_model(self.peft_config(), predictor)
         for name, parameter in predictor.named_parameters():

@@ -90,6 +90,7 @@ class MaskPredictor(nn.Module):
         self.layers = nn.ModuleList(Layer(spec) for _ in range(n_layers))
         self.norm = RMSNorm(d_model, eps=norm_eps)
         self._token_losses, self._compiles_slices = _token_losses, False
+        self.has_dynamic_layers: bool | None = False
         self._attention = "auto"
         self.lm_head = None if is_tied else Linear(d_model, vocab_size)
         if not self.embed_tokens.weight.is_meta:
@@ -238,9 +239,10 @@ class MaskPredictor(nn.Module):
             has_fixed_length: rows are of one length. Otherwise the layers are compiled for any, as soon as a second one comes: shape by
                 shape, torch would go on without compiling after eight.
         """
+        self.has_dynamic_layers = False if has_fixed_length else None
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            layer.compile(dynamic=False if has_fixed_length else None)
+            layer.compile(dynamic=self.has_dynamic_layers)
         if self.spec.vocab_size >= MIN_COMPILED_VOCABULARY:
             self._token_losses = torch.compile(_token_losses, dynamic=True)
             self._compiles_slices = True

@@ -143,6 +143,7 @@ def _train(
         pl.Trainer(
             max_steps=n_steps,
             accelerator=accelerator,
+            devices=1,
             precision=precision,
             accumulate_grad_batches=accumulate,
             logger=False,

@@ -138,7 +138,7 @@ def build_trainer(
         accumulate_grad_batches=here.accumulate,
         logger=build_all(config.logger),
         log_every_n_steps=settings.log_every,
-        callbacks=_callbacks(config, data, settings, module, history, files, reference),
+        callbacks=_callbacks(config, data, settings, here, module, history, files, reference),
         plugins=plugins,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -153,6 +153,7 @@ def _callbacks(
     config: DictConfig,
     data: DataModule,
     settings: TrainerSettings,
+    here: Resolved,
     module: DiffusionModule,
     history: cb.History,
     files: AtomicCheckpointIO,
@@ -165,7 +166,7 @@ def _callbacks(
     if settings.ema_decay is not None:
         from lightning.pytorch.callbacks import EMAWeightAveraging
 
-        found.append(EMAWeightAveraging(decay=settings.ema_decay))
+        found.append(EMAWeightAveraging(decay=settings.ema_decay, device=here.device))
     if config.get("lora") is not None:
         found.append(Adapters(seed=config.seed))
     return found + [
@@ -184,6 +185,7 @@ def _callbacks(
         RollingCheckpoint(
             folder=run_dir / "checkpoints",
             every=settings.save_every,
+            minutes=settings.save_minutes,
             keeps_before_decay=settings.keeps_before_decay,
             files=files,
         ),

@@ -91,8 +91,16 @@ class DiffusionModule(pl.LightningModule):
     @property
     def _n_copies(self) -> int:
         """Processes that see the same rows, because they share layers (tensor parallelism)."""
-        replicas = getattr(self.trainer.strategy, "distributed_sampler_kwargs", {"num_replicas": 1})["num_replicas"]
-        return n_processes() // replicas
+        return n_processes() // self._replicas["num_replicas"]
+
+    @property
+    def _replicas(self) -> dict[str, int]:
+        """How many processes, or groups that share layers, see different rows, and which of them this is."""
+        return getattr(self.trainer.strategy, "distributed_sampler_kwargs", {"num_replicas": 1, "rank": 0})
+
+    def _add_up(self, parts: torch.Tensor) -> torch.Tensor:
+        """Sums over all replicas."""
+        return torch.tensor(sums(parts.tolist(), self.device), dtype=parts.dtype) / self._n_copies
 
     def measure_gradients(self) -> torch.Tensor:
         """Finish the gradient of a step, once, and return its norm over all processes."""
@@ -125,8 +133,11 @@ class DiffusionModule(pl.LightningModule):
         """Evaluate on the frozen masks and log the table; None where there are none."""
         if self.validation is None:
             return None
+        replicas = self._replicas
         with self.as_saved():
-            result = self.validation.evaluate(self.predictor)
+            result = self.validation.evaluate(
+                self.predictor, share=(replicas["rank"], replicas["num_replicas"]), add_up=self._add_up
+            )
         self.last_validation = result
         return result
 

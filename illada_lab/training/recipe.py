@@ -14,7 +14,7 @@ from illada_lab.training.checkpoint import read_about
 # resolved: a pre-trained model stays good where the scale's fine-tuning changes.
 LEARNT_FROM = ("seed", "model", "tokenizer", "data", "objective", "optim", "lr", "trainer")
 # Of the trainer's settings those that decide when something is written or shown, not what is learnt.
-HOUSEKEEPING = ("save_every", "keeps_before_decay", "is_async_save", "log_every", "timeout_minutes")
+HOUSEKEEPING = ("save_every", "save_minutes", "keeps_before_decay", "is_async_save", "log_every", "timeout_minutes")
 
 
 def recipe(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:

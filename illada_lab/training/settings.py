@@ -45,6 +45,7 @@ class TrainerSettings:
             replaced by the next best, and that is said once.
         validate_every: optimiser steps between validations; None: at the end only.
         save_every: optimiser steps between checkpoints; None: at the end only.
+        save_minutes: a checkpoint is due as well where the last one is so old; None: by steps alone.
         keeps_before_decay: keep the checkpoint at which the decay of the learning rate begins, for other decays and longer runs.
         is_async_save: go on training while a checkpoint is written; fsdp and fsdp_tp only.
         timeout_minutes: a process that does not answer for so long ends the run.
@@ -66,6 +67,7 @@ class TrainerSettings:
     attention: Attention = "auto"
     validate_every: int | None = None
     save_every: int | None = None
+    save_minutes: float | None = None
     keeps_before_decay: bool = False
     is_async_save: bool = False
     timeout_minutes: float = 30.0
@@ -102,6 +104,8 @@ class TrainerSettings:
             found.append(f"ema_decay = {decay}; above 0, below 1; for example 0.999")
         if (k := values.get("activation_checkpointing")) is not None and k != "ops" and k < 1:
             found.append(f"activation_checkpointing = {k}; every k-th layer; null, 1 or more, or ops")
+        if (minutes := values.get("save_minutes")) is not None and not minutes > 0:
+            found.append(f"save_minutes = {minutes}; the age at which a checkpoint is replaced; above 0, or null")
         if (minutes := values.get("timeout_minutes", 1)) <= 0:
             found.append(f"timeout_minutes = {minutes}; how long a process may be silent; above 0, for example 30")
         return found or _parallel_problems(values)

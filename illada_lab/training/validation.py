@@ -1,6 +1,6 @@
 """Validation on frozen masks: the same documents, the same masks, at every step of every run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,8 +93,20 @@ class FrozenMasks:
         return None if entropy is None else entropy / sum(map(len, self.maskable))
 
     @torch.no_grad()
-    def evaluate(self, predictor: HiddenPredictor) -> "ValidationResult":
-        """Bound of every row (of the autoregressive twin: the exact -log p of every document), in nats."""
+    def evaluate(
+        self,
+        predictor: HiddenPredictor,
+        *,
+        share: tuple[int, int] = (0, 1),
+        add_up: Callable[[Float[Tensor, " N"]], Float[Tensor, " N"]] = lambda parts: parts,
+    ) -> "ValidationResult":
+        """Bound of every row (of the autoregressive twin: the exact -log p of every document), in nats.
+
+        Args:
+            predictor: the model.
+            share: (i, n): this is the i-th of n processes, each of which computes every n-th batch; all make as many passes.
+            add_up: sums what each of them found, 0 where it was another's, over all.
+        """
         device = predictor.head_weight.device
         is_causal = bool(getattr(getattr(predictor, "spec", None), "is_causal", False))
         whole = [FrozenRow(i, positions) for i, positions in enumerate(self.maskable)]
@@ -103,15 +115,15 @@ class FrozenMasks:
         n_maskable = np.array([len(self.maskable[row.document]) for row in rows])
         total = torch.zeros(len(rows))
         # Rows of similar length share a batch, so that little is computed on padding.
-        order = np.argsort(length, kind="stable")
-        start = 0
-        while start < len(rows):
-            end = start + 1
-            while end < len(rows) and (end + 1 - start) * length[order[end]] <= self.batch_tokens:
-                end += 1
-            chosen = order[start:end]
-            total[torch.from_numpy(chosen)] = self._sums([rows[i] for i in chosen], predictor, is_causal, device).cpu()
-            start = end
+        batches = _batches(np.argsort(length, kind="stable"), length, self.batch_tokens)
+        number, n = share
+        for first in range(0, len(batches), n):
+            # Sharded layers are gathered together: who has no batch left computes the last one once more, for nothing.
+            chosen = batches[min(first + number, len(batches) - 1)]
+            found = self._sums([rows[i] for i in chosen], predictor, is_causal, device).cpu()
+            if first + number < len(batches):
+                total[torch.from_numpy(chosen)] = found
+        total = add_up(total)
         n_masked = np.array([len(row.masked) for row in rows])
         scale = np.ones(len(rows)) if is_causal else n_maskable / n_masked
         return ValidationResult(
@@ -145,6 +157,18 @@ class FrozenMasks:
         ce = cross_entropy_at(predictor, x, x0, is_wanted, segment_ids)
         row_of = is_wanted.nonzero()[:, 0]
         return torch.zeros(len(rows), device=device).index_add(0, row_of, ce.float())
+
+
+def _batches(order: np.ndarray, length: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Numbers of rows, in this order, as many to a batch as fit it, padding included; one at least."""
+    found, start = [], 0
+    while start < len(order):
+        end = start + 1
+        while end < len(order) and (end + 1 - start) * length[order[end]] <= batch_tokens:
+            end += 1
+        found.append(order[start:end])
+        start = end
+    return found
 
 
 def _no_context(documents: Sequence[dict[str, Any]], maskable: Sequence[np.ndarray]) -> float:

@@ -63,6 +63,16 @@ def test_smoke_run_learns_and_leaves_everything_behind(tmp_path):
     assert "train/loss" in metrics and "validation/story/nelbo_per_token" in metrics
 
 
+def test_checkpoints_are_due_by_the_clock_too(tmp_path):
+    """One that is older than so many minutes is replaced, whatever the step; one that is not, is not."""
+    never = ["trainer.max_steps=4", "lr.n_steps=20", "trainer.save_every=null", "trainer.keeps_before_decay=false"]
+    run(tmp_path / "a", *never, "trainer.save_minutes=1e-9")
+    folder = tmp_path / "a" / "checkpoints"
+    assert [read_checkpoint(folder / name)["global_step"] for name in ("previous.ckpt", "last.ckpt")] == [3, 4]
+    run(tmp_path / "b", *never, "trainer.save_minutes=60.0")
+    assert [path.name for path in (tmp_path / "b" / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
 @pytest.mark.parametrize("settings", [("optim=adamw",), ("optim=muon",), ("optim=muon", "trainer.ema_decay=0.5")])
 def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, settings):
     """Weights, losses and validations; stopped in the middle of an epoch, between two validations."""

@@ -27,6 +27,20 @@ class Uniform(UniformPredictor):
         is_causal = False
 
 
+class CountsPasses:
+    """A predictor that counts how often it is asked."""
+
+    def __init__(self, predictor):
+        self.predictor, self.n_passes = predictor, 0
+
+    def hidden(self, *args, **kwargs):
+        self.n_passes += 1
+        return self.predictor.hidden(*args, **kwargs)
+
+    def __getattr__(self, name):
+        return getattr(self.predictor, name)
+
+
 def test_uniform_predictor_gives_log_vocabulary_per_token():
     summary = FrozenMasks(documents(), bos=0).evaluate(Uniform(24)).summary()
     for row in summary.values():
@@ -55,6 +69,23 @@ def test_mean_is_the_enumerated_bound_within_its_error():
     result = FrozenMasks([{"ids": ids}], bos=None, n_draws=3000).evaluate(predictor)
     stderr = result.nelbo.std() / np.sqrt(len(result.nelbo))
     assert abs(result.nelbo.mean() - enumerated_nelbo(predictor, torch.tensor(ids))) < 4 * stderr
+
+
+@pytest.mark.parametrize("n", [2, 3, 50])
+def test_processes_share_the_batches(n):
+    """What each computes adds up to the whole, to the bit; all make as many passes, whoever has no batch left one for nothing."""
+    predictor, frozen = small_predictor(), FrozenMasks(documents(), bos=0, batch_tokens=64)
+    alone = CountsPasses(predictor)
+    whole = frozen.evaluate(alone).nelbo
+    parts, passes = [], []
+    for i in range(n):
+        watched = CountsPasses(predictor)
+        frozen.evaluate(watched, share=(i, n), add_up=lambda part: parts.append(part) or part)
+        passes.append(watched.n_passes)
+    assert set(passes) == {-(-alone.n_passes // n)} and alone.n_passes > 5
+    assert bool(((torch.stack(parts) != 0).sum(0) == 1).all())
+    result = frozen.evaluate(predictor, add_up=lambda _: torch.stack(parts).sum(0))
+    assert np.array_equal(result.nelbo, whole)
 
 
 @torch.no_grad()

@@ -19,8 +19,8 @@ class ShardSource:
         weights: share of each folder among the rows of a batch, in any unit; a folder that is used up begins again. None: every row of
             all folders once an epoch.
         skip_damaged: train without shards that are truncated, changed or missing, and say so, instead of stopping.
-        is_hashed: compare every file with its checksum when the source is opened: about a second per gigabyte and core, in every
-            process. Sizes are compared always.
+        is_hashed: compare every file with its checksum when the source is opened: about a second per gigabyte and core, in the first
+            process of a run (with `skip_damaged` in every one). Sizes are compared always.
 
     Attributes:
         skipped: what is wrong with each shard that was left out.
@@ -121,8 +121,10 @@ class ShardSource:
 
     def _sound(self, places: Sequence[Place]) -> list[Place]:
         """The shards that are as they were written."""
+        # One process reads them all, for all; where damaged ones are left out, each has to find the same.
+        is_hashed = self.is_hashed and (self.skip_damaged or is_first_process())
         left, bad = [], {}
-        for place, why in zip(places, damages(places, self.is_hashed), strict=True):
+        for place, why in zip(places, damages(places, is_hashed), strict=True):
             if why is None:
                 left.append(place)
             elif self.skip_damaged:
@@ -139,6 +141,13 @@ class ShardSource:
         if not left:
             raise ValueError(f"data.path = {', '.join(self.paths)}; no sound shard is left; prepare the data again")
         return left
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a run that speaks for all, by what the launcher has put into the environment."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
 def ends_of(manifest: Manifest) -> tuple[bool, bool]:

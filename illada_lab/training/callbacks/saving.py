@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,7 +51,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class RollingCheckpoint(StepCallback):
-    """Save `last.ckpt` every so often, at the end, and on SIGTERM; the one before stays as `previous.ckpt`.
+    """Save `last.ckpt` every so often, by steps or by the clock, at the end, and on SIGTERM; the one before stays as `previous.ckpt`.
 
     And, if asked to, `before_decay.ckpt` where the constant phase of the learning rate ends: the model that other decays start from.
 
@@ -60,6 +61,7 @@ class RollingCheckpoint(StepCallback):
     Args:
         folder: where they go.
         every: optimiser steps between saves; None: at the end only.
+        minutes: age of the last one at which the next is due as well; None: any.
         keeps_before_decay: keep what stands when the decay begins.
         files: what writes them where a run is not sharded.
 
@@ -70,9 +72,19 @@ class RollingCheckpoint(StepCallback):
 
     is_training: ClassVar[bool] = False
 
-    def __init__(self, *, folder: Path, every: int | None, keeps_before_decay: bool, files: AtomicCheckpointIO) -> None:
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        every: int | None,
+        minutes: float | None = None,
+        keeps_before_decay: bool,
+        files: AtomicCheckpointIO,
+    ) -> None:
         super().__init__()
-        self.folder, self.every, self.keeps_before_decay, self.files = folder, every, keeps_before_decay, files
+        self.folder, self.every, self.minutes = folder, every, minutes
+        self.keeps_before_decay, self.files = keeps_before_decay, files
+        self._saved_at = time.monotonic()
         self.signal = 0
         self._handlers: dict[int, Any] = {}
         self._process, self._begin = os.getpid(), 0
@@ -88,20 +100,23 @@ class RollingCheckpoint(StepCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen."""
         super().on_train_start(trainer, pl_module)
-        self._process, self._begin = os.getpid(), trainer.global_step
+        self._process, self._begin, self._saved_at = os.getpid(), trainer.global_step, time.monotonic()
         for number in self._handlers:
             signal.signal(number, self._on_signal)
 
     def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
         """Save if due; stop if told to, or if the last checkpoint could not be written."""
         saving_error = getattr(trainer.strategy, "saving_error", lambda: None)()
-        is_told, has_failed = any_of([bool(self.signal), saving_error is not None], module.device)
+        is_old = self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes
+        # Clocks differ: what one process finds is done by all.
+        is_told, has_failed, is_old = any_of([bool(self.signal), saving_error is not None, is_old], module.device)
         if has_failed:
             self._finish(trainer)
         if self._is_fork(module, step, trainer.max_steps):
             self._save(trainer, module, BEFORE_DECAY)
-        if is_told or is_due(step, self.every, trainer.max_steps):
+        if is_told or is_old or is_due(step, self.every, trainer.max_steps):
             self._save(trainer, module, LAST)
+            self._saved_at = time.monotonic()
         if is_told or step == trainer.max_steps:
             self._finish(trainer)
         if is_told:

@@ -89,7 +89,8 @@ def read_into(folder: str | Path, weights: Mapping[str, Tensor], optimizer: Opti
 def write(folder: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup | None, is_async: bool) -> Any:
     """Write every process's part of the tensors; returns a future where it goes on in the background."""
     if is_async:
-        return dcp.async_save(dict(tensors), checkpoint_id=folder, process_group=group)
+        # A writer that copies to the host itself; torch's own choice would, in every process, open a stream on GPU 0 in its thread.
+        return dcp.async_save(dict(tensors), storage_writer=dcp.FileSystemWriter(folder), process_group=group)
     dcp.save(dict(tensors), checkpoint_id=folder, process_group=group, no_dist=not dist.is_initialized())
     return None
 

@@ -40,7 +40,8 @@ def materialise(predictor: MaskPredictor, device: torch.device | str, seed: int)
                 copy.deepcopy(module).to_empty(device="cpu").reset_parameters()
         places = dict(predictor.named_parameters())
         for name, shape in [(name, p.shape) for name, p in template.named_parameters()]:
-            whole = torch.empty(shape)
+            # Lightning may have made the GPU the default device: its generator would draw other numbers.
+            whole = torch.empty(shape, device="cpu")
             draw(name, whole, predictor.spec)
             places[name].copy_(part_like(whole, places[name]))
 

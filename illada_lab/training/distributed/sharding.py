@@ -89,14 +89,15 @@ def recompute(
     """Trade arithmetic for memory: activations of layers are dropped and computed again in the backward pass.
 
     Compiled layers stay compiled, with one exception: what stands outside of a trace (torch's variable-length kernel, flash-attn's) keeps
-    a layer from being compiled with "ops", and where it will be sharded, because the checkpoint is traced with it there.
+    a layer from being compiled with "ops", because the checkpoint is traced with it there.
 
     Args:
         predictor: before sharding; compiled before, or later.
         which: None: nothing; k: all inside every k-th layer (1: every layer); "ops": in every layer all but the outcome of attention
             and of every second matrix product.
         has_dropout: the layers draw random numbers (adapters' dropout), which must be the same ones the second time.
-        is_sharded: it will be, by hooks that must not run a second time.
+        is_sharded: it will be, by hooks that must not run a second time: the checkpoint stands inside of them, what is compiled inside of
+            that (a trace of the checkpoint would have to keep sharded weights, which torch 2.13 refuses with tensor parallelism).
 
     Source: selective recomputation as in Korthikanti et al. 2022; "every second product" is torchtitan's choice.
     """
@@ -110,11 +111,16 @@ def recompute(
         if which != "ops" and number % which:
             continue
         compiled = layer._compiled_call_impl
-        if compiled is not None and which != "ops" and not is_sharded:
-            layer._compiled_call_impl = partial(checkpoint, compiled, **options)
+        if compiled is None:
+            layer.forward = partial(_again, layer.forward, options)
+        elif which == "ops":
+            layer.forward = partial(_again, partial(_watched, layer.forward, which), options)
+        elif is_sharded:
+            layer._compiled_call_impl = None
+            inner = torch.compile(layer.forward, dynamic=predictor.has_dynamic_layers)
+            layer.forward = partial(_again, inner, options)
         else:
-            forward = layer.forward if compiled is None else partial(_watched, layer.forward, which)
-            layer.forward = partial(_again, forward, options)
+            layer._compiled_call_impl = partial(checkpoint, compiled, **options)
 
 
 def _again(forward: Callable[..., Any], options: dict[str, Any], *args: Any, **kwargs: Any) -> Any:

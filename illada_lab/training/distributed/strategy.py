@@ -27,6 +27,8 @@ def make_strategy(settings: TrainerSettings) -> Strategy | str:
     if settings.is_sharded:
         return ShardedStrategy(settings, timeout)
     if settings.world_size > 1 or settings.strategy == "ddp":
+        # Layers are compiled one by one, each smaller than what it is for; cut at every 25 MB of gradients they would only lose fusion.
+        torch._dynamo.config.optimize_ddp = False
         return DDPStrategy(timeout=timeout, gradient_as_bucket_view=True)
     return "auto"
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from illada_lab.data.build_tokenizer import prepared, word_tokenizer
 from illada_lab.data.datamodule import DataModule
@@ -132,6 +133,20 @@ def test_a_damaged_shard_stops_the_run_or_is_skipped_said_and_counted(folders, t
     assert f"1 of {len(whole.places)} shards skipped, {lost:,} of {whole.n_tokens:,} tokens" in said and message in said
     assert data.n_rows is not None
     assert take(data.train_rows, np.arange(data.n_rows)).n_tokens == data.n_tokens
+
+
+def test_one_process_of_a_run_reads_all_files_for_all(folders, tmp_path, monkeypatch):
+    """But each where damaged ones are left out: they have to leave out the same."""
+    shutil.copytree(folders["a"], tmp_path / "out")
+    spoil(tmp_path / "out", "changed")
+    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
+    assert ShardSource(path=str(tmp_path / "out")).load("train").places
+    source = ShardSource(path=str(tmp_path / "out"), skip_damaged=True)
+    source.load("train")
+    assert len(source.skipped) == 1
+    spoil(tmp_path / "out", "truncated")
+    with pytest.raises(ValueError, match="data.skip_damaged=true leaves the shard out"):
+        ShardSource(path=str(tmp_path / "out")).load("train")
 
 
 def test_a_corpus_of_damaged_shards_is_no_corpus(folders, tmp_path):
