@@ -39,7 +39,7 @@ class Setting:
         n_rows, length: of a batch.
         precision: "32-true", "bf16-mixed" (float32 weights) or "bf16-true" (bf16 weights and moments).
         is_compiled: layers and loss.
-        recomputed: what is computed again in the backward pass, see `training.sharding.recompute`.
+        recomputed: what is computed again in the backward pass, see `training.distributed.sharding.recompute`.
         attention: see `MaskPredictor.use_attention`.
         device: where.
     """

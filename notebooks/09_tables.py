@@ -161,7 +161,7 @@ for name in ("base_table", "instruct_table"):
     plt.show()
 
 # %% [markdown]
-# At `mini` iLLaDA's recipe is 9 points behind LLaDA's in the base table, and all of it is one task, the endings of stories: by the confidence score 17 % are right, below chance, by LLaDA's Monte-Carlo likelihood 31, 56 and 99 %. Each recipe is asked by its own rule, so this is as much about the rule as about the model (notebook 08
+# At `mini` iLLaDA's recipe is 9 points behind LLaDA's in the base table, and in the mean over the seeds all of it is one task, the endings of stories: by the confidence score 17 % are right, below chance, by LLaDA's Monte-Carlo likelihood 31, 56 and 99 %. Each recipe is asked by its own rule, so this is as much about the rule as about the model (notebook 08
 # shows the confidence score fail on what a model has not learnt). Where an operand is infilled, the diffusion models write any word of the vocabulary, and the twin, which cannot infill, picks the likeliest number.
 #
 # Half way, the twin has long learnt what the diffusion models are still learning: a mask predictor is asked more different questions by the same text, and answers fewer of them per step. At the end of the toy's training all three

@@ -54,6 +54,11 @@ def runs(tmp_path_factory) -> Path:
 def test_two_processes_have_the_losses_of_one(runs, name):
     """20 steps, two micro-batches a step in each process; the rows differ in their numbers of tokens."""
     alone, pair = losses(runs / SAME_AS[name]), losses(runs / name)
+    before, now = (json.loads((runs / n / "history.json").read_text())["validation"] for n in (SAME_AS[name], name))
+    assert [record["step"] for record in now] == [10, 20]
+    for one, two in zip(before, now, strict=True):  # each process has computed a part of it
+        for kind, row in one["kinds"].items():
+            assert two["kinds"][kind]["nelbo_per_token"] == pytest.approx(row["nelbo_per_token"], abs=1e-4)
     assert len(pair) == 20 and pair == pytest.approx(alone, abs=1e-5)
     assert alone[-1] < alone[0]
 

@@ -19,8 +19,8 @@ class ShardSource:
         weights: share of each folder among the rows of a batch, in any unit; a folder that is used up begins again. None: every row of
             all folders once an epoch.
         skip_damaged: train without shards that are truncated, changed or missing, and say so, instead of stopping.
-        is_hashed: compare every file with its checksum when the source is opened: about a second per gigabyte and core, in the first
-            process of a run (with `skip_damaged` in every one). Sizes are compared always.
+        is_hashed: compare every file with its checksum when the source is opened: about a second per gigabyte and core, divided among the
+            processes of a run (with `skip_damaged` every one reads them all). Sizes are compared always.
 
     Attributes:
         skipped: what is wrong with each shard that was left out.
@@ -121,10 +121,10 @@ class ShardSource:
 
     def _sound(self, places: Sequence[Place]) -> list[Place]:
         """The shards that are as they were written."""
-        # One process reads them all, for all; where damaged ones are left out, each has to find the same.
-        is_hashed = self.is_hashed and (self.skip_damaged or is_first_process())
         left, bad = [], {}
-        for place, why in zip(places, damages(places, is_hashed), strict=True):
+        # Each process reads a share of them for all; where damaged ones are left out, each has to find the same.
+        share = (0, 1) if self.skip_damaged else share_of_processes()
+        for place, why in zip(places, damages(places, share if self.is_hashed else None), strict=True):
             if why is None:
                 left.append(place)
             elif self.skip_damaged:
@@ -143,11 +143,19 @@ class ShardSource:
         return left
 
 
-def is_first_process() -> bool:
-    """Whether this is the process of a run that speaks for all, by what the launcher has put into the environment."""
+def share_of_processes() -> tuple[int, int]:
+    """(i, n): of the work that the n processes of a run divide, this one has every n-th piece, from the i-th on.
+
+    By what torchrun or SLURM has put into the environment: before there is a process group. Lightning's own launcher begins the others when
+    the first is through, so that one has all of it, and the others (i = n) nothing.
+    """
+    from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
     from lightning.pytorch.utilities import rank_zero_only
 
-    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    for launcher in (TorchElasticEnvironment, SLURMEnvironment):
+        if launcher.detect():
+            return launcher().global_rank(), launcher().world_size()
+    return (0, 1) if rank_zero_only.rank == 0 else (1, 1)  # type: ignore[attr-defined]
 
 
 def ends_of(manifest: Manifest) -> tuple[bool, bool]:

@@ -92,7 +92,7 @@ def recompute(
     a layer from being compiled with "ops", because the checkpoint is traced with it there.
 
     Args:
-        predictor: before sharding; compiled before, or later.
+        predictor: before sharding; compiled before, or later (to be sharded: before).
         which: None: nothing; k: all inside every k-th layer (1: every layer); "ops": in every layer all but the outcome of attention
             and of every second matrix product.
         has_dropout: the layers draw random numbers (adapters' dropout), which must be the same ones the second time.
@@ -116,6 +116,7 @@ def recompute(
         elif which == "ops":
             layer.forward = partial(_again, partial(_watched, layer.forward, which), options)
         elif is_sharded:
+            # A copy would call this layer, but averages of sharded weights are refused.
             layer._compiled_call_impl = None
             inner = torch.compile(layer.forward, dynamic=predictor.has_dynamic_layers)
             layer.forward = partial(_again, inner, options)

@@ -135,11 +135,18 @@ def test_a_damaged_shard_stops_the_run_or_is_skipped_said_and_counted(folders, t
     assert take(data.train_rows, np.arange(data.n_rows)).n_tokens == data.n_tokens
 
 
-def test_one_process_of_a_run_reads_all_files_for_all(folders, tmp_path, monkeypatch):
-    """But each where damaged ones are left out: they have to leave out the same."""
+def test_processes_share_the_reading_of_files(folders, tmp_path, monkeypatch):
+    """But each reads all where damaged ones are left out: they have to leave out the same."""
     shutil.copytree(folders["a"], tmp_path / "out")
-    spoil(tmp_path / "out", "changed")
-    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
+    spoil(tmp_path / "out", "changed")  # the second shard
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}.items():
+        monkeypatch.setenv(name, value)
+    assert ShardSource(path=str(tmp_path / "out")).load("train").places
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(ValueError, match="data.skip_damaged=true leaves the shard out"):
+        ShardSource(path=str(tmp_path / "out")).load("train")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)  # begun by the first process, which has read all
     assert ShardSource(path=str(tmp_path / "out")).load("train").places
     source = ShardSource(path=str(tmp_path / "out"), skip_damaged=True)
     source.load("train")
