@@ -139,8 +139,8 @@ plt.show()
 
 # %% [markdown]
 # The surest first is the best at one word at a time, though not because of the order. Every pass draws a word for each mask anew, and `low_confidence` reveals the draw whose own probability is highest: an unlikely draw is rarely kept, so the texts are surer than the model, as with a lower temperature.
-# `entropy` looks at how sure the model is *before* it draws and takes whatever comes; it is no better than a random order (0.915 against 0.906 in the ledger's five seeds, where `low_confidence` has 0.999). What this costs in variety can be counted,
-# for in this world every colour is as likely as every other:
+# `entropy` looks at how sure the model is *before* it draws and takes whatever comes; it is no better than a random order (0.915 against 0.906 in the ledger's five seeds, where `low_confidence` has 0.999). What this costs in variety can be counted, for in
+# this world every colour is as likely as every other:
 
 # %%
 colours = lab.world.lexicon.colours
@@ -156,11 +156,11 @@ print(f"the language: every colour {1 / len(colours):.1%}, entropy {math.log(len
 pd.DataFrame(variety).set_index("order").round(3)
 
 # %% [markdown]
-# VARIETY
+# With the surest first more than a third of all colours are the same one; the two other orders come near the language. A sampler that is judged by what it gets wrong alone looks better the less it varies.
 #
 # Where several are revealed at once the two orders that go by how sure the model is (`low_confidence`, `entropy`) become the worst: the two mentions of one free choice
 # (*a **red** kite ... has a **red** kite*) are equally sure, so both are drawn in the same step and do not know each other. A random order tears them apart. From left to right little is lost, from 1 to 8 words per step 3.5 points in the ledger's five seeds of 200 stories (0.901 to 0.866), because groups of 2,
-# 4 or 8 words, counted from the left, never hold two mentions of a choice that is still open (with groups that begin elsewhere some would). How good this order is at one word at a time depends on the model: the ledger's five have 0.865 to 0.925, that of the committed output is weak there, with 0.625 of 40 stories, and loses nothing with more words.
+# 4 or 8 words, counted from the left, never hold two mentions of a choice that is still open (with groups that begin elsewhere some would). How good this order is at one word at a time depends on the model: the ledger's five have 0.865 to 0.925.
 #
 # In an answer nearly every word follows from the question. There the order hardly matters: the two differ by a few questions, and the ledger calls it inconclusive. Answers here are one word or a worked sum; the large gain of the
 # papers (LLaDA: 70.0 against 21.3 on GSM8K) does not show:

@@ -141,8 +141,7 @@ plt.show()
 # Up and to the left is better. The quota decides beforehand how many words are revealed; the threshold asks the model, and waits where a word is a free choice. Forty stories do not tell the two apart; the committed
 # results, five seeds of 200 stories each, do.
 #
-# Whether the dual cache is harmless depends on the model. In the ledger it is: over five seeds +0.2 points (-0.5 to +0.9), and seed 1 has 0.990 with it and without. The model of the committed output has the same seed, but was trained in bf16 on another processor, and loses 15 points of these 40 stories
-# (DUAL). Of 200 stories:
+# Whether the dual cache is harmless depends on the model. In the ledger it is: over five seeds +0.2 points (-0.5 to +0.9). Three of these seeds trained again on another processor lose 1.2 points (-4.0 to +1.7, column *again*), and of single models we have seen one lose 15 of 40 stories. This page's model, 200 stories:
 
 # %%
 many = story_task(lab.world, model, 200 if scale != "smoke" else 8, seed)
