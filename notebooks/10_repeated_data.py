@@ -146,7 +146,7 @@ panels[0, 1].legend(*panels[0, 0].get_legend_handles_labels(), loc="upper right"
 plt.show()
 
 # %% [markdown]
-# Left: the twin is at its best after about a hundred steps, and then unlearns for good (there is a point every 35 steps); hiding a tenth of its inputs slows that down. The diffusion model reaches a lower loss than the twin ever does; at `mini` in part because its lowest point lies behind the decay of the rate, which the twin's, at step 105, does not (a twin with a schedule made for a hundred steps was not tried; at `toy` both lie before the decay). Whether it falls to the end is a
+# Left: the twin is at its best after about a hundred steps, and then unlearns for good (there is a point every 35 steps); hiding a tenth of its inputs slows that down. The diffusion model reaches a lower loss than the twin ever does; at `mini` its lowest point lies behind the decay of the rate and the twin's, at step 105, before it, which may be part of that (a twin with a schedule made for a hundred steps was not tried; at `toy` both lie before the decay). Whether it falls to the end is a
 # question of size: the model of 0.2 M parameters (`mini`) goes on falling all the way, that of 0.8 M (`toy`) is at its lowest at steps 280 to 350 of 700, at 0.65, and then turns up a little, to 0.76: 300 documents, about 145 epochs of them, are too few even for it. The sources saw no turn
 # within 500 epochs, with at least 25M unique tokens; these runs have fewer than ten thousand.
 #

@@ -141,7 +141,7 @@ plt.show()
 # Up and to the left is better. The quota decides beforehand how many words are revealed; the threshold asks the model, and waits where a word is a free choice. Forty stories do not tell the two apart; the committed
 # results, five seeds of 200 stories each, do.
 #
-# Whether the dual cache is harmless depends on the model. In the ledger it is: over five seeds +0.2 points (-0.5 to +0.9). Three of these seeds trained again on another processor lose 1.2 points (-4.0 to +1.7, column *again*), and of single models we have seen one lose 15 of 40 stories. This page's model, 200 stories:
+# Whether the dual cache is harmless depends on the model. In the ledger it is: over five seeds +0.2 points (-0.5 to +0.9). Three of these seeds trained again on another processor lose 1.2 points (-4.0 to +1.7, column *again*), and a model of an earlier output of this page lost 15 points of 40 stories. This page's model, 200 stories:
 
 # %%
 many = story_task(lab.world, model, 200 if scale != "smoke" else 8, seed)

@@ -99,7 +99,7 @@ print(
 # %% [markdown]
 # ## The run: a ladder at equal FLOPs
 #
-# Each budget is spent on each size: change `factors` or `budgets` in one line (two or more budgets, three or more factors, rising) and see how many steps each model gets. (Running the ladder is `illada-lab replicate study=scaling scale=mini results_dir=my_results`, and `scale=toy study.factors=[0.5,1.0,2.0,3.0]`: about a quarter of an hour and an hour on two cores with bf16 units. In `results/` itself a second measurement would count as a second look.)
+# Each budget is spent on each size: change `factors` or `budgets` in one line (two or more budgets, three or more factors, rising) and see how many steps each model gets. (Running the ladder is `illada-lab replicate study=scaling scale=mini results_dir=my_results`, and `scale=toy study.factors=[0.5,1.0,2.0,3.0]`: the ledger's three seeds took 25 minutes and 2 h 22 min. In `results/` itself a second measurement would count as a second look.)
 
 # %%
 study = Scaling(factors=[0.3, 0.5, 0.7, 1.0, 1.4, 2.0], budgets=[0.2, 0.8])
