@@ -23,7 +23,7 @@ import torch
 
 from illada_lab.manifest import commit, machine, versions
 from illada_lab.training.checkpoint import find_resumable, read_about, read_checkpoint
-from tests.training.processes import Failure, finish, losses, run, start
+from tests.training.distributed.processes import Failure, finish, losses, run, start
 
 # What is killed when: at any moment of a step, while a checkpoint is written, while data are read and packed.
 WAYS = ("kill", "SIGTERM", "kill while saving", "kill while preparing data")

@@ -1,12 +1,17 @@
+"""The bound on frozen masks, and what a run reports of it."""
+
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from illada_lab.config import build, compose
+from illada_lab.training.checkpoint import load_run
 from illada_lab.training.validation import FrozenMasks
 from tests.diffusion.test_nelbo import enumerated_nelbo
 from tests.small import UniformPredictor, small_predictor
+from tests.training.small_runs import SMALL, run
 
 
 def documents(n: int = 40, seed: int = 0) -> list[dict]:
@@ -193,3 +198,25 @@ def test_no_predictor_without_context_is_below_the_frequencies():
     assert -np.log(counts[ids]).mean() == pytest.approx(frozen.no_context_per_token)
     assert frozen.entropy_per_token() == pytest.approx(5.0 * 40 / len(ids))
     assert FrozenMasks([*documents(), {"ids": [0, 9]}], bos=0).entropy_per_token() is None
+
+
+def test_what_is_validated_is_what_is_saved(tmp_path):
+    """With an average of the weights, too: its bound, not that of the weights it is made of."""
+    done = run(tmp_path / "ema", "trainer.ema_decay=0.9", "scale.n_steps=6", "trainer.validate_every=3")
+    loaded = load_run(tmp_path / "ema")
+    data = build(compose([*SMALL]).data)
+    data.prepare(loaded.tokenizer)
+    frozen = FrozenMasks(data.validation_documents(), bos=loaded.predictor.tokens.bos, n_draws=4)
+    again = frozen.evaluate(loaded.predictor).summary()["all"]["nelbo_per_token"]
+    assert done.history["validation"][-1]["kinds"]["all"]["nelbo_per_token"] == pytest.approx(again, abs=1e-6)
+
+
+def test_response_only_runs_are_validated_on_responses(tmp_path):
+    run(tmp_path / "base", "scale.n_steps=3")
+    start = [f"init_from={tmp_path / 'base'}", "trainer.max_steps=3", "scale.n_warmup_steps=2"]
+    whole, response = (
+        run(tmp_path / name, f"experiment={name}", *start).history["validation"][-1]["kinds"]["all"]
+        for name in ("sft", "sft_response_only")
+    )
+    assert response["n_documents"] == whole["n_documents"]
+    assert 0 < response["n_tokens"] < 0.7 * whole["n_tokens"]

@@ -24,7 +24,7 @@ from illada_lab.training.module import DiffusionModule
 from illada_lab.training.recipe import recipe
 from illada_lab.training.reference import FOLDER, Reference, find_reference, recent, reference_for, usual
 from illada_lab.training.reference.recording import record
-from tests.training.test_run import SMALL, run
+from tests.training.small_runs import SMALL, run
 
 
 def plain(*overrides: str) -> dict:
