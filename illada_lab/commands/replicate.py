@@ -60,6 +60,7 @@ def run(config: DictConfig) -> int:
     from illada_lab.report.tables import effect_text
 
     check_settings(config)
+    page = Path(config.results_dir) / "README.md"
     results = replicate_all(
         plans_of(config),
         seeds=range(config.seeds),
@@ -72,8 +73,8 @@ def run(config: DictConfig) -> int:
         for claim in result["claims"]:
             print(f"{result['study']}: {claim['id']}: {effect_text(claim)}: {claim['verdict']}", flush=True)
         # After each study: a call that is broken off leaves a ledger of what it has measured.
-        write_ledger(Path(config.results_dir))
-    print(f"ledger: {Path(config.results_dir) / 'README.md'}")
+        page = write_ledger(Path(config.results_dir))
+    print(f"ledger: {page}")
     return 0
 
 

@@ -77,7 +77,7 @@ def _one_line(text: str) -> str:
 def _diff(one: Trace, other: Trace, files: Sequence[str]) -> int:
     """Where each row parts; status 1 if any does, as of `diff`."""
     differing = {name for name in {*one.about, *other.about} if one.about.get(name) != other.about.get(name)}
-    for name in sorted(differing):
+    for name in sorted(differing - {"date", "seconds"}):  # no two runs have the same, and no run depends on them
         print(f"{name}: {one.about.get(name)} | {other.about.get(name)}")
     found = partings(one, other)
     for p in found:
@@ -131,8 +131,8 @@ def _page(trace: Trace, source: Path, page: Path) -> int:
                 "records": [*given, *records],
             }
         )
-    manifest = {name: trace.about[name] for name in ("command", "commit", "seed", "versions") if name in trace.about}
     settings = {name: trace.about[name] for name in ("checkpoint", "sampler") if name in trace.about}
+    manifest = {name: value for name, value in trace.about.items() if name not in settings}
     results = {"schema": 1, "manifest": manifest, "config": {"sample": settings}, "traces": traces}
     print(f"page: {write_report(page, results)}")
     return 0

@@ -269,7 +269,6 @@ def save_trace(config: DictConfig, loaded: Any, ids: Sequence[int], written: Wri
     about = manifest(seed=config.seed, scale=loaded.config["scale"]["name"])
     trace = trace_of(
         written.sampled, loaded.predictor, x, text=loaded.tokenizer.token_text,
-        command=about["command"], commit=about["commit"], versions=about["versions"], seed=config.seed,
-        checkpoint=str(config.checkpoint), sampler=to_plain(config.sampler),
+        **about, seconds=written.seconds, checkpoint=str(config.checkpoint), sampler=to_plain(config.sampler),
     )  # fmt: skip
     print(f"trace: {write_trace(config.trace, trace)}", file=sys.stderr)

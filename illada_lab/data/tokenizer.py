@@ -86,14 +86,16 @@ class Tokenizer:
             name: of the setting it comes from, for the message.
 
         Raises:
-            ValueError: names the first unknown word.
+            ValueError: names the unknown words, and what is near the first.
         """
         ids = self.encode(text, name)
         if self.is_word_level and self.tokens.unk in ids:
-            word = text.split()[ids.index(self.tokens.unk)]
+            pairs = zip(text.split(), ids, strict=False)  # unequal where a mark sticks to a word
+            word, *others = dict.fromkeys(word for word, i in pairs if i == self.tokens.unk)
             known = [known for known in self.backend.get_vocab() if known not in self.special_text.values()]
             near = ", ".join(difflib.get_close_matches(word, known, n=3)) or _some(known)
-            raise ValueError(f"{name} = {word!r}; not a word of this model's vocabulary; {near}")
+            neither = f" (neither is {', '.join(map(repr, others))})" if others else ""
+            raise ValueError(f"{name} = {word!r}; not a word of this model's vocabulary{neither}; {near}")
         return ids
 
     def encode_marker(self, text: str) -> list[int]:

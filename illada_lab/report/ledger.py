@@ -79,7 +79,13 @@ def ledger(results: Sequence[dict[str, Any]], again: Mapping[str, Sequence[dict[
 
 
 def write_ledger(folder: Path) -> Path:
-    """Write `README.md` and its figures from the result files of a folder, beside those of the folders `again*` in it, if there are any."""
+    """Write `README.md` and its figures from the result files of a folder, beside those of the folders `again*` in it, if there are any.
+
+    A folder `again*` in one that has a ledger is a column there and has no page of its own.
+    """
+    page = folder.parent / "README.md"
+    if folder.match(AGAIN) and page.is_file() and page.read_text(encoding="utf-8").startswith(HEAD):
+        return write_ledger(folder.parent)
     results = read_all(folder)
     for scale in {result["scale"] for result in results}:
         chosen = [result for result in results if result["scale"] == scale]

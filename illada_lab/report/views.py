@@ -1,5 +1,6 @@
 """Parts of the results as the page shows them: text, figures and what stands below them."""
 
+import re
 from typing import Any
 
 from illada_lab.report import figures, tables
@@ -182,6 +183,7 @@ def words(machine: dict[str, Any]) -> str:
         "gpu": "{}",
     }
     known = [text.format(machine[key]) for key, text in named.items() if machine.get(key) is not None]
+    known = [re.sub(r"^(1 \w+)s$", r"\1", text) for text in known]
     rest = [f"{key} {value}" for key, value in machine.items() if key not in named and value is not None]
     return ", ".join(known + rest)
 

@@ -483,9 +483,11 @@ def test_traces_are_shown_compared_and_rendered(models, capsys, tmp_path):
     assert "1 of 1 rows are revealed token by token alike" in said(capsys)[0]
     assert main(["trace", "diff", *files]) == 1
     out, _ = said(capsys)
+    assert "date" not in out
     assert "row 0: part at step 1, position" in out and "n_steps" in out and "0 of 1 rows" in out
     assert main(["trace", "html", files[0]]) == 0
     page = (tmp_path / "one.html").read_text()
+    assert page.count("not recorded") == 2  # in the player's script alone
     assert main(["trace", "html", files[0], files[0]]) == 2
     assert "one.jsonl; the trace itself, which would be lost; another file, such as one.html" in said(capsys)[1]
     assert main(["trace", "show", files[0]]) == 0

@@ -59,6 +59,8 @@ def test_words():
     assert WORD.decode([0, 7, 5, 8, 2], skip_special=False) == "<bos> the <mask> cat <eos>"
     with pytest.raises(ValueError, match=r"text = 'catt'; not a word of this model's vocabulary; cat"):
         WORD.encode_known("the catt sees")
+    with pytest.raises(ValueError, match=r"text = 'catt'; .* \(neither is 'dogg', 'zz'\); cat"):
+        WORD.encode_known("the catt dogg catt zz")
 
 
 @pytest.mark.parametrize("tokenizer", [BYTE, BPE, WORD], ids=["byte", "bpe", "word"])

@@ -84,6 +84,8 @@ def test_a_second_measurement_stands_beside_the_first(tmp_path):
         (tmp_path / folder / "sampling.json").write_text(json.dumps(content))
     again = {"again": [other], "again_2": [result()]}
     assert write_ledger(tmp_path).read_text() == ledger([mini, result()], again)
+    assert write_ledger(tmp_path / "again_2") == tmp_path / "README.md"
+    assert not (tmp_path / "again_2" / "README.md").exists()
     other["config"] = {"n": 2}
     for none in (None, {}, {"again": [other]}):
         assert "Again" not in ledger([result()], none)
