@@ -65,9 +65,9 @@ def examine(n_parameters: int | None = None) -> dict[str, Any]:
 
 def best_device() -> torch.device:
     """The device that `trainer.accelerator=auto` takes."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    from illada_lab.training.settings import find_device
+
+    return find_device("auto")
 
 
 def cpu() -> dict[str, Any]:

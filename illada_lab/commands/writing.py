@@ -102,7 +102,6 @@ def load(config: DictConfig, *, stays: bool = False):
     if config.trace is not None:  # what has been written would be lost
         check_writable("trace", config.trace)
     loaded = load_run(config.checkpoint)
-    # Not on Apple's: what is added up in float64 does not run there.
     if not stays and find_device(config.trainer.accelerator).type == "cuda":
         loaded.predictor.to("cuda")
     return loaded

@@ -33,8 +33,8 @@ class LinearSchedule:
 
     Args:
         min_probability: smallest masking probability, eps in p = (1 - eps) t + eps, in [0, 1). With eps > 0 the weight is 1/p as
-            published, which leaves out the bound's share below eps: a row of L tokens has a mask there about once in 1 / (eps L)
-            draws.
+            published, which leaves out the bound's share below eps and weighs the rest by 1 / (1 - eps) too much. With masks drawn at
+            t itself a row of L tokens has one at t < eps about once in 2 / (eps^2 L) draws (once in 1 / eps where eps L is large).
 
     Source: iLLaDA, objective; LLaDA's published code for eps = 1e-3. Our default is 0: t is drawn above 0 anyway, and the
         bound stays exact.

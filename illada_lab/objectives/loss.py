@@ -70,8 +70,10 @@ def cross_entropy_at(
         is_wanted: where to predict.
         segment_ids: positions see their own segment only; None: all.
     """
-    h = predictor.hidden(x, segment_ids=segment_ids)[is_wanted]
-    return predictor.token_losses(h, targets[is_wanted])
+    # Looked up before the pass: afterwards a GPU would be waited for, with nothing to do behind it.
+    where = is_wanted.flatten().nonzero()[:, 0]
+    h = predictor.hidden(x, segment_ids=segment_ids).flatten(0, 1)[where]
+    return predictor.token_losses(h, targets.flatten()[where])
 
 
 def spread(values: Float[Tensor, " M"], is_wanted: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:

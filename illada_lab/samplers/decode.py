@@ -16,6 +16,9 @@ from illada_lab.samplers.noise import Noise, RowNoise
 from illada_lab.samplers.thinking import EndOfThinking
 from illada_lab.samplers.transfer import Transfer, most_confident, transfer_counts
 
+# Logits that are drawn from at once: a draw holds several times as many numbers in float64 (2^25: about 1 GiB). Our choice.
+MAX_DRAWN = 2**25
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
@@ -187,8 +190,16 @@ def fill_window(
         logits = asker.logits_at(x, is_masked, is_valid, canvas.is_prompt[due], due, window)
         where = is_masked.nonzero()
         own = due[where[:, 0]]
-        here = noise.at(own, asker.nfe[own], where[:, 1] - origin[own])
-        drawn, sureness = _propose(asker, rules, logits, x, is_masked, where[:, 1], canvas.n_prompt, budget, here)
+        if rules.end_of_thinking is not None:
+            rules.end_of_thinking(logits, x, is_masked, canvas.n_prompt, budget)
+        n_at_once = max(1, MAX_DRAWN // logits.shape[1])
+        proposed = [
+            _propose(asker, rules, part, here[:, 1], noise.at(row, asker.nfe[row], here[:, 1] - origin[row]))
+            for part, here, row in zip(
+                logits.split(n_at_once), where.split(n_at_once), own.split(n_at_once), strict=True
+            )
+        ]
+        drawn, sureness = (torch.cat(parts) for parts in zip(*proposed, strict=True))
         # NaN is the largest of all to argmax, so that what is drawn shows it; read once, when the window is full.
         is_nan |= logits.gather(1, drawn[:, None]).isnan().any()
         # Where everything is ruled out there is no confidence; it is revealed all the same, last.
@@ -215,23 +226,11 @@ def fill_window(
         raise ValueError(NO_NUMBERS)
 
 
-def _propose(
-    asker: Asker,
-    rules: Rules,
-    logits: Tensor,
-    x: Tensor,
-    is_masked: Tensor,
-    positions: Tensor,
-    n_prompt: int,
-    budget: int,
-    noise: Noise,
-) -> tuple[Tensor, Tensor]:
-    """A token for every masked position and how sure it is; the rules about EOS and thinking change the logits in place."""
+def _propose(asker: Asker, rules: Rules, logits: Tensor, positions: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    """A token for every masked position and how sure it is; the rule about EOS changes the logits in place."""
     tokens = asker.predictor.tokens
     if rules.ban_eos:
         logits[:, tokens.eos] = -torch.inf
-    if rules.end_of_thinking is not None:
-        rules.end_of_thinking(logits, x, is_masked, n_prompt, budget)
     # [MASK] is no answer: nothing in the published code forbids it, and then a position stays masked for ever. Its probability counts
     # in the confidence of the others, as published.
     of_mask = logits[:, tokens.mask].clone()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -54,15 +55,20 @@ class EndOfThinking:
             n_prompt: columns of the prompt.
             budget: N.
         """
-        sequence, first = list(self.sequence), 0
-        for row, n_masked in enumerate(is_masked.sum(1).tolist()):
-            if n_masked:
-                position = int(is_masked[row].int().argmax())
-                said = x[row, n_prompt:position].tolist()
-                whole = x[row, n_prompt:].tolist()
-                if not any(whole[i : i + len(sequence)] == sequence for i in range(len(whole))):
-                    # The longest beginning of the sequence that stands right before.
-                    n_said = next(n for n in range(len(sequence) - 1, -1, -1) if n == 0 or said[-n:] == sequence[:n])
-                    place = position - n_prompt + 1
-                    logits[first, sequence[n_said]] += self.amount * min(place / budget, 1.0) ** self.power
-            first += n_masked
+        if not len(logits):
+            return
+        # For all rows at once, and without a look at the device: a response can be long, and every step comes here.
+        sequence, response = x.new_tensor(list(self.sequence)), x[:, n_prompt:]
+        n_masked, position = is_masked.sum(1), is_masked.int().argmax(1)
+        place = position - n_prompt + 1
+        is_due = n_masked > 0
+        if response.shape[1] >= len(sequence):
+            is_due = is_due & ~(response.unfold(1, len(sequence), 1) == sequence).all(2).any(1)
+        n_said = torch.zeros_like(position)  # of the longest beginning of the sequence that stands right before
+        for n in range(1, len(sequence)):
+            before = position[:, None] + torch.arange(-n, 0, device=x.device)
+            stands = (x.gather(1, before.clamp(min=0)) == sequence[:n]).all(1)
+            n_said = torch.where(stands & (place > n), n, n_said)
+        push = self.amount * (place.double() / budget).clamp(max=1.0) ** self.power
+        first = (n_masked.cumsum(0) - n_masked).clamp(max=len(logits) - 1)
+        logits.index_put_((first, sequence[n_said]), (push * is_due).to(logits.dtype), accumulate=True)

@@ -130,7 +130,7 @@ def build_trainer(
         plugins.append(SLURMEnvironment(auto_requeue=False))
     trainer = pl.Trainer(
         max_steps=settings.max_steps,
-        accelerator=settings.accelerator,
+        accelerator=here.device.type,  # Lightning's own "auto" may take a device that cannot be used here
         devices=settings.devices,
         num_nodes=settings.n_nodes,
         strategy=make_strategy(settings),

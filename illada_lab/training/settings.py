@@ -30,7 +30,7 @@ class TrainerSettings:
     Args:
         max_steps: optimiser steps.
         max_norm: gradients are scaled down to this norm, above 0; None: never.
-        accelerator: cpu, cuda, mps or auto.
+        accelerator: cpu, cuda or auto.
         devices: devices, and so processes, of each node.
         n_nodes: machines.
         strategy: auto (one device, or ddp on several); ddp: the model whole on each device; fsdp: parameters, gradients and
@@ -180,8 +180,8 @@ def find_device(accelerator: str) -> torch.device:
     """
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda")
-    if accelerator in ("auto", "mps") and torch.backends.mps.is_available():
-        return torch.device("mps")
+    if accelerator == "mps":
+        raise ValueError("trainer.accelerator = mps; masks and draws are made in float64, which Apple's GPU lacks; cpu")
     if accelerator not in ("auto", "cpu"):
         raise ValueError(f"trainer.accelerator = {accelerator}; this machine has none that can be used; auto or cpu")
     return torch.device("cpu")

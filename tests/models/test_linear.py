@@ -92,10 +92,14 @@ def test_small_products_stay_with_torch(chosen, monkeypatch):
     assert chosen
 
 
-def test_the_choice_is_one_of_the_processor_and_does_not_change():
-    assert onednn_pays() is onednn_pays()
-    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-        assert not onednn_pays()
+@pytest.mark.parametrize(
+    ("has_wide_onednn", "is_intel", "pays"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_the_choice_is_one_of_the_processor(monkeypatch, has_wide_onednn, is_intel, pays):
+    monkeypatch.setattr(module, "_has_wide_onednn", lambda: has_wide_onednn)
+    monkeypatch.setattr(module, "_is_intel", lambda: is_intel)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    assert onednn_pays.__wrapped__() is pays
 
 
 def test_it_is_a_linear_layer_to_everyone_else():

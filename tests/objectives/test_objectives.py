@@ -101,13 +101,19 @@ def test_response_only_never_masks_the_prompt_and_divides_by_the_response(monkey
         return torch.full((int(is_wanted.sum()),), math.log(2.0))
 
     monkeypatch.setattr(sft_response_only, "cross_entropy_at", spy)
-    objective = ResponseOnly(times=lambda random, n: torch.ones(4, n, dtype=torch.float64))
+    batch.is_prompt[0, :7] = True  # one response shorter than the others
+    objective = ResponseOnly(times=lambda random, n: torch.full((4, n), 0.5, dtype=torch.float64))
     loss = objective(predictor, batch, RowRandom(0, batch.index))
     x, is_wanted = seen[0]
     assert not (is_wanted & batch.is_prompt).any()
     torch.testing.assert_close(x[batch.is_prompt], batch.tokens[batch.is_prompt])
     assert (x[is_wanted] == predictor.tokens.mask).all()
-    assert float(loss.value) == pytest.approx(math.log(2.0))  # t = 1: everything masked, 1/t = 1
+    n_response = (batch.is_valid & ~batch.is_prompt).sum(1)
+    assert len(n_response.unique()) > 1 and loss.weight == len(n_response) and 0 < is_wanted.sum() < n_response.sum()
+    # 1/t = 2 for each mask; each row over its own length, then the mean of the rows.
+    rows = 2 * math.log(2.0) * is_wanted.sum(1) / n_response
+    assert float(loss.value) == pytest.approx(float(rows.mean()))
+    assert float(loss.value) != pytest.approx(float(2 * math.log(2.0) * is_wanted.sum() / n_response.sum()), rel=1e-3)
 
 
 def test_response_only_refuses_a_row_without_response():

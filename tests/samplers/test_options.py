@@ -45,6 +45,40 @@ def test_the_boost_of_a_batch_is_each_rows_own():
         EndOfThinking(sequence=[])
 
 
+def test_the_boost_of_every_row_is_that_of_the_row_alone():
+    """Against a search written row by row: random texts of few tokens, so that beginnings and whole sequences stand everywhere."""
+    random, n_prompt, budget = torch.Generator().manual_seed(0), 3, 9
+    boost = EndOfThinking(sequence=[7, 7, 8], amount=5.0, power=2.0)
+    x = torch.randint(7, 9, (60, n_prompt + budget), generator=random)
+    is_masked = torch.rand(x.shape, generator=random) < 0.3
+    is_masked[:, : n_prompt + 1] = False
+    is_masked[:9, n_prompt + 4 :] = False  # some rows have nothing to fill in, the last one too
+    is_masked[-1] = False
+    x[is_masked] = 4
+    logits = torch.zeros(int(is_masked.sum()), 24)
+    boost(logits, x, is_masked, n_prompt, budget)
+    expected, first, sequence = torch.zeros_like(logits), 0, [7, 7, 8]
+    for text, masked in zip(x.tolist(), is_masked.tolist(), strict=True):
+        response = text[n_prompt:]
+        if any(masked) and sequence not in [response[i : i + 3] for i in range(budget)]:
+            place = masked.index(True) - n_prompt
+            n = next(n for n in (2, 1, 0) if response[max(place - n, 0) : place] == sequence[:n])
+            expected[first, sequence[n]] = 5.0 * ((place + 1) / budget) ** 2
+        first += sum(masked)
+    assert 10 < (expected > 0).sum() < 50
+    torch.testing.assert_close(logits, expected)
+
+
+def test_draws_in_parts_are_those_at_once(monkeypatch):
+    """Where all logits of a large vocabulary would fill the memory several times over."""
+    sampler = FixedLength(response_length=12, n_steps=4, temperature=1.0, top_p=0.9, remasking="random")
+    made = []
+    for limit in (2**25, 24 * 5, 1):
+        monkeypatch.setattr("illada_lab.samplers.decode.MAX_DRAWN", limit)
+        made.append(sampler.sample(small_predictor(), PROMPT.repeat(3, 1), generator=torch.Generator().manual_seed(1)))
+    assert made[0].responses == made[1].responses == made[2].responses and made[0].trace == made[2].trace
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("n_steps", [4, 6, 12])
 def test_revisited_tokens_are_decided_anew_and_none_stays_masked(n_steps):

@@ -69,7 +69,10 @@ def test_bf16_units_are_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_device_that_is_not_here_is_not_replaced(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert find_device("auto").type in ("cpu", "mps") and find_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert find_device("auto").type == find_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="trainer.accelerator = mps; .* in float64, which Apple's GPU lacks; cpu"):
+        find_device("mps")
     for name in ("cuda", "gpu"):
         with pytest.raises(
             ValueError, match=f"trainer.accelerator = {name}; this machine has none that can be used; auto or cpu"

@@ -119,7 +119,8 @@ def trial(kernel: Kernel, need: Need) -> str | None:
             expected = _run(Plain(), sight, [x.float() for x in qkv], weight.float(), need.needs_gradient)
     except Exception as error:  # any failure of a kernel is an answer here
         return "fails: " + ((str(error).strip().splitlines() or [type(error).__name__])[0])[:120]
-    worst = max(float((a.float() - b).abs().max()) for a, b in zip(found, expected, strict=True))
+    # A tensor's maximum keeps a NaN, Python's does not.
+    worst = float(torch.stack([(a.float() - b).abs().max() for a, b in zip(found, expected, strict=True)]).max())
     # A gradient sums over up to 32 positions and reaches a few times the size of an output.
     limit = (4 if need.needs_gradient else 1) * TOLERANCE.get(need.dtype, 1e-5)
     return None if worst < limit else f"is wrong by {worst:.2g} (at most {limit:.2g} in {need.dtype})"

@@ -1,5 +1,6 @@
 """Kernels that take a dense mask: torch's fused attention, and plain arithmetic."""
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -34,8 +35,8 @@ class Dense:
         """The view of some columns of the rows: fewer queries than keys, which only a mask can say of a causal one."""
         if sight.causal_block is None and sight.is_whole:
             return cls(is_plain=is_plain)
-        assert sight.mask is not None, "rows without segment numbers are not causal here"
-        return cls(sight.mask[:, :, columns], is_plain=is_plain)
+        assert sight.segment_ids is not None, "rows without segment numbers are not causal here"
+        return cls(sight.mask_of(columns), is_plain=is_plain)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Queries [B, H, L, E], keys and values [B, K, M, E] -> [B, H, L, E]."""
@@ -59,7 +60,7 @@ class PerSegment:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """[1, heads, N, E] each -> [1, H, N, E]."""
-        out = torch.empty_like(q)
+        out = torch.empty_like(q, dtype=v.dtype)
         for index in self.segments.groups:
             group = (x[0, :, index].transpose(0, 1) for x in (q, k, v))  # [S_group, heads, length, E]
             out[0, :, index] = fused(*group, is_causal=self.is_causal).transpose(0, 1)
@@ -123,10 +124,33 @@ def _masked(sight: Sight, is_plain: bool | None) -> Dense:
 
 def fused(q: Tensor, k: Tensor, v: Tensor, is_visible: Tensor | None = None, is_causal: bool = False) -> Tensor:
     """Attention by torch's fused kernel, keys and values of grouped queries not expanded."""
+    q, k = q.to(v.dtype), k.to(v.dtype)
     is_grouped, is_causal = q.shape[1] != k.shape[1], is_causal and is_visible is None
-    return F.scaled_dot_product_attention(
-        q.to(v.dtype), k.to(v.dtype), v, is_visible, is_causal=is_causal, enable_gqa=is_grouped
-    )
+    if is_grouped and q.is_cuda and (v.dtype == torch.float32 or (is_visible is not None and not _has_cudnn(q.device))):
+        return folded(q, k, v, is_visible, is_causal)
+    return F.scaled_dot_product_attention(q, k, v, is_visible, is_causal=is_causal, enable_gqa=is_grouped)
+
+
+def folded(q: Tensor, k: Tensor, v: Tensor, is_visible: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    """Attention by torch's fused kernel, the queries of a group one after the other before their one key head.
+
+    For GPUs where torch takes grouped queries in FlashAttention only, which has neither masks nor float32: its next kernel that does
+    holds all scores in memory and expands keys and values.
+    """
+    n_rows, n_heads, length, head_size = q.shape
+    n_group = n_heads // k.shape[1]
+    if is_causal:
+        is_visible = torch.ones(length, k.shape[2], dtype=torch.bool, device=q.device).tril()[None, None]
+    if is_visible is not None and is_visible.shape[2] > 1:
+        is_visible = is_visible.repeat(1, 1, n_group, 1)
+    grouped = q.reshape(n_rows, k.shape[1], n_group * length, head_size)
+    return F.scaled_dot_product_attention(grouped, k, v, is_visible).view(n_rows, n_heads, length, head_size)
+
+
+@functools.cache
+def _has_cudnn(device: torch.device) -> bool:
+    """Whether torch prefers cuDNN's attention, which takes grouped queries and masks."""
+    return torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, is_visible: Tensor | None = None, is_causal: bool = False) -> Tensor:

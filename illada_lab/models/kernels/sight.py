@@ -63,11 +63,15 @@ class Sight:
     @property
     def mask(self) -> Bool[Tensor, "B 1 L L"] | None:
         """Which key (last axis) each query may attend to; None: all. Padding sees padding, so that no softmax is empty."""
+        return self.mask_of(slice(None))
+
+    def mask_of(self, queries: slice) -> Bool[Tensor, "B 1 C L"] | None:
+        """`mask` of the queries of some columns."""
         if self.segment_ids is None:
             return None
-        seen = self.segment_ids[:, None, :, None] == self.segment_ids[:, None, None, :]
+        seen = self.segment_ids[:, None, queries, None] == self.segment_ids[:, None, None, :]
         blocks = self.block_ids
-        return seen if blocks is None else seen & (blocks[:, None, :, None] >= blocks[:, None, None, :])
+        return seen if blocks is None else seen & (blocks[:, None, queries, None] >= blocks[:, None, None, :])
 
     @cached_property
     def is_split(self) -> bool:

@@ -69,11 +69,24 @@ def test_a_kernel_that_is_there_but_fails_is_passed_over(monkeypatch):
         def view(self, sight):
             return lambda q, k, v: q + k.sum() + v.sum()
 
-    monkeypatch.setitem(choice.KERNELS, "flash", (Broken(), Wrong()))
-    monkeypatch.setattr(choice, "_must_be_tried", lambda kernel, need: kernel.name in ("broken", "wrong"))
-    with pytest.warns(
-        UserWarning, match="broken fails: no kernel image is available; wrong is wrong by .*; sdpa is used"
-    ):
+    class NoGradient(Broken):
+        name = "no gradient"
+
+        def view(self, sight):
+            def attention(*qkv):
+                out = dense.plain(*qkv, sight.mask)
+                out.register_hook(lambda gradient: gradient * torch.nan)
+                return out
+
+            return attention
+
+    kernels = (Broken(), Wrong(), NoGradient())
+    monkeypatch.setitem(choice.KERNELS, "flash", kernels)
+    monkeypatch.setattr(choice, "_must_be_tried", lambda kernel, need: kernel in kernels)
+    said = (
+        "broken fails: no kernel image is available; wrong is wrong by .*; no gradient is wrong by nan .*; sdpa is used"
+    )
+    with pytest.warns(UserWarning, match=said):
         assert choose("flash", CPU).name == "sdpa"
 
 

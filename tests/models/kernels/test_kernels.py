@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from illada_lab.models.kernels import KERNELS, Need, Sight
+from illada_lab.models.kernels import KERNELS, Need, Sight, dense
 from illada_lab.models.kernels.choice import TOLERANCE
 from illada_lab.models.kernels.varlen import Offsets, OnCuda, TorchVarlen, WholeRowsDense
 from illada_lab.models.segments import PackedSegments
@@ -241,6 +241,20 @@ def test_whole_rows_are_dense_and_the_others_are_not(ids, n_given, causal_block)
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     # What looks backwards keeps to one kernel: which rows are whole does not matter there.
     assert kernel.n_positions == ([n_given if causal_block is None else 60] if n_given else [])
+
+
+@pytest.mark.parametrize("sight", ["whole", "causal", "segments", "keys", "columns"])
+def test_queries_of_a_group_can_stand_before_their_key_one_after_the_other(sight):
+    """What GPUs are given that take grouped queries in one kernel only."""
+    (q, k, v), weight = inputs(*IDS.shape)
+    view, is_causal = Sight(IDS), sight == "causal"
+    mask = {"segments": view.mask, "keys": (IDS > 0)[:, None, None, :], "columns": view.mask_of(slice(3, 9))}.get(sight)
+    if sight == "columns":
+        q, weight = q[:, :, 3:9].detach().requires_grad_(), weight[:, :, 3:9]
+    found, expected = (function(q, k, v, mask, is_causal) for function in (dense.folded, dense.plain))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for a, b in zip(gradients(found, weight, (q, k, v)), gradients(expected, weight, (q, k, v)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["sdpa", "flex"])
