@@ -92,23 +92,19 @@ def _diff(one: Trace, other: Trace, files: Sequence[str]) -> int:
     return 1 if found else 0
 
 
-def _sampler_name(sampler: Any) -> str:
-    """The class of a sampler's settings; the settings themselves stand at the top of the page."""
-    target = sampler.get("_target_", "") if isinstance(sampler, dict) else str(sampler or "")
-    return target.rpartition(".")[2]
-
-
 def _page(trace: Trace, source: Path, page: Path) -> int:
     """The report's player, alone on a page."""
     from illada_lab.report.html import write_report
+    from illada_lab.samplers import VariableLength
 
-    traces: list[dict[str, Any]] = []
+    sampler = trace.about.get("sampler")
+    settings = sampler if isinstance(sampler, dict) else {"_target_": str(sampler or "")}
+    # The class alone: all settings stand at the top of the page.
+    name = settings.get("_target_", "").rpartition(".")[2]
+    is_growing, traces = name == VariableLength.__name__, list[dict[str, Any]]()
     for row, about in enumerate(trace.rows):
-        n = max([len(about["start"]), *(r["position"] + 1 for r in trace.records if r["row"] == row)])
         given = [
-            {"step": 0, "position": i, "token": trace.show(token), "nfe": 0}
-            for i, token in enumerate(about["start"])
-            if token is not None
+            {"position": i, "token": trace.show(token)} for i, token in enumerate(about["start"]) if token is not None
         ]
         records = [
             {
@@ -121,18 +117,23 @@ def _page(trace: Trace, source: Path, page: Path) -> int:
             if r["row"] == row
         ]
         last = {r["position"]: r["token"] for r in [*given, *records]}
+        # The canvas is as wide as the batch's longest row; a row that grows ends with its own last block.
+        n = max(last, default=-1) + 1 if is_growing else max([len(about["start"]), *(i + 1 for i in last)])
         traces.append(
             {
                 "title": f"row {row}",
                 "model": str(trace.about.get("checkpoint", "")),
-                "sampler": _sampler_name(trace.about.get("sampler")),
+                "sampler": name,
+                "block_length": settings.get("block_length"),
+                "is_growing": is_growing,
                 "prompt_tokens": [trace.show(i) for i in about["prompt"]],
                 "tokens": [last.get(i) or "" for i in range(n)],
-                "records": [*given, *records],
+                "given": given,
+                "records": records,
             }
         )
-    settings = {name: trace.about[name] for name in ("checkpoint", "sampler") if name in trace.about}
-    manifest = {name: value for name, value in trace.about.items() if name not in settings}
-    results = {"schema": 1, "manifest": manifest, "config": {"sample": settings}, "traces": traces}
+    made_by = {name: trace.about[name] for name in ("checkpoint", "sampler") if name in trace.about}
+    manifest = {name: value for name, value in trace.about.items() if name not in made_by}
+    results = {"schema": 1, "manifest": manifest, "config": {"sample": made_by}, "traces": traces}
     print(f"page: {write_report(page, results)}")
     return 0

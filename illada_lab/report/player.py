@@ -57,6 +57,7 @@ def payload(traces: list[dict[str, Any]]) -> str:
                 "mask": trace.get("mask") or "▢",
                 "block": trace.get("block_length") or 0,
                 "grows": bool(trace.get("is_growing")),
+                "given": [[one["position"], one["token"]] for one in trace.get("given") or []],
                 "frames": frames(trace["records"]),
             }
             for trace in traces

@@ -23,6 +23,7 @@ kept and not shown. NaN and infinity become null: JSON has no word for them, and
     - title, model, prompt_tokens: list of text, tokens: list of text (the response at the end), mask? ("▢"),
       block_length?, sampler? (a phrase about how it was drawn);
     - is_growing?: blocks are appended one at a time (variable length): masks of later blocks are not there yet;
+    - given?: list of position, token: what stands in the response before the first step (a text with holes);
     - records: list of step, position (in the response, from 0), token? (null: goes back to a mask), confidence?,
       runner_up?, runner_up_confidence?, nfe? (passes so far).
 - `claims`?: list of sentence, verdict ("replicated", "not replicated" or "inconclusive"), id?, source?, metric?,
@@ -72,6 +73,7 @@ _TRACE = _object(
     prompt_tokens=[TEXT],
     tokens=[TEXT],
     records=[_RECORD],
+    **{"given?": [_object(count="position", text="token")]},
 )
 
 # A list holds the layout of its entries; {"*": x} has any keys.

@@ -1,5 +1,11 @@
 import json
+import shutil
+import subprocess
+from pathlib import Path
 
+import pytest
+
+import illada_lab.report
 from illada_lab.report.player import SCALE, frames, payload
 from tests.report.example import example_results
 
@@ -46,6 +52,21 @@ def test_payload_is_json_that_cannot_end_its_script_element():
     read = json.loads(text)["traces"][0]
     assert (read["title"], read["model"], read["prompt"]) == ("</script>", "<!--", ["\u2028", "&"])
     assert (read["n"], read["mask"], read["block"], read["grows"]) == (2, "▢", 0, False)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no JavaScript outside of a browser here")
+def test_what_is_given_stands_there_from_the_start_and_is_not_counted():
+    trace = {
+        "title": "", "model": "", "prompt_tokens": [], "tokens": ["a", "b"], "given": [{"position": 0, "token": "a"}],
+        "records": [{"step": 1, "position": 1, "token": "b", "confidence": 0.5}],
+    }  # fmt: skip
+    player = Path(illada_lab.report.__file__).parent / "templates" / "denoiser.js"
+    script = f"""
+        const p = require({json.dumps(str(player))}), trace = {payload([trace])}.traces[0];
+        console.log(JSON.stringify([0, 1].map((k) => p.stateAt(trace, k)).map((s) => [s.shown.map((e) => e && e[0]), s.count])));
+    """
+    found = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True).stdout
+    assert json.loads(found) == [[["a", None], 0], [["a", "b"], 1]]
 
 
 def _brightness(colour: str) -> float:

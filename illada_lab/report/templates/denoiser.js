@@ -1,10 +1,11 @@
 // The denoising player. First what can be computed without a page, then the page.
 "use strict";
 (function () {
-  // State after k frames (0: nothing revealed): for each position [token, confidence, runner-up, its confidence, frame] or null.
+  // State after k frames (0: what was given): for each position [token, confidence, runner-up, its confidence, frame] or null.
   function stateAt(trace, k) {
     const shown = new Array(trace.n).fill(null), fresh = new Set();
     let nfe = 0;
+    for (const [position, token] of trace.given) shown[position] = [token, null, null, null, 0];
     trace.frames.slice(0, k).forEach((frame, i) => {
       if (frame.nfe !== null) nfe = frame.nfe;
       fresh.clear();
@@ -14,7 +15,7 @@
         fresh.add(position);
       }
     });
-    return { shown, fresh, nfe, count: shown.filter(Boolean).length };
+    return { shown, fresh, nfe, count: shown.filter((entry) => entry && entry[4]).length };
   }
 
   // Blocks as lists of positions, with the frame after which each one is there.
@@ -112,7 +113,7 @@
     const active = blocks.findIndex((block) => [...state.fresh].some((p) => p >= block.start && p < block.end));
     status.textContent = [
       trace.model + " model", trace.sampler, "step " + now + " of " + trace.frames.length, "NFE " + (now && trace.frames[now - 1].nfe === null ? "not recorded" : state.nfe),
-      state.count + " of " + trace.n + " tokens revealed", trace.block && active >= 0 ? "block " + (active + 1) + " of " + blocks.length : "",
+      state.count + " of " + (trace.n - trace.given.length) + " tokens revealed", trace.block && active >= 0 ? "block " + (active + 1) + " of " + blocks.length : "",
     ].filter(Boolean).join(" · ");
     tell(picked);
   }
@@ -120,6 +121,7 @@
   function describe(position) {
     const entry = state.shown[position], place = "position " + (position + 1);
     if (!entry) return [place, "masked"];
+    if (!entry[4]) return [place, "“" + visible(entry[0]) + "”", "given"];
     const said = [place, "“" + visible(entry[0]) + "”", "confidence " + share(entry[1])];
     if (entry[2] !== null) said.push("runner-up “" + visible(entry[2]) + "” " + share(entry[3]));
     return said.concat("revealed at step " + entry[4]);
@@ -136,9 +138,9 @@
       meter.append(fill);
       odds.append(element("span", "", name), meter, element("span", "", share(value)));
     };
-    if (entry) row("“" + visible(entry[0]) + "”", entry[1]);
+    if (entry && entry[4]) row("“" + visible(entry[0]) + "”", entry[1]);
     if (entry && entry[2] !== null) row("“" + visible(entry[2]) + "” (runner-up)", entry[3]);
-    detail.replaceChildren(element("p", "small", place + (entry ? ", revealed at step " + entry[4] : ": still masked")), odds);
+    detail.replaceChildren(element("p", "small", place + (!entry ? ": still masked" : entry[4] ? ", revealed at step " + entry[4] : ", given: “" + visible(entry[0]) + "”")), odds);
   }
 
   function pick(position) {
