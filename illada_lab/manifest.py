@@ -48,7 +48,7 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, threads, memory, and the GPU if there is one."""
+    """Processor, cores, threads, memory, and the GPU if there is one; whether it played a part, a result says by its `device`."""
     import torch
 
     return {

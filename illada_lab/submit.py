@@ -8,6 +8,7 @@ The other commands compose their configuration themselves; Hydra's launchers nee
 import os
 import zlib
 from collections.abc import MutableMapping, Sequence
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -36,9 +37,24 @@ def main(config: DictConfig) -> float:
     tell_local_ranks(os.environ)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         config.run_dir = f"{config.run_dir}/{HydraConfig.get().job.num}"
-    if find_resumable(config.run_dir) is not None or config.resume is None:
+    saved = find_resumable(config.run_dir)
+    if saved is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
+        _check_is_same(config, saved)
+    if saved is not None or config.resume is None:
         config.resume = "auto"
     return last_validation(train(config).history["validation"])
+
+
+def _check_is_same(config: DictConfig, saved: Path) -> None:
+    """Refuse to go on with what another sweep has left: Hydra numbers the jobs of each from 0. A longer run of the same goes on."""
+    from illada_lab.training.recipe import MACHINE, differences, recipe, recipe_of
+
+    for key, was, is_now in differences(recipe_of(saved) or {}, recipe(config)):
+        if key not in MACHINE | {"trainer.max_steps", "lr.n_steps", "tokenizer"}:
+            raise ValueError(
+                f"{key} = {is_now}; {config.run_dir} holds the job of this number of another sweep, with {was}; another run_dir=..., or "
+                "delete that folder"
+            )
 
 
 def tell_local_ranks(environment: MutableMapping[str, str]) -> None:

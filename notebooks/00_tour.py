@@ -98,7 +98,7 @@ for t in (0.1, 0.4, 0.7, 1.0):
 # %% [markdown]
 # ## The run: what the models can do
 #
-# **The world.** Stories, facts about people, sums; the probability of every document is known exactly, so there is a floor no loss can pass: the entropy of a document whose length is known, for the number of masks tells it, and whose kind is not.
+# **The world.** Stories, facts about people, sums; the probability of every document is known exactly, so there is a floor no loss can pass: the entropy of a document whose length is known, for the number of positions tells it, and whose kind is not.
 
 # %%
 for kind in ("story", "fact", "sum"):
@@ -128,7 +128,7 @@ print(f"___ wrote {person.book} .  ->  {base.tokenizer.decode(filled)}  (true: {
 
 # %% [markdown]
 # **The fine-tuned model answers**, in blocks of 8 tokens until EOS. Some of these questions were never asked in fine-tuning, and not all answers are right: sums told in words it mostly gets wrong,
-# and which others depends on the seed. Scores of one small model differ by machine and precision too (sums are rounded in another order, and training carries that on), some of them by more than the ledger's seeds differ (notebooks 06 and 12), so the README's numbers for the same seed are others:
+# and which others depends on the seed. Scores of one small model differ by machine and precision too (sums are rounded in another order, and training carries that on), some of them by more than the ledger's seeds differ (notebook 12; `results/README.md`, columns *again*), so the README's numbers for the same seed are others:
 
 # %%
 chat, rows = ChatTemplate(tuned.tokenizer), []

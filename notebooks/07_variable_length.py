@@ -49,7 +49,7 @@ import torch
 from illada_lab.experiments.asking import ask, question_task
 from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.sampling import KINDS
-from illada_lab.report.plots import COLOURS, MARKERS, use_style
+from illada_lab.report.plots import COLOURS, lines, use_style
 from illada_lab.report.tables import effect_text
 from illada_lab.samplers import EndOfThinking, FixedLength, VariableLength
 
@@ -118,13 +118,11 @@ pd.DataFrame(rows).round(3)
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2))
-for name, colour, marker in zip(("fixed", "variable"), COLOURS, MARKERS, strict=False):
-    chosen = [row for row in rows if row["length"] == name]
-    for axes, y in ((left, "right"), (right, "positions")):
-        axes.plot([r["block"] for r in chosen], [r[y] for r in chosen], color=colour, marker=marker, label=name)
-        axes.set(xscale="log", xlabel="block length, tokens")
-        axes.set_xticks([2, 4, 8, 24], ["2", "4", "8", "24"])
-        axes.minorticks_off()
+for axes, y in ((left, "right"), (right, "positions")):
+    lines(axes, rows, "block", y, "length")
+    axes.set(xscale="log", xlabel="block length, tokens")
+    axes.set_xticks([2, 4, 8, 24], ["2", "4", "8", "24"])
+    axes.minorticks_off()
 left.set(ylabel="share of right answers", ylim=(-0.03, 1.03))
 right.set(ylabel="positions computed per answer", ylim=(0, None))
 left.legend()
@@ -173,7 +171,7 @@ remedies = {
 pd.DataFrame([ask(model, task, sampler).row(sampler=name) for name, sampler in remedies.items()]).round(3)
 
 # %% [markdown]
-# Both ruin this model's answers: where EOS may not come, or comes last, other words have to fill the window. The remedies are for models that have learnt to fill long windows with EOS.
+# Both ruin this model's answers: where EOS may not come, or comes last, other words have to fill the window. With EOS revealed last two of 48 answers here even become empty, which is what it should prevent. The remedies are for models that have learnt to fill long windows with EOS.
 #
 # ## The end-of-thinking boost
 #
@@ -251,7 +249,7 @@ by = {(row["length"], row["block"]): row for row in rows}
 for block in (8, 4, 2):
     assert by["variable", block]["positions"] <= by["fixed", block]["positions"], "variable length computes no more"
 assert by["variable", 24]["right"] == by["fixed", 24]["right"], "with one block both are the same"
-if scale != "smoke":  # at smoke scale no answer ends by itself
+if scale not in ("smoke", "mini"):  # there few answers, if any, end by themselves
     assert pushes[-1][BEFORE] < pushes[0][BEFORE], "a strong push brings the words nearer"
     assert abs(pushes[2][BEFORE] - pushes[0][BEFORE]) < 1, "the paper's amount does not"
 found = []
@@ -276,8 +274,8 @@ pd.DataFrame(found)
 # <details><summary>Solutions</summary>
 #
 # 1. The steps up to, and without, the stop string: the text is searched whenever a block is full.
-# 2. One block is the whole window: nothing is left out behind it. Small blocks force an order from left to right; with blocks of 1 it is that of an autoregressive model, with a pass of the whole prompt for each token. Which is the smallest that answers: `ask(model, sums, VariableLength(max_length=24, block_length=b))` for b = 1, 2, 4, 8 says.
-# 3. The words come earlier (after 5 words instead of 13 at $A = 100$), since $r/N$ is larger than its cube; the end does not. A program's reasoning should end while there is room for the program.
+# 2. One block is the whole window: nothing is left out behind it. Small blocks force an order from left to right; with blocks of 1 it is that of an autoregressive model, with a pass of the whole prompt for each token. Which is the smallest that answers: `ask(model, sums, VariableLength(max_length=24, block_length=b))` for b = 1, 2, 4, 8: compare. Of all kinds of questions together the ledger's five models answer 75 % with blocks of 1, 78 with 4, 78 with 8, 71 with 12 and 33 with one block of 24 (`results/toy/sampling.json`, table `blocks`).
+# 3. The words come earlier (in an earlier run after 5 words instead of 13 at $A = 100$), since $r/N$ is larger than its cube; the end does not. A program's reasoning should end while there is room for the program.
 # </details>
 #
 # ## What was not reproduced

@@ -50,7 +50,7 @@ from illada_lab.config import build, compose
 from illada_lab.evaluation import confidence_score, monte_carlo_log_likelihood
 from illada_lab.experiments.choices import choice_items
 from illada_lab.experiments.lab import Lab
-from illada_lab.report.plots import COLOURS, LIMIT, paper_and_run, pick, use_style
+from illada_lab.report.plots import COLOURS, LIMIT, looks, paper_and_run, pick, use_style
 
 use_style()
 pd.set_option("display.max_colwidth", None)
@@ -112,14 +112,14 @@ print(f"score {mine:.3f} nats; revealed in this order: {' | '.join(words)}")
 wrong = torch.tensor([*model.tokenizer.encode_known("now the fox has a blue kite ."), tokens.eos])
 samples = [4**k for k in range(5)]
 figure, axes = plt.subplots()
-for name, text, colour in (("right ending", ending, COLOURS[0]), ("wrong ending", wrong, COLOURS[1])):
+for name, text, colour in (("right ending", ending, COLOURS[2]), ("wrong ending", wrong, COLOURS[3])):
     generator = torch.Generator().manual_seed(0)
     for n in samples:
         drawn = [
             monte_carlo_log_likelihood(model.predictor, prompt, text, n_samples=n, generator=generator)[0]
             for _ in range(12)
         ]
-        axes.plot([n * 0.95 if colour == COLOURS[0] else n * 1.05] * 12, drawn, ls="", marker="o", ms=3, alpha=0.6, color=colour,
+        axes.plot([n * (0.95 if text is ending else 1.05)] * 12, drawn, ls="", marker="o", ms=3, alpha=0.6, color=colour,
                   label=f"{name}, likelihood" if n == 1 else None)  # fmt: skip
     axes.axhline(score(model.predictor, prompt, text)[0], color=colour, ls="--", marker="", label=f"{name}, confidence")
 axes.set(xscale="log", xlabel="mask sets per ending", ylabel="score, nats", title="Twelve estimates each")
@@ -150,7 +150,7 @@ rows = outcome.tables["accuracy"]
 pd.DataFrame(rows).pivot(index="task", columns="rule", values="accuracy").round(3)
 
 # %%
-tasks = list(dict.fromkeys(row["task"] for row in rows))
+tasks, look = list(dict.fromkeys(row["task"] for row in rows)), looks(["confidence", "likelihood"])
 figure, panels = plt.subplots(1, len(tasks), figsize=(10, 2.9), sharey=True)
 for axes, task in zip(panels, tasks, strict=True):
     drawn = [
@@ -161,10 +161,15 @@ for axes, task in zip(panels, tasks, strict=True):
     low = [max(0.0, row["accuracy"] - row["ci_low"]) for row in drawn]
     high = [max(0.0, row["ci_high"] - row["accuracy"]) for row in drawn]
     axes.errorbar(
-        [r["passes"] for r in drawn], [r["accuracy"] for r in drawn], yerr=[low, high], capsize=2, label="likelihood"
+        [r["passes"] for r in drawn],
+        [r["accuracy"] for r in drawn],
+        yerr=[low, high],
+        capsize=2,
+        label="likelihood",
+        **look["likelihood"],
     )
     sure = pick(rows, task=task, rule="confidence")[0]
-    axes.errorbar([sure["passes"]], [sure["accuracy"]], color=COLOURS[1], marker="s", label="confidence", ls="",
+    axes.errorbar([sure["passes"]], [sure["accuracy"]], **look["confidence"], label="confidence", ls="",
                   yerr=[[max(0.0, sure["accuracy"] - sure["ci_low"])], [max(0.0, sure["ci_high"] - sure["accuracy"])]], capsize=2)  # fmt: skip
     axes.axhline(0.25, color=LIMIT, ls=":", marker="")
     axes.set(xscale="log", title=task, xlabel="passes per candidate")
@@ -175,8 +180,8 @@ panels[0].legend(loc="lower left", fontsize=8)
 plt.show()
 
 # %% [markdown]
-# The dotted line is chance. The two rules agree on candidates of one open word. One mask set judges not far above chance: 38 to 45 % in the ledger's three seeds, by task, where chance is 25 %. Four are right in 93 % or more but for whole stories (76 %). With as many passes as the confidence score takes (about thirty for a whole story), the
-# likelihood is as good: at this scale the two rules cannot be told apart.
+# The dotted line is chance, 25 %. The two rules agree on candidates of one open word. One mask set judges not far above chance; four are nearly as good as 32 but for whole stories. The lines above the next table say how good, on this page (40 questions of each type, one model) and in the ledger (up to 200, mean of three). With as many
+# passes as the confidence score takes (about thirty for a whole story), the likelihood is as good: at this scale the two rules cannot be told apart.
 #
 # ## What the paper reports, what this run measured
 
@@ -186,10 +191,14 @@ if scale not in ("smoke", "mini"):  # these have learnt little
     assert outcome.effects["samples"] >= 0, "more mask sets never hurt on average"
 ledger = json.loads(Path("../results/toy/scoring.json").read_text())
 of_ledger = pd.concat(pd.DataFrame(record["tables"]["accuracy"]) for record in ledger["seeds"])
-one_set = of_ledger[of_ledger["rule"] == "likelihood, 1"].groupby("task")["accuracy"].mean()
-assert (round(one_set.min(), 2), round(one_set.max(), 2)) == (0.38, 0.45), "one mask set, task by task"
-four = of_ledger[of_ledger["rule"] == "likelihood, 4"].groupby("task")["accuracy"].mean()
-assert four.drop("whole story").min() > 0.93 and round(four["whole story"], 2) == 0.76
+for where, table in ((f"this page, scale {scale}", pd.DataFrame(rows)), ("ledger, scale toy", of_ledger)):
+    one, four = (table[table["rule"] == f"likelihood, {n}"].groupby("task")["accuracy"].mean() for n in (1, 4))
+    long, short = four["whole story"], four.drop("whole story")
+    print(
+        f"{where}: one mask set {one.min():.1%} to {one.max():.1%} right, by task; "
+        f"four {short.min():.1%} to {short.max():.1%}, of whole stories {long:.1%}"
+    )
+assert 0.35 < one.min() < one.max() < 0.5 and short.min() > 0.95 > 0.8 > long, "the ledger, task by task"
 pd.DataFrame(paper_and_run(study.claims, outcome.effects, scale, f"../results/{scale}/scoring.json"))
 
 # %% [markdown]
@@ -201,14 +210,19 @@ weaker = json.loads(path.read_text())
 table = pd.concat(pd.DataFrame(record["tables"]["accuracy"]) for record in weaker["seeds"])
 mean = table.pivot_table(index="task", columns="rule", values="accuracy", sort=False)
 assert mean.loc["sums", "confidence"] > mean.loc["sums", "likelihood, equal passes"]
-assert mean.loc["whole story", "confidence"] < 0.25, "worse than chance"
+of_stories = mean.loc[["last sentence", "whole story"]]
+assert [round(value, 2) for value in sorted(of_stories["confidence"])] == [0.16, 0.18], "worse than chance"
+likelihoods = of_stories.drop(columns="confidence").to_numpy()
+assert (round(likelihoods.min(), 2), round(likelihoods.max(), 2)) == (0.22, 0.31), "near chance"
+below = table[(table["rule"] == "confidence") & table["task"].isin(of_stories.index)]["accuracy"]
+assert below.max() < 0.25, "with every seed"
 for claim in weaker["claims"]:
     print(f"mini: {claim['sentence']} -> {claim['verdict']}")
 mean.round(2)
 
 # %% [markdown]
-# Sums are what this model knows in part, and there the confidence score is ahead of the likelihood at equal passes, and with every seed of 32 mask sets too. Of stories it knows nothing yet that would tell the right ending from a wrong one: the likelihood is at
-# chance, and the confidence score *below* it, with every seed. It always begins with the word the model is surest of, and where the model has not learnt to copy, that favours a wrong ending; why, we have not found out. A
+# Sums are what this model knows in part, and there the confidence score is ahead of the likelihood at equal passes, and with every seed of 32 mask sets too. Of stories it knows nothing yet that would tell the right ending from a wrong one: the likelihood is near
+# chance (0.22 to 0.31), and the confidence score *below* it (0.16 and 0.18), with every seed. It always begins with the word the model is surest of, and where the model has not learnt to copy, that favours a wrong ending; why, we have not found out. A
 # score that is not the likelihood of anything can be wrong in a direction of its own.
 #
 # ## Exercises
@@ -219,9 +233,10 @@ mean.round(2)
 #
 # <details><summary>Solutions</summary>
 #
-# 1. No: about as often below as above (against the exact bound, `enumerate_masks` of notebook 01, 30 of 72 endings were above, 37 of 72 others). Taking the surest first does not make the sum largest; what is unlikely is left for last and paid in full. Longer endings have more terms, so scores of different lengths are
+# 1. No: about as often below as above (in earlier runs, against the exact bound, `enumerate_masks` of notebook 01, 30 of 72 endings were above, and 37 of 72 others). Taking the surest first does not make the sum largest; what is unlikely is left for last and paid in full. Longer endings have more terms, so scores of different lengths are
 #    not comparable as they are.
-# 2. In `score`, take `argmin` with `+inf` for what has been revealed. Hard tokens are then judged with the least context.
+# 2. In `score`, take `argmin` with `+inf` for what has been revealed. Hard tokens are then judged with the least context. No stored result tells how well that ranks; compare the share of items that each rule gets right,
+#    over `choice_items(lab.world, model.tokenizer.encode_known, tokens.bos, tokens.eos, 40, seed=1)["whole story"]`: an item is right where the candidate of the highest score is `item.answer`.
 # 3. With 40 items a 95 % interval spans up to 30 points, with 200 up to 14: differences of a few points, as the paper's, cannot be seen with either.
 # </details>
 #

@@ -143,6 +143,7 @@ table = pd.concat(pd.DataFrame(record["tables"]["reversal"]).assign(seed=record[
 shown = table.groupby(["people", "sentence", "model"])[["written", "chosen among four"]].mean().round(3)
 for claim in result["claims"]:
     print(f"toy: {claim['sentence']} -> {claim['verdict']} ({claim['effect']:+.2f})")
+    print(f"     measured: {claim['metric']}; the paper, 8B: {claim['paper']}")
 shown
 
 # %% [markdown]

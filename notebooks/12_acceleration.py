@@ -105,7 +105,13 @@ for threshold in (0.99, 0.9, 0.5):
 # ## The run: speed against quality
 #
 # The first sentence of a story is given, the model writes 24 tokens in blocks of 8 at temperature 1. The story counts where the world's grammar accepts it. *Passes* is what a
-# GPU that is not full pays for, *positions* is what a full one pays for.
+# GPU that is not full pays for, *positions* is what a full one pays for. What the rows of the table are:
+#
+# - **quota** n: n tokens per pass, the surest ones, whether sure or not;
+# - **threshold** $\tau$: everything at least $\tau$ sure, and always the surest, as above;
+# - **factor** f: the n surest, with n as large as $(n+1)(1 - c_n) < f$ allows, where $c_n$ is the probability of the n-th surest, and always the surest: the more are revealed together, the surer the least sure of them has to be ($f = 1$ is the condition of the theorem above);
+# - **prefix cache**: the first pass of a block computes everything; the other passes compute the block and what stands behind it, and take keys and values of what stands in front of it (prompt and finished blocks) as they were in the first;
+# - **dual cache**: what stands behind the block, masks still, is kept as well, so the other passes compute the block alone; *refreshed at every step* nothing old is used, which must change nothing.
 
 # %%
 study = build(compose([f"scale={scale}", "study=acceleration", "study.n_stories=40", "study.n_questions=48"]).study)
@@ -141,7 +147,8 @@ plt.show()
 # Up and to the left is better. The quota decides beforehand how many words are revealed; the threshold asks the model, and waits where a word is a free choice. Forty stories do not tell the two apart; the committed
 # results, five seeds of 200 stories each, do.
 #
-# Whether the dual cache is harmless depends on the model. In the ledger it is: over five seeds +0.2 points (-0.5 to +0.9). Three of these seeds trained again on another processor lose 1.2 points (-4.0 to +1.7, column *again*), and a model of an earlier output of this page lost 15 points of 40 stories. This page's model, 200 stories:
+# Whether the dual cache is harmless depends on the model. In the ledger it is: over five seeds +0.2 points (-0.5 to +0.9). Three of these seeds trained again elsewhere lose 1.2 points (-4.0 to +1.7) and 0.0 points (columns *again* and *again 2* of `results/README.md`), and an earlier model of this
+# page's seed lost 15 points of 40 stories (97.5 to 82.5 %, this notebook at commit acf765d). This page's model, 200 stories:
 
 # %%
 many = story_task(lab.world, model, 200 if scale != "smoke" else 8, seed)
@@ -222,7 +229,7 @@ for temperature in (1.0, 0.0):
         wrong = [f"{head} {text}" for head, text, ok in zip(heads, told.texts, told.is_correct, strict=True) if not ok]
         faults[name, temperature] = {"refused": len(wrong), **Counter(map(fault, wrong))}
 faults = pd.DataFrame(faults).T.fillna(0).astype(int).rename_axis(["sampler", "temperature"])
-if scale != "smoke":
+if scale not in ("smoke", "mini"):  # these have not learnt what is found where, nor to copy
     assert (
         faults.loc[("threshold 0.9", 1.0), "refused"]
         < faults.loc[[("quota 4", 1.0), ("quota 8", 1.0)], "refused"].min()
@@ -245,7 +252,7 @@ def share_elsewhere(prompt):
 
 
 elsewhere = sum(map(share_elsewhere, task.prompts)) / len(task.prompts)
-if scale != "smoke":
+if scale not in ("smoke", "mini"):
     assert 0.02 < elsewhere < 0.25
 print(f"the model gives {elsewhere:.1%} to objects that are not found at the place")
 
@@ -290,9 +297,20 @@ pd.DataFrame(paper_and_run(study.claims, outcome.effects, scale, f"../results/{s
 # 1. `build(compose([f"scale={scale}", "study=acceleration", "study.block_length=24"]).study)`: with one block there is one refresh, at the first pass, when everything is masked; all that the
 #    cache keeps is the prompt's keys and values as they were then. Nothing stands behind the block, so the prefix and the dual cache coincide: the same texts from as many positions, 1.35 times fewer than without.
 # 2. In batches seconds follow the positions: at equal passes the caches are faster. One text at a time, on a GPU that is not full, they follow the passes.
-# 3. Of the 200 stories above quotas of 2, 4 and 8 break 40, 68 and 132 (51, 139 and 191 with a model of the same seed that another processor had trained), in a later mention of the object or the colour; at temperature 1 they break 172, 183 and 200. Thresholds of 0.9 and 0.5 break one at most, in 7 passes,
-#    at either temperature: an object is one of five that a place holds, a colour one of eight, so hardly a mention of an open choice is 0.5 sure. The surest one is revealed alone, and in the next pass the others follow it. Lower thresholds let two in together: at temperature 0 one of 0.2 breaks 93 stories,
-#    one of 0.1, in a single pass, 166.
+# 3. Count the stories that are refused:
+#
+#    ```python
+#    quotas = {f"quota {n}": {"n_steps": STORY_TOKENS // n} for n in (2, 4, 8)}
+#    thresholds = {f"threshold {tau}": {"transfer": Threshold(threshold=tau)} for tau in (0.9, 0.5, 0.2, 0.1)}
+#    for name, rule in {**quotas, **thresholds}.items():
+#        for temperature in (0.0, 1.0):
+#            one_block = FixedLength(response_length=STORY_TOKENS, temperature=temperature, **rule)
+#            told = ask(model, task, one_block, seed)
+#            print(f"{name}, temperature {temperature}: {told.is_correct.count(False)} of {len(task.prompts)} refused")
+#    ```
+#
+#    With two earlier models of this seed, not the one of this page, quotas of 2, 4 and 8 broke 40, 68 and 132 of 200 at temperature 0 (51, 139 and 191 with the other model), in a later mention of the object or the colour, and far more at temperature 1; thresholds of 0.9 and 0.5 broke one at most. An object is one of
+#    five that a place holds, a colour one of eight, so hardly a mention of an open choice is 0.5 sure. The surest one is revealed alone, and in the next pass the others follow it. Lower thresholds let two in together, and broke many.
 # </details>
 #
 # ## What was not reproduced

@@ -1,5 +1,6 @@
 """Compose, check, build: precedence, and the table of bad input with the message each gets."""
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -102,6 +103,26 @@ def test_a_decay_that_waits_for_validations_needs_some():
         ConfigError, match="^trainer.validate_every = null; lr.decay_start=plateau watches the valida[^\n]*$"
     ):
         compose_and_check([*waiting, "trainer.validate_every=null"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trainer.devices=16", "trainer.tensor_parallel=16"], "16; must divide model.n_kv_heads = 8; nearest: 8"),
+        (["trainer.devices=8", "trainer.tensor_parallel=8", "model.n_kv_heads=2"], "8; must divide model.n_kv_heads = 2; nearest: 2"),
+        (
+            ["trainer.devices=3", "trainer.tensor_parallel=3"],
+            "3; must divide model.n_heads = 32 and model.n_kv_heads = 8 and model.d_ffn = 14336; 1, with trainer=fsdp",
+        ),
+    ],
+)  # fmt: skip
+def test_layers_are_shared_evenly_or_not_at_all(words, message):
+    with pytest.raises(ConfigError, match=f"^trainer.tensor_parallel = {message}$"):
+        compose_and_check(["scale=8b", "trainer=fsdp_tp", *words])
+
+
+def test_layers_that_divide_are_shared():
+    compose_and_check(["scale=8b", "trainer=fsdp_tp", "trainer.devices=16", "trainer.tensor_parallel=8"])
 
 
 def test_nothing_is_built_by_the_check(monkeypatch):
@@ -242,3 +263,29 @@ def test_values_against_annotations(value, hint, is_right):
 def test_annotations_in_words():
     assert name_of(float | Literal["plateau"]) == "a number or plateau"
     assert name_of(str | None) == "text or null"
+
+
+def test_an_error_is_the_same_in_another_process():
+    error = pickle.loads(pickle.dumps(ConfigError(["a = 1; bad; 2", "b = 2; bad; 3"])))
+    assert error.problems == ["a = 1; bad; 2", "b = 2; bad; 3"] and str(error) == "a = 1; bad; 2\nb = 2; bad; 3"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("lr.min_ratio=7", "lr.min_ratio = 7; .*; 0 to 1"),
+        ("lr.peak_ratio=0.0", "lr.peak_ratio = 0.0; .*; above 0, at most 1"),
+        ("trainer.max_steps=9", "lr.n_warmup_steps = 20; must be less than n_steps = 9; 0 to 8"),
+        ("lr.patience=0", "lr.patience = 0; .*; 1 or more"),
+        ("optim.betas=[0.9]", r"optim.betas = \[0.9\]; .*; for example \[0.9, 0.95\]"),
+        ("trainer.accelerator=cdua", "trainer.accelerator = 'cdua'; .*; auto or cpu"),
+    ],
+)
+def test_rates_and_devices_are_looked_at_before_anything_is_built(override, message):
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        compose_and_check(["scale=toy", override])
+
+
+@pytest.mark.parametrize("scale", ["100m", "1b", "8b"])
+def test_the_rate_of_a_scale_is_that_of_its_optimiser(scale):
+    assert compose([f"scale={scale}", "scale.lr=0.125"]).optim.lr == 0.125

@@ -32,12 +32,15 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     """
     import torch
 
+    from illada_lab.commands.sample import refuse_causal
     from illada_lab.commands.writing import INTERRUPTED, build_sampler, is_chat, load, write
     from illada_lab.data.chat import ChatTemplate
+    from illada_lab.evaluation.generation import texts_of
     from illada_lab.evaluation.health import health, panel
     from illada_lab.samplers import Infill
 
     loaded = load(config)
+    refuse_causal(config, loaded)
     if not is_chat(loaded.config):
         raise ValueError(
             f"checkpoint = {config.checkpoint}; a base model, which does not answer; one of experiment=sft"
@@ -74,6 +77,7 @@ def run(config: DictConfig, is_json: bool = False) -> int:
             print(json.dumps({"question": said, "error": str(error)}) if is_json else f"({error})", flush=True)
             continue
         if written.sampled is not None:
+            written.texts = texts_of(written.sampled, sampler, loaded.tokenizer)
             rows, seconds = rows + written.rows, seconds + written.seconds
         answer, reason, kept = written.texts[0], written.stop_reasons[0], written.kept[0]
         is_cut = reason == INTERRUPTED

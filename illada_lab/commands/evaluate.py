@@ -75,7 +75,7 @@ def _benchmark(config: DictConfig) -> int:
     from illada_lab.tokens import has_bos_of
 
     benchmark, loaded = build(config.evaluation), load(config)
-    folder = Path(benchmark.out or _home(config, loaded) / "evaluation" / benchmark.name)
+    folder = _folder(config, benchmark, _home(config, loaded))
     about = {**manifest(seed=config.seed, scale=loaded.config["scale"]["name"]), **_about(config, loaded)}
     about["evaluation"] = to_plain(config.evaluation)
     is_twin = loaded.predictor.spec.is_causal
@@ -89,6 +89,19 @@ def _benchmark(config: DictConfig) -> int:
         has_bos=has_bos_of(loaded.config["data"]), seed=config.seed,
     )  # fmt: skip
     return _tell(results, folder)
+
+
+def _folder(config: DictConfig, benchmark: Any, home: Path) -> Path:
+    """Where the results of a benchmark go; of a sweep each job has a folder of its own in there, named after what differs from job to job.
+
+    The task is no part of that name where it is part of the path already.
+    """
+    folder = Path(benchmark.out or home / "evaluation" / benchmark.name)
+    # A sweep puts its job behind the name, which this command takes from nobody else.
+    job = str(config.name).partition("/")[2]
+    if not benchmark.out:
+        job = job.replace(f"evaluation-{benchmark.name}", "", 1).strip("_")
+    return folder / job if job else folder
 
 
 def _tell(results: dict[str, Any], folder: Path) -> int:
@@ -155,7 +168,7 @@ def _world(config: DictConfig) -> int:
     loaded = load(config)
     ask = _suite(config, loaded)
     # Every combination of settings has a folder of its own: nothing is in the way of a second run with others.
-    settings = {"model": _model(loaded), "seed": config.seed, **_asked(config)}
+    settings = {"model": _model(loaded), "seed": config.seed, **_asked(config), **_frame(loaded)}
     home = _home(config, loaded)
     folder = home / "evaluation" / f"world-{digest_of(settings)}"
     claim_folder(folder, settings)
@@ -186,6 +199,7 @@ def _suite(config: DictConfig, loaded: Any) -> Any:
     from illada_lab.evaluation.sandbox import announce
     from illada_lab.evaluation.world_suite import evaluate_base, evaluate_instruct
     from illada_lab.interop import is_published
+    from illada_lab.tokens import has_bos_of, has_eos_of
 
     source, asked = loaded.config["data"]["source"], config.evaluation
     if "world_seed" not in source:
@@ -213,9 +227,20 @@ def _suite(config: DictConfig, loaded: Any) -> Any:
         )
     if asked.run_code:
         raise ValueError("evaluation.run_code = true; has no effect: base models are asked for no functions; false")
+    data = loaded.config["data"]
     return partial(
-        evaluate_base, *parts, n_questions=asked.n_questions, n_mc_samples=asked.n_mc_samples, seed=config.seed
-    )
+        evaluate_base, *parts, n_questions=asked.n_questions, n_mc_samples=asked.n_mc_samples,
+        has_bos=has_bos_of(data), has_eos=has_eos_of(data), seed=config.seed,
+    )  # fmt: skip
+
+
+def _frame(loaded: Any) -> dict[str, Any]:
+    """What stands around the questions to a base model, where that is not BOS and EOS."""
+    from illada_lab.commands.writing import is_chat
+    from illada_lab.tokens import has_bos_of, has_eos_of
+
+    frame = {"has_bos": has_bos_of(loaded.config["data"]), "has_eos": has_eos_of(loaded.config["data"])}
+    return {} if is_chat(loaded.config) or all(frame.values()) else frame
 
 
 def _asked(config: DictConfig) -> dict[str, Any]:
@@ -253,6 +278,6 @@ def _model(loaded: Any) -> dict[str, Any]:
 
 def _about(config: DictConfig, loaded: Any) -> dict[str, Any]:
     """What the manifest of a result says of its model."""
-    dtype = str(loaded.predictor.head_weight.dtype).removeprefix("torch.")
-    return {"checkpoint": str(config.checkpoint), "step": loaded.step, "dtype": dtype, "config": loaded.config,
-            "weights": _model(loaded)["weights"]}  # fmt: skip
+    weight = loaded.predictor.head_weight
+    return {"checkpoint": str(config.checkpoint), "step": loaded.step, "dtype": str(weight.dtype).removeprefix("torch."),
+            "device": str(weight.device), "config": loaded.config, "weights": _model(loaded)["weights"]}  # fmt: skip

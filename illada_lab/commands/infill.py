@@ -26,12 +26,13 @@ def translate(overrides: Sequence[str]) -> list[str]:
 
 def run(config: DictConfig, is_json: bool = False) -> int:
     """Print the text with its holes filled."""
-    from illada_lab.commands.sample import n_different
+    from illada_lab.commands.sample import n_different, refuse_causal
     from illada_lab.commands.writing import INTERRUPTED, as_json, asks_in_chat, build_sampler, load, save_trace, write
     from illada_lab.evaluation.health import panel
     from illada_lab.samplers import Infill
 
     loaded = load(config)
+    refuse_causal(config, loaded)
     if config.is_chat:
         raise ValueError("is_chat = True; a text with holes is no conversation; is_chat=false")
     if asks_in_chat(config, loaded):

@@ -19,15 +19,19 @@ def translate(overrides: Sequence[str]) -> list[str]:
 def run(config: DictConfig, is_json: bool = False) -> int:
     """Print responses to a prompt; a fine-tuned model is asked through its chat format, unless `is_chat` says otherwise."""
     from illada_lab.commands.writing import INTERRUPTED, as_json, asks_in_chat, build_sampler, load, save_trace, write
+    from illada_lab.evaluation.generation import texts_of
     from illada_lab.evaluation.health import health, panel
     from illada_lab.samplers import Infill
 
     loaded = load(config)
+    refuse_causal(config, loaded)
     sampler = build_sampler(config, loaded)
     if isinstance(sampler, Infill):
         raise ValueError("sampler = infill; fills a given text; illada-lab infill text='... ___ ...'")
     ids = prompt_ids(config, loaded)
     written = write(loaded, sampler, ids, n_different(config, sampler), config.seed, is_quiet=is_json)
+    if written.sampled is not None:
+        written.texts = texts_of(written.sampled, sampler, loaded.tokenizer)
     is_asked, rows = asks_in_chat(config, loaded), written.rows
     found = health(rows, written.seconds, loaded.predictor.tokens, may_fill=not is_asked) if rows else []
     if is_json:
@@ -41,6 +45,15 @@ def run(config: DictConfig, is_json: bool = False) -> int:
             print(panel(found))
     save_trace(config, loaded, ids, written)
     return 130 if written.sampled is None else 0
+
+
+def refuse_causal(config: DictConfig, loaded: Any) -> None:
+    """Raise ValueError for an autoregressive model, which no sampler of this command can ask."""
+    if loaded.predictor.spec.is_causal:
+        raise ValueError(
+            f"checkpoint = {config.checkpoint}; an autoregressive model, which fills in no masks; "
+            "illada-lab evaluate, which lets it answer greedily, or a mask predictor"
+        )
 
 
 def prompt_ids(config: DictConfig, loaded: Any) -> list[int]:

@@ -17,6 +17,10 @@ class ConfigError(ValueError):
         self.problems, self.usable = list(problems), usable
         super().__init__("\n".join(self.problems))
 
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[list[str], DictConfig | None]]:
+        """From its problems, not from its message: it comes out of other processes too."""
+        return type(self), (self.problems, self.usable)
+
 
 def first_line(error: BaseException) -> str:
     """First line of an error's message."""

@@ -21,12 +21,15 @@ from illada_lab.data.rows import take
 from illada_lab.data.shards.source import ShardSource
 from illada_lab.data.stream import StreamBatches
 from illada_lab.data.tables import parts_of, row_table
+from illada_lab.data.text import TextSource
 from illada_lab.data.tokenizer import Tokenizer
 
 # Tokens of a stream packed at once: it wants its first batch soon.
 STREAM_BLOCK = 2**18
 # Rows whose tokens tell one table from another, and rows looked at together.
 FINGERPRINT_ROWS, ROWS_AT_ONCE = 64, 4096
+# Marks of a state that only one kind of data has: streams, shards.
+KINDS = ("is_stream", "fingerprint")
 # Whole numbers and the least that they can be.
 LEAST = {
     "length": 2,
@@ -115,6 +118,7 @@ class DataModule(pl.LightningDataModule):
         self.tokenizer: Tokenizer | None = None
         self.train_rows: Any = None
         self._n_tokens: int | None = None
+        self._stream: dict[str, Any] = {}
         self._folder: tempfile.TemporaryDirectory | None = None
 
     @staticmethod
@@ -138,7 +142,9 @@ class DataModule(pl.LightningDataModule):
         given = self.tokenizer_or_builder
         self.tokenizer = tokenizer or (given if isinstance(given, Tokenizer) else given(self.source))
         if isinstance(self.source, ShardSource):
-            self.source.check(self.tokenizer, adds_bos=self.adds_bos, adds_eos=self.adds_eos)
+            self.source.check(
+                self.tokenizer, adds_bos=self.adds_bos, adds_eos=self.adds_eos, max_extra_eos=self.max_extra_eos
+            )
         self.encoder = Encoder(
             tokenizer=self.tokenizer,
             adds_bos=self.adds_bos,
@@ -147,10 +153,12 @@ class DataModule(pl.LightningDataModule):
             seed=self.seed,
         )
         if self.is_streaming:
-            if next(self._blocks(STREAM_BLOCK), None) is None:
+            if (first := next(self._blocks(STREAM_BLOCK), None)) is None:
                 raise ValueError(
                     "data = 0 rows; nothing is left of the stream to train on; fewer held-out documents (n_held_out)"
                 )
+            told = self.source.identity() if isinstance(self.source, TextSource) else {}
+            self._stream = {**told, "crc32": zlib.crc32(first.tokens.tobytes())}
             return
         self.train_rows, self._order, self._n_tokens = row_table(
             parts_of(self.source, "train"),
@@ -196,7 +204,7 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> float | None:
-        """Optimiser steps in which every row is seen once; None for a stream."""
+        """Optimiser steps that take as many rows as there are, each once where there are no weights; None for a stream."""
         return None if self.n_rows is None else self.n_rows / self.batch_size
 
     def train_dataloader(self) -> DataLoader:
@@ -250,13 +258,15 @@ class DataModule(pl.LightningDataModule):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: which data its steps count through. The position in it is the step."""
-        if isinstance(self.source, ShardSource):
-            return {"data": self.source.fingerprint()}
+        """What a checkpoint keeps: which rows its steps count through, and their order. The position in it is the step."""
+        about = {"length": self.length, "packing": type(self.packing).__name__, "seed": self.seed}
         if self.n_rows is None:
-            return {"data": {"is_stream": True}}
+            return {"data": {**about, "is_stream": True, "n_buffer": self.n_buffer, **self._stream}}
+        about["n_rows"] = self.n_rows
+        if isinstance(self.source, ShardSource):
+            return {"data": {**about, "fingerprint": self.source.fingerprint()}}
         some = take(self.train_rows, np.unique(np.linspace(0, self.n_rows - 1, FINGERPRINT_ROWS).astype(np.int64)))
-        return {"data": {"n_rows": self.n_rows, "n_tokens": self.n_tokens, "crc32": zlib.crc32(some.tokens.tobytes())}}
+        return {"data": {**about, "n_tokens": self.n_tokens, "crc32": zlib.crc32(some.tokens.tobytes())}}
 
     def row_without_response(self) -> str | None:
         """The beginning of a training row in which all is prompt, None if there is none; of a stream it is not known."""
@@ -269,15 +279,23 @@ class DataModule(pl.LightningDataModule):
         return None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to resume on other data.
+        """Refuse to resume on other data. What an older checkpoint does not say is not compared.
 
         Raises:
-            ValueError: the rows (of shards: the files, their order or their weights) are not those of the checkpoint.
+            ValueError: the rows (of shards: the files, their order or their weights) or their order are not those of the checkpoint.
         """
-        if state_dict.get("data") != self.state_dict().get("data"):
+        saved, now = state_dict["data"], self.state_dict()["data"]
+        if isinstance(saved, str):  # of shards, formerly
+            saved = {"fingerprint": saved}
+        told = [
+            f"{key} {saved.get(key)}, now {now.get(key)}"
+            for key in sorted({*saved, *now})
+            if saved.get(key) != now.get(key) and (key in KINDS or (key in saved and key in now))
+        ]
+        if told:
             raise ValueError(
-                "data; not what the checkpoint was trained on, so rows would be repeated and left out; the same files, folders, weights "
-                "and skipped shards, in rows of the same length, or init_from=... for a new run from its weights"
+                f"data; not what the checkpoint was trained on ({', '.join(told)}), so rows would be repeated and left out; the same "
+                "files, folders, weights and skipped shards, in the same rows and order, or init_from=... for a new run from its weights"
             )
 
 

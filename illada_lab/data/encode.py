@@ -10,8 +10,9 @@ from illada_lab.data.chat import ChatTemplate
 from illada_lab.data.packing import Documents
 from illada_lab.data.tokenizer import Tokenizer
 
-# Documents handed to the tokenizer at once: enough to keep all cores busy, little enough to stay in the cache.
-TEXTS_PER_CALL = 1024
+# Documents read at once, and characters after which the tokenizer gets what has come together: enough to keep all cores busy; it takes a
+# hundred times as much memory meanwhile.
+TEXTS_PER_READ, CHARACTERS_PER_CALL = 1024, 2**20
 
 
 @runtime_checkable
@@ -64,7 +65,7 @@ class Encoder:
         random = np.random.Generator(np.random.PCG64([self.seed, 5]))
         parts: list[Documents] = []
         size, first = 0, 0
-        for columns in table.iter(batch_size=TEXTS_PER_CALL):
+        for columns in table.iter(batch_size=TEXTS_PER_READ):
             part = self.encode(columns, first, random)
             first += len(part.offsets) - 1
             size += len(part.tokens)
@@ -100,7 +101,10 @@ class Encoder:
         tokens = self.tokenizer.tokens
         head = [tokens.bos] if self.adds_bos and tokens.bos is not None else []
         tail = [tokens.eos] if self.adds_eos else []
-        return Documents.from_lists([[*head, *ids, *tail] for ids in self.tokenizer.encode_batch(texts)])
+        return Documents.join(
+            Documents.from_lists([[*head, *ids, *tail] for ids in self.tokenizer.encode_batch(some)])
+            for some in _calls(texts)
+        )
 
     def _conversations(self, conversations: Sequence[Any], first: int, random: np.random.Generator) -> Documents:
         chat = ChatTemplate(self.tokenizer)
@@ -114,3 +118,15 @@ class Encoder:
             all_ids.append(ids + [self.tokenizer.tokens.eos] * n)
             all_flags.append(is_prompt + [False] * n)
         return Documents.from_lists(all_ids, all_flags)
+
+
+def _calls(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Texts in runs of `CHARACTERS_PER_CALL` or a little more; of no text one run without any."""
+    start, n_characters = 0, 0
+    for end, text in enumerate(texts, 1):
+        n_characters += len(text)
+        if n_characters >= CHARACTERS_PER_CALL or end == len(texts):
+            yield texts[start:end]
+            start, n_characters = end, 0
+    if not texts:
+        yield texts

@@ -13,6 +13,8 @@ from illada_lab.data.find import Stamp, open_bytes
 PIECE = 16_384
 CHUNK = 1 << 20  # bytes read at once
 ROWS = 256  # of a table, read at once
+# Characters of a document of a text file, which is held in memory whole: ten long books. More has another separator than was thought.
+LONGEST = 2**26
 
 
 def read_text(files: list[Stamp], separator: str | None) -> Iterator[dict[str, str]]:
@@ -23,26 +25,40 @@ def read_text(files: list[Stamp], separator: str | None) -> Iterator[dict[str, s
         separator: stands between two documents and stays with the first; None: pieces of about 16,000 characters that end at a line.
 
     Raises:
-        ValueError: a file is not UTF-8.
+        ValueError: a file is not UTF-8, or a document has more than `LONGEST` characters.
     """
     for name, *_ in files:
         waiting = ""
         for text in _decoded(name):
+            n_searched = len(waiting)
             waiting += text
-            pieces = pieces_of(waiting, separator)
+            pieces = pieces_of(waiting, separator, n_searched)
             waiting = pieces.pop()
             yield from ({"text": piece} for piece in pieces)
+            if len(waiting) > LONGEST:
+                way = "a file with line ends" if separator is None else "data.source.separator=null, or one that occurs"
+                raise ValueError(
+                    f"data.path = {name}; a document of more than {LONGEST:,} characters would be held in memory whole; {way}"
+                )
         if waiting:
             yield {"text": waiting}
 
 
-def pieces_of(text: str, separator: str | None) -> list[str]:
-    """Finished documents at the beginning of a text and, last, the rest."""
+def pieces_of(text: str, separator: str | None, n_searched: int = 0) -> list[str]:
+    """Finished documents at the beginning of a text and, last, the rest.
+
+    Args:
+        text: the text.
+        separator: see `read_text`.
+        n_searched: characters in which no document ends: a long one that grows is not searched again and again.
+    """
     if separator:
+        if text.find(separator, max(0, n_searched - len(separator) + 1)) < 0:
+            return [text]
         parts = text.split(separator)
         return [part + separator for part in parts[:-1]] + parts[-1:]
     pieces, start = [], 0
-    while len(text) - start > PIECE and (end := text.find("\n", start + PIECE) + 1):
+    while len(text) - start > PIECE and (end := text.find("\n", max(start + PIECE, n_searched)) + 1):
         pieces.append(text[start:end])
         start = end
     return [*pieces, text[start:]]

@@ -2,17 +2,23 @@
 
 import difflib
 import lzma
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 FORMATS = {".txt": "text", ".md": "text", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
-# Endings of compressed files, behind those of the format: corpus.jsonl.gz. Zstandard needs a package of its own (zstandard).
+# Endings of compressed files, behind those of the format: corpus.jsonl.gz. Zstandard needs a package of its own (see `_zstd`).
 PACKED = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz", ".zst": "zstd"}
-# Name, size in bytes, and a mark of the version (time of change, or what a remote store says): the same stamp, the same contents.
-Stamp = tuple[str, int, int]
+# Name, size in bytes (None where a server does not tell it), and a mark of the version (time of change, or what a remote store says): the
+# same stamp, the same contents.
+Stamp = tuple[str, int | None, int]
+# What a web server says of a version, the surest first.
+MARKS = ("ETag", "Content-MD5", "Last-Modified")
 
 
 def find_files(path: str, kind: str | None) -> tuple[list[str], str] | None:
@@ -73,15 +79,27 @@ def open_bytes(name: str) -> Iterator[IO[bytes]]:
     import fsspec
 
     packed = PACKED.get(PurePosixPath(name).suffix)
-    if packed not in (None, *fsspec.available_compressions()):
-        raise ImportError(f"data.path = {name}; zstandard is not installed; pip install zstandard")
+    damages: tuple[type[Exception], ...] = (EOFError, zlib.error, lzma.LZMAError, OSError)
+    if packed == "zstd":
+        damages = (*damages, _zstd(name).ZstdError)
     try:
         with fsspec.open(name, "rb", compression=packed) as file:  # type: ignore[union-attr]
             yield file  # type: ignore[misc]
-    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+    except damages as error:
         if packed is None:
             raise
         raise ValueError(f"data.path = {name}; damaged or truncated ({_reason(error)}); the whole file") from error
+
+
+def _zstd(name: str) -> Any:
+    """The standard library's module, or its backport: `fsspec` reads with them where they are.
+
+    What it would take instead (zstandard) cannot go back to the beginning, and takes a truncated file for a whole one.
+    """
+    try:
+        return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    except ImportError as error:
+        raise ImportError(f"data.path = {name}; backports.zstd is not installed; pip install backports.zstd") from error
 
 
 def is_url(path: str) -> bool:
@@ -99,7 +117,18 @@ def _stamp_local(file: Path) -> Stamp:
 
 def _stamp_remote(url: str) -> Stamp:
     system, path = _system(url)
-    return url, int(system.info(path)["size"] or 0), int(system.checksum(path))
+    info = system.info(path)
+    return (
+        url,
+        info.get("size"),
+        _web_mark(info) if url.startswith(("http://", "https://")) else int(system.checksum(path)),
+    )
+
+
+def _web_mark(info: dict[str, Any]) -> int:
+    """A mark of the version of a file on the web. The address a store sends us on to does not count: it may be signed anew each time."""
+    told = next((info[mark] for mark in MARKS if info.get(mark)), None) or {**info, "url": None}
+    return int.from_bytes(sha256(repr(told).encode()).digest()[:8], "big")
 
 
 def _local(path: str, kind: str | None) -> list[str] | None:

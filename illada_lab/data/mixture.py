@@ -6,14 +6,14 @@ import numpy as np
 
 from illada_lab.data.order import Computed
 
-# Positions in which the shares come out exactly. A share is honoured to half of 1/16384.
+# Positions in which every share comes out to less than one of them, 1/16384.
 ROUND = 2**14
 
 
 class Mixed:
     """Rows of several parts in fixed shares, each part permuted for itself and begun again when it is used up.
 
-    Positions come in rounds of 16,384: in each, part i has the same number of places, the nearest to its share, and the places are
+    Positions come in rounds of 16,384: in each, part i has the same number of places, its share rounded up or down, and the places are
     permuted by (seed, round). So the k-th row taken from a part is known from the position alone, shares hold in every stretch
     of the run and not only on average, and inside of a part every row is seen once before one is seen again.
 
@@ -78,6 +78,6 @@ def shares(weights: Sequence[float | int], n_parts: int) -> np.ndarray:
     counts[np.argsort(counts - exact, kind="stable")[: ROUND - counts.sum()]] += 1
     if (counts == 0).any():
         raise ValueError(
-            f"data.source.weights = {list(weights)}; a share below 1/{2 * ROUND} has no place; larger, or leave it out"
+            f"data.source.weights = {list(weights)}; a share below 1/{ROUND} may have no place; larger, or leave it out"
         )
     return counts

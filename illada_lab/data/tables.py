@@ -12,6 +12,7 @@ from illada_lab.data.packing import ConcatAndCut, Packing, pack_blocks
 from illada_lab.data.rows import RowTable, store
 from illada_lab.data.shards.read import Split
 from illada_lab.data.shards.rows import JoinedRows, ShardRows
+from illada_lab.data.shards.source import ShardSource
 
 # Tokens packed at once: best fit is as good as over everything, and memory stays small.
 BLOCK = 2**22
@@ -35,8 +36,10 @@ class Part:
 
 
 def parts_of(source: Any, split: str) -> list[Part]:
-    """The parts of a mixture, or the whole of any other source."""
+    """The parts of a mixture, or the whole of any other source. Several folders are validated one by one also where they are one corpus."""
     weights = getattr(source, "weights", None)
+    if weights is None and split != "train" and isinstance(source, ShardSource) and len(source.paths) > 1:
+        weights = [part.n_tokens for part in source.parts("train")]
     if weights is None:
         return [Part(source.load(split))]
     return [

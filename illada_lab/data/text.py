@@ -2,8 +2,9 @@
 
 import difflib
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from itertools import islice
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from illada_lab.data.files import PIECE, pieces_of, read_json, read_parquet, read_text
@@ -87,6 +88,7 @@ class TextSource:
         self.hub_split, self.hub_validation_split = hub_split, hub_validation_split
         self.hub_name, self.hub_revision = hub_name, hub_revision
         self._loaded: dict[str, Any] = {}
+        self._commit: str | None = None
 
     def load(self, split: Split) -> "datasets.Dataset | datasets.IterableDataset":
         """One split with the column `text` or `messages`. The test split is the validation split.
@@ -119,6 +121,18 @@ class TextSource:
         if self.separator is None:
             advice.insert(0, f": a text of more than {PIECE:,} characters")
         return "".join(advice)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells a stream from another, plain data: a digest of its files' names and sizes, wherever they lie.
+
+        Of a hub data set: what is asked for, and its commit where the hub told it.
+        """
+        found = find_files(self.path, self.format)
+        if found is not None:
+            files = [(PurePath(name).name, size) for name, size, _ in stamp(found[0])]
+            return {"n_held_out": self.n_held_out, "files": sha256(repr(files).encode()).hexdigest()}
+        told = {"path": self.path, "hub_name": self.hub_name, "hub_split": self.hub_split}
+        return {"n_held_out": self.n_held_out, **told, **({"commit": self._commit} if self._commit else {})}
 
     def tokenizer_texts(self) -> Iterator[str]:
         """Training texts to train a tokenizer on, from the beginning of the training split."""
@@ -163,7 +177,11 @@ class TextSource:
             _first(read(**arguments), self.path)  # errors of the beginning come out before training
             return datasets.IterableDataset.from_generator(read, gen_kwargs=arguments)
         growth = {True: MOST_PACKED, False: 1}
-        sizes = [size * growth[PurePosixPath(name).suffix in PACKED] for name, size, _ in arguments["files"]]
+        # A size that a server does not tell may be any.
+        sizes = [
+            BYTES_IN_MEMORY + 1 if size is None else size * growth[PurePosixPath(name).suffix in PACKED]
+            for name, size, _ in arguments["files"]
+        ]
         if sum(sizes) <= BYTES_IN_MEMORY:
             values = [row[self.wanted] for row in read(**arguments)]
             return datasets.Dataset.from_dict({self.wanted: values})
@@ -183,11 +201,13 @@ class TextSource:
         for file in files:
             try:
                 with open_bytes(file) as opened:
-                    pq.read_schema(opened)
+                    names = pq.read_schema(opened).names
             except Exception as error:  # Arrow's classes are many
                 raise ValueError(_cannot(file, "Parquet", error)) from error
+            self._check_field(names, file)
         try:
-            return datasets.load_dataset("parquet", data_files=files, split="train")
+            # The one column: in the others, files may differ.
+            return datasets.load_dataset("parquet", data_files=files, split="train", columns=[self.column])
         except Exception as error:  # datasets wraps reader errors in its own classes
             raise ValueError(_cannot(self.path, "Parquet", error)) from error
 
@@ -198,7 +218,7 @@ class TextSource:
         try:
             if not constants.HF_HUB_OFFLINE:
                 # One quick question first: without a network the reader tries for half a minute.
-                HfApi().dataset_info(self.path, revision=self.hub_revision, timeout=10)
+                self._commit = HfApi().dataset_info(self.path, revision=self.hub_revision, timeout=10).sha
             return datasets.load_dataset(
                 self.path, self.hub_name, split=split, revision=self.hub_revision, streaming=self.is_streaming
             )
@@ -215,9 +235,7 @@ class TextSource:
     def _select(self, table: Any) -> Any:
         """The wanted column under our name, its type checked."""
         first = _first(table, self.path)
-        if self.column not in first:
-            near = difflib.get_close_matches(self.column, first) or list(first)
-            raise ValueError(f"data.source.{self.key} = {self.column}; not a field of {self.path}; {', '.join(near)}")
+        self._check_field(list(first), self.path)
         table = table.select_columns([self.column])
         if not self.is_streaming and (n_null := table.data.column(self.column).null_count):
             raise ValueError(
@@ -228,6 +246,11 @@ class TextSource:
             right = "a field of strings" if self.wanted == "text" else "a list of role and content"
             raise ValueError(f"data.source.{self.key} = {self.column}; holds {type(value).__name__}; {right}")
         return table if self.column == self.wanted else table.rename_column(self.column, self.wanted)
+
+    def _check_field(self, names: list[str], path: str) -> None:
+        if self.column not in names:
+            near = difflib.get_close_matches(self.column, names) or names
+            raise ValueError(f"data.source.{self.key} = {self.column}; not a field of {path}; {', '.join(near)}")
 
 
 def _first(rows: Any, path: str) -> dict[str, Any]:

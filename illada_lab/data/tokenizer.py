@@ -202,6 +202,10 @@ class Tokenizer:
             special_text={int(i): text for i, text in values["special_text"]},
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Through the plain data: a pickled backend forgets that text which spells a special token is text."""
+        return type(self).from_dict, (self.to_dict(),)
+
 
 def _as_special(token: AddedToken) -> AddedToken:
     shape = {name: getattr(token, name) for name in ("lstrip", "rstrip", "single_word", "normalized")}

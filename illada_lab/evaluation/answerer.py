@@ -16,7 +16,7 @@ from illada_lab.data.chat import ChatTemplate
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.evaluation.autoregressive import Greedy, chain_rule_log_likelihoods
 from illada_lab.evaluation.choice import confidence_scores
-from illada_lab.evaluation.generation import generate, seed_of
+from illada_lab.evaluation.generation import Generated, generate, seed_of
 from illada_lab.evaluation.likelihood import monte_carlo_log_likelihoods
 from illada_lab.evaluation.masked import Pair
 from illada_lab.models.mask_predictor import MaskPredictor
@@ -29,6 +29,8 @@ CHAT = "\ue000"
 # Kind of a task -> its metric that counts whether the greedy answer is the candidate. Source: lm-eval, `process_results`.
 COUNTS_GREEDY = {"loglikelihood": "acc", "multiple_choice": "exact_match"}
 KNOWN_OPTIONS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
+# Other names of the budget; of several the first counts. Source: lm-eval, `normalize_gen_kwargs`.
+BUDGETS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
 @dataclass(kw_only=True)
@@ -44,7 +46,7 @@ class Answerer:
         has_bos: BOS stands in front of every text; None: nothing does.
         has_eos: EOS stands behind a candidate, visible; of whole texts (`rolling_log_likelihoods`) nothing does. None: it does, but for
             chain_rule, which looks back only.
-        has_greedy: also find out whether the greedy answer is the candidate; costs a pass per token.
+        has_greedy: also find out whether the greedy answer is the candidate; costs a pass per token. None: of candidates that stand alone.
         max_length: budget of an answer where the harness names none, tokens.
         block_length: tokens per block.
         steps_per_block: reverse steps per block; None: one token per step.
@@ -65,7 +67,7 @@ class Answerer:
     guidance_scale: float = 0.0
     has_bos: bool | None = True
     has_eos: bool | None = None
-    has_greedy: bool = False
+    has_greedy: bool | None = None
     max_length: int = 256
     block_length: int = 32
     steps_per_block: int | None = None
@@ -145,12 +147,25 @@ class Answerer:
             )
         if kind == "loglikelihood_rolling" and self.has_eos:
             raise ValueError(f"has_eos = true; has no effect on {task}, which scores whole texts; false")
-        self.has_greedy |= COUNTS_GREEDY.get(kind) in metrics
+        self.has_greedy = bool(self.has_greedy) or COUNTS_GREEDY.get(kind) in metrics
 
-    def log_likelihoods(self, requests: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        """Score of each (context, continuation), and whether the greedy answer is the continuation (False unless has_greedy)."""
+    def log_likelihoods(
+        self, requests: Sequence[tuple[str, str]], is_alone: Sequence[bool] | None = None
+    ) -> list[tuple[float, bool]]:
+        """Score of each (context, continuation), and whether the greedy answer is the continuation.
+
+        Args:
+            requests: context and continuation.
+            is_alone: of each whether it is the only candidate of its question, so that nothing but the greedy answer can say whether it is
+                right; None: of none. Counts where `has_greedy` is None; otherwise that says whether greedy answers are found out.
+
+        Returns:
+            Score, nats, and the flag; False where it was not found out.
+        """
         pairs = [self.pair(context, continuation) for context, continuation in requests]
-        is_greedy = self._greedy(pairs) if self.has_greedy else [False] * len(pairs)
+        wanted = [bool(self.has_greedy)] * len(pairs) if is_alone is None or self.has_greedy is not None else is_alone
+        found = iter(self._greedy([pair for pair, is_wanted in zip(pairs, wanted, strict=True) if is_wanted]))
+        is_greedy = [is_wanted and next(found) for is_wanted in wanted]
         return list(zip(self.scores(pairs), is_greedy, strict=True))
 
     def scores(self, pairs: Sequence[Pair]) -> list[float]:
@@ -191,16 +206,25 @@ class Answerer:
         return totals
 
     def answers(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-        """What the model says behind each context, up to its end, a stop string or the budget.
+        """What the model says behind each context; arguments and errors as `written`."""
+        return [g.text for g in self.written(requests)]
+
+    def written(
+        self, requests: Sequence[tuple[str, dict[str, Any]]], repeats: Sequence[int] | None = None
+    ) -> list[Generated]:
+        """What the model says behind each context, up to its end, a stop string or the budget, and what that took.
 
         Args:
-            requests: context and the harness's options: until, max_gen_toks, do_sample, temperature, top_p, top_k. A temperature above 0
-                says by itself that an answer is drawn; do_sample=false takes the likeliest token, whatever the temperature.
+            requests: context and the harness's options: until, max_gen_toks (or another of its names), do_sample, temperature, top_p,
+                top_k. A temperature above 0 says by itself that an answer is drawn; do_sample=false takes the likeliest token, whatever
+                the temperature.
+            repeats: of each how often it was asked before: every time has draws of its own; None: never.
 
         Raises:
             ValueError: an option that is not known, that would have no effect, or that leaves nothing to write or to draw.
         """
-        found = [""] * len(requests)
+        found: list[Generated | None] = [None] * len(requests)
+        times = [0] * len(requests) if repeats is None else repeats
         groups: dict[str, list[int]] = {}
         for number, (_, options) in enumerate(requests):
             groups.setdefault(json.dumps(options, sort_keys=True, default=str), []).append(number)
@@ -210,11 +234,14 @@ class Answerer:
             prompts = [self._cut(self._prompt(requests[number][0]), room) for number in numbers]
             written, _ = generate(
                 self.predictor, self.tokenizer, prompts, sampler, batch_size=self.batch_size,
-                seeds=[seed_of(self.seed, prompt) for prompt in prompts],
+                seeds=[
+                    seed_of(self.seed, (prompt, times[number]) if times[number] else prompt)
+                    for number, prompt in zip(numbers, prompts, strict=True)
+                ],
             )  # fmt: skip
             for number, g in zip(numbers, written, strict=True):
-                found[number] = g.text
-        return found
+                found[number] = g
+        return [g for g in found if g is not None]
 
     def cut_budgets(self, requests: Iterable[tuple[str, dict[str, Any]]]) -> list[int]:
         """Budgets, tokens, of those answers for which the context has less room than they were to have; as in `answers`."""
@@ -237,13 +264,17 @@ class Answerer:
 
     def _sampler(self, options: dict[str, Any]) -> Any:
         """The sampler that a harness's options mean."""
+        budgets = [options[key] for key in BUDGETS if options.get(key) is not None]
+        options = {key: value for key, value in options.items() if key not in BUDGETS}
+        if options.get("num_beams") == 1:  # no search: what is done here
+            del options["num_beams"]
         if unknown := sorted(set(options) - KNOWN_OPTIONS):
             raise ValueError(
                 f"{unknown[0]} = {options[unknown[0]]}; not an option of generation here; {', '.join(sorted(KNOWN_OPTIONS))}"
             )
         until = options.get("until") or []
         stops = [text for text in ([until] if isinstance(until, str) else until) if text]
-        budget = self.max_length if options.get("max_gen_toks") is None else int(options["max_gen_toks"])
+        budget = int(budgets[0]) if budgets else self.max_length
         if budget < 1:
             raise ValueError(f"max_gen_toks = {budget}; no room for an answer; 1 or more")
         temperature, cuts = drawing(options)

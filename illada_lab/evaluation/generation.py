@@ -11,6 +11,7 @@ import torch
 
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.result import Sampled
+from illada_lab.samplers.stopping import response_text
 
 
 @runtime_checkable
@@ -28,7 +29,7 @@ class Generated:
 
     Attributes:
         text: the response.
-        stop_reason: "eos" or "length".
+        stop_reason: "eos", "stop" or "length".
         nfe: predictor passes.
         n_tokens: tokens of the response.
         trace: records of this row.
@@ -82,10 +83,18 @@ def generate(
             None if is_valid is None else is_valid.to(device),
             [torch.Generator().manual_seed(seeds[i]) for i in chosen],
         )
-        texts = [tokenizer.decode(response, skip_special=False) for response in out.responses]
-        for i, made in zip(chosen, rows_of(out, texts), strict=True):
+        for i, made in zip(chosen, rows_of(out, texts_of(out, sampler, tokenizer)), strict=True):
             found[i] = made
     return [g for g in found if g is not None], time.perf_counter() - begin
+
+
+def texts_of(out: Sampled, sampler: Any, tokenizer: Any) -> list[str]:
+    """What the responses say, special tokens shown, up to the stop strings of the sampler that wrote them."""
+    strings = getattr(sampler, "stop_strings", ())
+    return [
+        response_text(response, reason, strings, tokenizer)
+        for response, reason in zip(out.responses, out.stop_reasons, strict=True)
+    ]
 
 
 def rows_of(out: Sampled, texts: Sequence[str]) -> list[Generated]:

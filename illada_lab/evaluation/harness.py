@@ -2,13 +2,16 @@
 
     python -m illada_lab.evaluation.harness run --model illada_lab --model_args checkpoint=runs/pretrain-small --tasks hellaswag
 
-The words behind the module's name are lm-eval's own command line. Importing this module registers the model.
+The words behind the module's name are lm-eval's own command line; its --seed is the model's as well, where --model_args names none.
+Importing this module registers the model.
 """
 
 import difflib
 import re
 import sys
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from lm_eval.api.registry import register_model  # pyright: ignore[reportMissing
 from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
 from illada_lab.evaluation.answerer import Answerer
+from illada_lab.interop import is_published, scores_with_eos
 from illada_lab.manifest import manifest
 from illada_lab.tokens import has_bos_of
 from illada_lab.training.checkpoint import LoadedRun, load_run
@@ -42,7 +46,7 @@ class IlladaLab(LM):
         batch_size: answers generated together; auto, or lm-eval's auto:N: 8.
         max_batch_size: not used: scoring batches by tokens.
         loaded: the model of that checkpoint, if it is in memory already.
-        settings: see `Answerer`.
+        settings: see `Answerer`; has_bos and has_eos as the run was trained, or as a published model's family has them in its own code.
 
     Raises:
         ValueError: a batch size that is none, or settings that `Answerer` refuses; also as `load_run`.
@@ -68,35 +72,67 @@ class IlladaLab(LM):
         predictor = loaded.predictor if device is None else loaded.predictor.to(device)
         settings.setdefault("scoring", "chain_rule" if predictor.spec.is_causal else "confidence")
         settings.setdefault("has_bos", has_bos_of(loaded.config["data"]))
+        if not predictor.spec.is_causal and is_published(loaded.path):
+            settings.setdefault("has_eos", scores_with_eos(loaded.path))
         self.loaded, self.checkpoint = loaded, str(checkpoint)
+        # Hears of every answer, and of the seconds that some took.
+        self.on_answers: Callable[[list[dict[str, Any]], float], None] | None = None
         self.answerer = Answerer(predictor=predictor, tokenizer=loaded.tokenizer, batch_size=size, **settings)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Score and whether the greedy answer is the continuation, of every request; many of them share the passes."""
-        return self._kept("loglikelihood", requests, self.answerer.log_likelihoods, N_SCORED)
+        several = {request.task_name for request in requests if request.idx}
+        is_alone = [request.task_name not in several for request in requests]
+        if any(is_alone) and self.answerer.has_greedy is None and self.answerer.scoring == "confidence":
+            print(
+                "scoring = confidence; no likelihood, so no perplexity can be made of it; monte_carlo", file=sys.stderr
+            )
+
+        def ask(arguments: Sequence[tuple], flags: Sequence[bool]) -> list[tuple[float, bool]]:
+            return self.answerer.log_likelihoods(arguments, flags)
+
+        return self._kept("loglikelihood", requests, is_alone, ask, N_SCORED)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """log p of whole texts, nats."""
 
-        def ask(arguments: list[tuple]) -> list[float]:
+        def ask(arguments: Sequence[tuple], _: Sequence[None]) -> list[float]:
             return self.answerer.rolling_log_likelihoods([text for (text,) in arguments])
 
-        return self._kept("loglikelihood_rolling", requests, ask, N_ANSWERED)
+        return self._kept("loglikelihood_rolling", requests, [None] * len(requests), ask, N_ANSWERED)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answers up to their end or a stop string."""
+        """Answers up to their end or a stop string; those of a request that is there several times (a task's `repeats`) differ if drawn."""
+        seen: Counter[str] = Counter()
+        about = []
+        for request in requests:
+            key = repr(request.args)
+            about.append((f"{request.task_name}/{request.doc_id}/{request.idx}/{seen[key]}", seen[key]))
+            seen[key] += 1
 
-        def ask(arguments: list[tuple]) -> list[str]:
-            return self.answerer.answers([(context, dict(options)) for context, options in arguments])
+        def ask(arguments: Sequence[tuple], about: Sequence[tuple[str, int]]) -> list[str]:
+            begin = time.perf_counter()
+            times = [n_before for _, n_before in about]
+            found = self.answerer.written([(context, dict(options)) for context, options in arguments], times)
+            if self.on_answers is not None:
+                told = ("text", "stop_reason", "n_tokens", "nfe")
+                records = [
+                    {"key": key, **{name: getattr(g, name) for name in told}}
+                    for (key, _), g in zip(about, found, strict=True)
+                ]
+                self.on_answers(records, time.perf_counter() - begin)
+            return [g.text for g in found]
 
-        return self._kept("generate_until", requests, ask, N_ANSWERED)
+        return self._kept("generate_until", requests, about, ask, N_ANSWERED)
 
-    def _kept(self, kind: str, requests: list[Any], ask: Callable[[list[tuple]], list[Any]], n: int) -> list[Any]:
-        """Ask some requests at a time, and give each answer to lm-eval's record as it comes."""
+    def _kept(
+        self, kind: str, requests: list[Any], about: Sequence[Any], ask: Callable[[Any, Any], list[Any]], n: int
+    ) -> list[Any]:
+        """Ask some requests at a time, each with what `about` says of it, and give each answer to lm-eval's record as it comes."""
         found: list[Any] = []
         for start in range(0, len(requests), n):
             part = [request.args for request in requests[start : start + n]]
-            for arguments, answer in zip(part, ask(part), strict=True):
+            for arguments, answer in zip(part, ask(part, about[start : start + n]), strict=True):
                 self.cache_hook.add_partial(kind, arguments, answer)
                 found.append(answer)
         return found
@@ -115,12 +151,20 @@ class IlladaLab(LM):
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """A conversation as the text of a request.
 
+        Args:
+            chat_history: the turns.
+            add_generation_prompt: false: the last turn is the beginning of the answer (a task's `gen_prefix`).
+
         Raises:
-            ValueError: a conversation that goes on with the assistant's own words.
+            ValueError: an answer that begins with no words of the assistant's.
         """
-        if not add_generation_prompt:
-            raise ValueError("add_generation_prompt = false; answers begin where the assistant begins; true")
-        return self.answerer.chat(chat_history)
+        if add_generation_prompt:
+            return self.answerer.chat(chat_history)
+        if not chat_history or chat_history[-1]["role"] != "assistant":
+            raise ValueError(
+                "add_generation_prompt = false; the last turn is not the beginning of an answer; true, or the assistant's words"
+            )
+        return self.answerer.chat(chat_history[:-1]) + chat_history[-1]["content"]
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval writes into its results about the model: everything a score depends on."""
@@ -130,8 +174,9 @@ class IlladaLab(LM):
             if key not in ("predictor", "tokenizer")
         }
         about = manifest(seed=self.answerer.seed, scale=self.loaded.config["scale"]["name"])
-        dtype = str(self.answerer.predictor.head_weight.dtype).removeprefix("torch.")
-        return {**about, **told, "checkpoint": self.checkpoint, "step": self.loaded.step, "dtype": dtype}
+        weight = self.answerer.predictor.head_weight
+        where = {"dtype": str(weight.dtype).removeprefix("torch."), "device": str(weight.device)}
+        return {**about, **told, "checkpoint": self.checkpoint, "step": self.loaded.step, **where}
 
 
 def _batch_size(value: int | str) -> int:
@@ -211,6 +256,8 @@ class CheckedTasks(TaskManager):
         Raises:
             ValueError: an unknown task, a setting without effect on one, or a rule that gives no numbers for its metrics.
         """
+        for name in _names(task_list):  # their code is loaded before they are known to be unsafe
+            _check_safe(name, (getattr(self.task_index.get(name), "cfg", None) or {}).get("unsafe_code"))
         try:
             found = super().load(task_list)
         except KeyError as error:
@@ -221,6 +268,7 @@ class CheckedTasks(TaskManager):
             raise ValueError(f"task = {task_list[0]}; lm-eval has no such task; {hint}") from error
         for name, task in found["tasks"].items():
             kind = task.get_config("output_type")
+            _check_safe(name, getattr(task, "UNSAFE_CODE", False))
             if (kind == "generate_until") != (self.scoring is None):
                 legal = "null, with max_length and block_length" if self.scoring else "confidence or monte_carlo"
                 raise ValueError(
@@ -232,7 +280,62 @@ class CheckedTasks(TaskManager):
         return found
 
 
-if __name__ == "__main__":
+def _names(task_list: Any) -> list[str]:
+    """Names of lm-eval's tasks among those that are to be loaded, `local_task`s too."""
+    given = task_list if isinstance(task_list, list) else [task_list]
+    parts = [part for task in given for part in (task.get("task") if isinstance(task, dict) else [task]) or []]
+    return [name for part in parts if isinstance(name := part.get("task") if isinstance(part, dict) else part, str)]
+
+
+def _check_safe(name: str, is_unsafe: Any) -> None:
+    if is_unsafe:
+        raise ValueError(
+            f"task = {name}; runs what a model writes, without a sandbox; tasks=humaneval or mbpp with evaluation.run_code=true"
+        )
+
+
+def telling(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+    """lm-eval's `simple_evaluate` as its command line calls it, but that the model hears of the tasks and of the seed.
+
+    Args:
+        evaluate: lm-eval's.
+
+    Returns:
+        The same for all other models.
+    """
+
+    def told(*, model: Any, model_args: Any, task_manager: Any, **settings: Any) -> Any:
+        if model != "illada_lab":
+            return evaluate(model=model, model_args=model_args, task_manager=task_manager, **settings)
+        own = {
+            "seed": settings.get("torch_random_seed"),
+            **{key: settings.get(key) for key in ("batch_size", "max_batch_size", "device")},
+        }
+        lm = IlladaLab(**{**{key: value for key, value in own.items() if value is not None}, **model_args})
+        load = task_manager.load
+
+        def checked(tasks: Any) -> Any:
+            found = load(tasks)
+            for name, task in found["tasks"].items():
+                # Whole texts have no end token whatever is said, and are refused by the rules that cannot score them.
+                if (kind := task.get_config("output_type")) != "loglikelihood_rolling":
+                    lm.answerer.expect(name, kind, list(task.aggregation()))
+            return found
+
+        task_manager.load = checked
+        return evaluate(model=lm, model_args=model_args, task_manager=task_manager, **settings)
+
+    return told
+
+
+def main() -> None:
+    """lm-eval's command line."""
+    import lm_eval  # pyright: ignore[reportMissingImports]
     from lm_eval.__main__ import cli_evaluate  # pyright: ignore[reportMissingImports]
 
-    sys.exit(cli_evaluate())
+    lm_eval.simple_evaluate = telling(lm_eval.simple_evaluate)
+    cli_evaluate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """A benchmark that lm-eval knows, with the paper's settings: one YAML each in `conf/evaluation/`."""
 
+import hashlib
 import json
 import math
 import re
@@ -13,11 +14,14 @@ from jinja2 import UndefinedError
 
 from illada_lab.evaluation.answerer import drawing
 from illada_lab.evaluation.folder import claim_folder
-from illada_lab.evaluation.run import room_told
+from illada_lab.evaluation.generation import Generated
+from illada_lab.evaluation.health import health
+from illada_lab.evaluation.journal import Notes
+from illada_lab.evaluation.run import ITEMS, RESULTS, room_told
 from illada_lab.files import write_text
+from illada_lab.tokens import SpecialTokens
 from illada_lab.training.checkpoint import LoadedRun
 
-RESULTS = "results.json"
 # Settings that play no part where a model is scored by the chain rule and answers greedily.
 MASKED_ONLY = ("scoring", "n_samples", "has_eos", "block_length", "thinking_power")
 # Words in the names of metrics that count: shares, 0 to 1. All others (bits_per_byte, brier_score, perplexities) are numbers, whatever
@@ -102,7 +106,7 @@ class HarnessTask:
         Args:
             checkpoint: the model, as it was asked for.
             loaded: the same in memory, on the device where it is to compute.
-            folder: of the results; lm-eval's own record of answers (`asked_*.db`) is kept there too.
+            folder: of the results; lm-eval's own record of answers (`asked_*.db`) is kept there too, and answers in `items.jsonl`.
             seed: of masks and draws.
             about: manifest of the run.
             is_twin: an autoregressive model: candidates are scored by the chain rule.
@@ -117,13 +121,19 @@ class HarnessTask:
 
         begin = time.perf_counter()
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "batch_size")}
-        claim_folder(folder, {**settings, "checkpoint": checkpoint, "weights": about.get("weights"), "seed": seed})
+        # A file that has changed is another benchmark.
+        data = {"sha256": self._digests()} if self.path else {}
+        claim_folder(
+            folder, {**settings, "checkpoint": checkpoint, "weights": about.get("weights"), "seed": seed, **data}
+        )
+        notes = Notes(folder / ITEMS)
         keys = ("max_length",) if is_twin else (*MASKED_ONLY, "max_length")
         asked = {key: settings[key] for key in keys}
         model = IlladaLab(
             checkpoint, loaded=loaded, batch_size=self.batch_size, seed=seed,
             **{key: value for key, value in asked.items() if value is not None},
         )  # fmt: skip
+        model.on_answers = notes.add
         try:
             found = lm_eval.simple_evaluate(
                 model=model, task_manager=CheckedTasks(n_shots=self.n_shots, scoring=self.scoring, answerer=model.answerer),
@@ -140,14 +150,48 @@ class HarnessTask:
             ) from error
         assert found is not None, "only other ranks get nothing"
         n_items = sum(n["effective"] for n in found["n-samples"].values())
+        _judged(notes, found)
         told = {**told_of(settings, model.get_model_info(), is_twin=is_twin), **about,
                 **room_told(model.answerer.cut_budgets(_generated(found))), "n_items": n_items, "temperature": _temperature(found),
                 "steps_per_block": None if is_twin else self.block_length, "lm_eval": lm_eval.__version__,
-                "seconds": time.perf_counter() - begin}  # fmt: skip
-        results = {"manifest": told, "rows": rows_of(found), "lm_eval": found["results"]}
+                "task_versions": found["versions"], **data, "seconds": time.perf_counter() - begin}  # fmt: skip
+        panel = _health(notes, loaded.predictor.tokens)
+        results = {"manifest": told, "rows": rows_of(found), "health": panel, "lm_eval": found["results"]}
         text = json.dumps(results, indent=1, ensure_ascii=False, default=str)
         write_text(folder / RESULTS, text + "\n")
         return results
+
+    def _digests(self) -> dict[str, str]:
+        """Digest of each file of local data; of nothing where there is none."""
+        path = Path(str(self.path))
+        files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path] if path.is_file() else []
+        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files}
+
+
+def _judged(notes: Notes, found: dict[str, Any]) -> None:
+    """Write what lm-eval makes of each answer beside it: its target, and the value of each metric."""
+    answers: dict[str, list[dict[str, Any]]] = {}
+    for key, record in notes.found.items():
+        answers.setdefault(key.rsplit("/", 2)[0], []).append(
+            record
+        )  # without number of the request and of the repetition
+    for task, samples in found.get("samples", {}).items():
+        for sample in samples:
+            values = {
+                f"{metric}, {sample['filter']}": sample[metric] for metric in sample["metrics"] if metric in sample
+            }
+            for record in answers.get(f"{task}/{sample['doc_id']}", []):
+                record |= json.loads(json.dumps({"target": sample["target"], **values}, default=str))
+    if notes.found:
+        notes.write()
+
+
+def _health(notes: Notes, tokens: SpecialTokens) -> list[dict[str, Any]]:
+    """The panel of all answers, without what a trace tells: none is kept; their speed only where this call wrote all of them."""
+    written = [Generated(r["text"], r["stop_reason"], r["nfe"], r["n_tokens"], []) for r in notes.found.values()]
+    rows = health(written, notes.seconds, tokens) if written else []
+    untold = {"EOS by position", "EOS by step", *(["tokens per second"] if notes.n_taken else [])}
+    return [row for row in rows if row["name"] not in untold]
 
 
 def told_of(settings: dict[str, Any], model: dict[str, Any], *, is_twin: bool) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from illada_lab.files import write_text
+
 Records = list[dict[str, Any]]
 
 
@@ -45,6 +47,44 @@ class Journal:
         self.n_new += len(lines)
         # As they would be read again: tuples are lists.
         return [json.loads(line) for line in lines]
+
+
+class Notes:
+    """Records in whatever order they come, of each key the last; what an earlier run has written is taken over.
+
+    Args:
+        file: JSON lines; made with the first record.
+
+    Attributes:
+        found: records by key.
+        n_taken: those of an earlier run that this one has not made again.
+        seconds: that this run took for its own.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.found: dict[str, dict[str, Any]] = {}
+        if file.exists():
+            self.found = {str(record.get("key")): record for record in _whole_lines(file)}
+            self.write()  # without the line that was cut short
+        self._new: set[str] = set()
+        self.seconds = 0.0
+
+    @property
+    def n_taken(self) -> int:
+        return len(self.found) - len(self._new)
+
+    def add(self, records: Records, seconds: float) -> None:
+        """Keep some records, plain data with a key, and the seconds that they took."""
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write("".join(map(_line, records)))
+        self.found |= {record["key"]: record for record in records}
+        self._new |= {record["key"] for record in records}
+        self.seconds += seconds
+
+    def write(self) -> None:
+        """The file anew: each record once, with what has been added to it."""
+        write_text(self.file, "".join(map(_line, self.found.values())))
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -1,24 +1,48 @@
 """Multiple choices made from a world: statements with four endings, stories with four last sentences."""
 
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from illada_lab.data.worlds import World
 from illada_lab.data.worlds import lexicon as lx
 from illada_lab.evaluation.choice import ChoiceItem
+from illada_lab.tokens import SpecialTokens
 
 
-def fact_choice(
-    text: str, answer: str, world: World, draw: random.Random, encode: Any, bos: int, eos: int
-) -> ChoiceItem:
+@dataclass(frozen=True)
+class Frame:
+    """What stands around a text of a model, as around the documents that it was trained on.
+
+    Attributes:
+        tokens: the model's.
+        has_bos: see `SpecialTokens.opened`.
+        has_eos: EOS stands behind.
+    """
+
+    tokens: SpecialTokens
+    has_bos: bool | None = True
+    has_eos: bool = True
+
+    def front(self, ids: Sequence[int]) -> list[int]:
+        """The ids of a text behind what stands in front of it."""
+        return self.tokens.opened(ids, self.has_bos)
+
+    def behind(self, ids: Sequence[int]) -> list[int]:
+        """The ids of a text in front of what stands behind it."""
+        return [*ids, self.tokens.eos] if self.has_eos else list(ids)
+
+
+def fact_choice(text: str, answer: str, world: World, draw: random.Random, encode: Any, frame: Frame) -> ChoiceItem:
     """A statement with four endings of the same type."""
     books = tuple(person.book for person in world.lexicon.people)
     pool = next(words for words in (lx.TOWNS, lx.JOBS, books) if answer in words)
     candidates = [answer, *draw.sample([word for word in pool if word != answer], 3)]
     draw.shuffle(candidates)
     return ChoiceItem(
-        prompt=[bos, *encode(text.removesuffix(f" {answer} ."))],
-        candidates=[[*encode(f"{word} ."), eos] for word in candidates],
+        prompt=frame.front(encode(text.removesuffix(f" {answer} ."))),
+        candidates=[frame.behind(encode(f"{word} .")) for word in candidates],
         answer=candidates.index(answer),
     )
 
@@ -48,7 +72,7 @@ def contradictions(world: World, ending: str, choices: dict[str, str], draw: ran
     ]
 
 
-def ending_choices(world: World, n: int, draw: random.Random, encode: Any, bos: int, eos: int) -> list[ChoiceItem]:
+def ending_choices(world: World, n: int, draw: random.Random, encode: Any, frame: Frame) -> list[ChoiceItem]:
     """Stories without their last sentence, and three endings that contradict the story in one word each."""
     items: list[ChoiceItem] = []
     for document in world.documents("test", 20 * n, seed=1):
@@ -63,8 +87,8 @@ def ending_choices(world: World, n: int, draw: random.Random, encode: Any, bos: 
         order = draw.sample(range(4), 4)
         items.append(
             ChoiceItem(
-                prompt=[bos, *encode(head)],
-                candidates=[[*encode(endings[i]), eos] for i in order],
+                prompt=frame.front(encode(head)),
+                candidates=[frame.behind(encode(endings[i])) for i in order],
                 answer=order.index(0),
             )
         )

@@ -27,7 +27,7 @@ from illada_lab.evaluation.generation import Generated, Sampler, is_right, steps
 from illada_lab.evaluation.journal import Journal, Records
 from illada_lab.evaluation.masked import looks_back
 from illada_lab.evaluation.sandbox import run_programs
-from illada_lab.evaluation.world_choices import ending_choices, fact_choice
+from illada_lab.evaluation.world_choices import Frame, ending_choices, fact_choice
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers import FixedLength, VariableLength
 
@@ -45,6 +45,8 @@ def evaluate_base(
     *,
     n_questions: int,
     n_mc_samples: int,
+    has_bos: bool | None = True,
+    has_eos: bool = True,
     seed: int = 0,
     journal: Journal | None = None,
 ) -> SuiteResult:
@@ -56,26 +58,27 @@ def evaluate_base(
         world: the world it was trained on.
         n_questions: items per task, at most.
         n_mc_samples: mask sets per candidate.
+        has_bos: what stood in front of the documents that it was trained on, see `tokens.has_bos_of`.
+        has_eos: whether EOS stood behind them.
         seed: of items, masks and intervals.
         journal: keeps the items as they are answered; None: in memory only.
     """
     result, draw = SuiteResult(seed=seed), random.Random(seed)
-    bos, eos = predictor.tokens.bos, predictor.tokens.eos
-    assert bos is not None, "our own tokenizers have a BOS"
+    frame = Frame(predictor.tokens, has_bos, has_eos)
     examiner = Examiner(predictor, tokenizer, seed, journal or Journal(), result)
     encode = tokenizer.encode_known
     # The answer, the full stop and EOS: a statement's length is part of what the model is given.
-    is_twin = looks_back(predictor)
-    sampler = Greedy(max_length=3) if is_twin else FixedLength(response_length=3, n_steps=3)
+    is_twin, n = looks_back(predictor), 2 + has_eos
+    sampler = Greedy(max_length=n) if is_twin else FixedLength(response_length=n, n_steps=n)
     result.settings = {
-        "response_length": 3, "block_length": 3, "steps": 3, "temperature": 0.0, "n_mc_samples": n_mc_samples
+        "response_length": n, "block_length": n, "steps": n, "temperature": 0.0, "n_mc_samples": n_mc_samples
     }  # fmt: skip
     if is_twin:  # it writes until it ends, token by token, and its likelihood is exact
-        result.settings = {"max_length": 3, **dict.fromkeys(result.settings), "temperature": 0.0}
+        result.settings = {"max_length": n, **dict.fromkeys(result.settings), "temperature": 0.0}
 
     def complete(task: str, asked: Sequence[tuple[str, str]], chance: float, target: float | None, note: str) -> None:
         found = examiner.write(
-            task, [Asked([bos, *encode(text)], text, answer) for text, answer in asked], sampler, _is_completed
+            task, [Asked(frame.front(encode(text)), text, answer) for text, answer in asked], sampler, _is_completed
         )
         result.add(task, "exact match", shares(found), chance=chance, target=target, note=note)
 
@@ -89,8 +92,8 @@ def evaluate_base(
         chance = 1 / len(lx.NUMBERS) if task == "sums" else chance_of_facts(world, [answer for _, answer in chosen])
         complete(f"{task}, completed", asked, chance, TARGET, "stated in pre-training, completed")
 
-    facts_asked = [fact_choice(t, a, world, draw, encode, bos, eos) for t, a in statements["facts"]][:n_questions]
-    endings = ending_choices(world, n_questions, draw, encode, bos, eos)
+    facts_asked = [fact_choice(t, a, world, draw, encode, frame) for t, a in statements["facts"]][:n_questions]
+    endings = ending_choices(world, n_questions, draw, encode, frame)
     rules = {"monte_carlo": f"Monte-Carlo likelihood, {n_mc_samples} samples", "confidence": "confidence score"}
     for task, items in (("facts, four candidates", facts_asked), ("story endings, four candidates", endings)):
         for rule, metric in ({"chain_rule": "likelihood, exact"} if is_twin else rules).items():
@@ -103,7 +106,7 @@ def evaluate_base(
     complete("one-way books, reversed", reverse, one_in, None, "told in the other direction only")
 
     def fill(task: str, part: Sequence[tasks.Hole]) -> Records:
-        filled = zip(part, tasks.fill(predictor, tokenizer, part), strict=True)
+        filled = zip(part, tasks.fill(predictor, tokenizer, part, frame), strict=True)
         return [_filled(task, hole, *found) for hole, found in filled]
 
     metric = "likeliest word of its kind" if is_twin else "exact match"

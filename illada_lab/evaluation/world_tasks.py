@@ -19,6 +19,7 @@ from illada_lab.data.worlds.facts import REVERSE_STATEMENTS
 from illada_lab.evaluation.choice import ChoiceItem, choose
 from illada_lab.evaluation.generation import Generated, generate
 from illada_lab.evaluation.masked import looks_back
+from illada_lab.evaluation.world_choices import Frame
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers import Infill
 
@@ -68,30 +69,38 @@ def reversed_statements(world: World, n: int) -> list[tuple[str, str]]:
     return [(head.format(book=p.book), p.name) for p in world.lexicon.people if p.is_one_way][:n]
 
 
-def fill(predictor: Predictor, tokenizer: Tokenizer, holes: Sequence[Hole]) -> list[tuple[bool, Generated | None, str]]:
+def fill(
+    predictor: Predictor, tokenizer: Tokenizer, holes: Sequence[Hole], frame: Frame | None = None
+) -> list[tuple[bool, Generated | None, str]]:
     """Fill the holes: whether right, what was written, and the word.
 
     A mask predictor sees both sides and writes the word. An autoregressive model cannot look ahead: it takes the word of the pool with
     which the whole sentence is most likely, which is the best it can do and needs a pass for each word.
+
+    Args:
+        predictor: the model.
+        tokenizer: its tokenizer.
+        holes: sentences.
+        frame: what stands around a sentence; None: BOS and EOS.
     """
     tokens = tokenizer.tokens
-    assert tokens.bos is not None, "our own tokenizers have a BOS"
+    frame = frame or Frame(tokens)
 
     def ids(hole: Hole, word: str | None) -> list[int]:
         before, _, after = hole.text.partition(HOLE)
         middle = [tokens.mask] if word is None else tokenizer.encode_known(word)
-        return [*tokenizer.encode_known(before), *middle, *tokenizer.encode_known(after), tokens.eos]
+        return frame.behind([*tokenizer.encode_known(before), *middle, *tokenizer.encode_known(after)])
 
     if looks_back(predictor):
-        items = [ChoiceItem([tokens.bos], [ids(h, word) for word in h.pool], h.pool.index(h.answer)) for h in holes]
+        items = [ChoiceItem(frame.front([]), [ids(h, word) for word in h.pool], h.pool.index(h.answer)) for h in holes]
         chosen = choose(predictor, items, "chain_rule")
         return [(got == item.answer, None, h.pool[got]) for got, item, h in zip(chosen, items, holes, strict=True)]
-    written, _ = generate(predictor, tokenizer, [[tokens.bos, *ids(h, None)] for h in holes], Infill())
+    written, _ = generate(predictor, tokenizer, [frame.front(ids(h, None)) for h in holes], Infill())
     found = []
     for hole, g in zip(holes, written, strict=True):
         # The one place in which the written sentence may differ from the given one.
         place = hole.text.split().index(HOLE)
-        words = g.text.split()[1:]
+        words = g.text.split()[len(frame.front(ids(hole, None))) - len(ids(hole, None)) :]
         word = words[place] if place < len(words) else ""
         found.append((word == hole.answer, g, word))
     return found

@@ -130,9 +130,7 @@ class Lab:
         self, run_dir: Path, config: DictConfig, start: Trained | None = None, trunk: Trained | None = None
     ) -> Trained:
         """Load a finished run, or finish it."""
-        run_dir.parent.mkdir(parents=True, exist_ok=True)
-        # Two studies of a seed may want the same model at the same time: the second waits and finds it.
-        with FileLock(run_dir.with_name(f"{run_dir.name}.lock")):
+        with locked(run_dir):
             return self._finished(run_dir, config, start, trunk)
 
     @staticmethod
@@ -147,6 +145,12 @@ class Lab:
             train(config)
             done = load_run(run_dir)
         return Trained(done, json.loads((run_dir / "history.json").read_text()))
+
+
+def locked(run_dir: Path) -> FileLock:
+    """Two studies of a seed, or the main job beside one, may want the same model at the same time: the second waits and finds it."""
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(run_dir.with_name(f"{run_dir.name}.lock"))
 
 
 def fork_of(run: Trained) -> Path | None:

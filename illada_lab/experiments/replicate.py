@@ -6,14 +6,15 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from illada_lab.config import build, compose, to_plain
+from illada_lab.config import build, compose, groups, to_plain
 from illada_lab.experiments.claims import MIN_SEEDS, judge
 from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.study import Study
@@ -236,8 +237,10 @@ class _Job:
     @cached_property
     def path(self) -> Path:
         """Where its result is kept: other settings of the study or another recipe of the scale are another measurement."""
-        config = Lab(self.scale, self.seed, self.runs_dir).config()
-        told = [self.node, recipe(config), to_plain(config)["scale"]]
+        lab = Lab(self.scale, self.seed, self.runs_dir)
+        # Any of them may be what a study trains.
+        configs = [lab.config(), *(lab.config(f"experiment={name}") for name in sorted(groups()["experiment"]))]
+        told = [self.node, [recipe(config) for config in configs], to_plain(configs[0])["scale"]]
         fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
         return Path(self.runs_dir) / f"replicate-{self.scale}-seed{self.seed}" / f"{self.name}-{fingerprint}.json"
 
@@ -297,12 +300,15 @@ def _run_all(jobs: Sequence[_Job], n_processes: int) -> Iterator[tuple[_Job, Sec
     # Spawned, not forked: a fork of a process that has used torch's threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n, mp_context=context, initializer=_begin, initargs=(threads,)) as pool:
-        waiting = {pool.submit(job.run, n): job for job in jobs}
-        try:
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
-        finally:  # after an error nothing new is begun; what has begun is kept
-            pool.shutdown(cancel_futures=True)
+        # Handed over one by one: the pool would take some ahead of time and begin them after an error too. What has begun is kept.
+        waiting = iter(jobs)
+        running = {pool.submit(job.run, n): job for job in islice(waiting, n)}
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                job, seconds = running.pop(future), future.result()
+                running |= {pool.submit(following.run, n): following for following in islice(waiting, 1)}
+                yield job, seconds
 
 
 def _begin(n_threads: int) -> None:

@@ -12,12 +12,12 @@ from illada_lab.config import ConfigError, check, compose
 from illada_lab.data.worlds import World, world_of
 from illada_lab.evaluation.generation import Generated, generate
 from illada_lab.evaluation.world_suite import BLOCK_LENGTH, SuiteResult, evaluate_base, evaluate_instruct
-from illada_lab.experiments.lab import begun
+from illada_lab.experiments.lab import begun, locked
 from illada_lab.manifest import manifest
 from illada_lab.report.html import write_report
 from illada_lab.report.results import write_results
 from illada_lab.samplers import FixedLength
-from illada_lab.tokens import OWN_SPECIAL_TEXT
+from illada_lab.tokens import has_bos_of, has_eos_of
 from illada_lab.training.checkpoint import LoadedRun, find_resumable, load_run
 from illada_lab.training.run import TrainedRun, train
 
@@ -52,7 +52,7 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
     first = _staged(config, folder / "pretrain", "pretrain")
     second = _staged(config, folder / "sft", "sft", init_from=folder / "pretrain")
     is_continued = find_resumable(folder / "pretrain") is not None
-    pretrained, tuned = (_finished(staged) or train(staged) for staged in (first, second))
+    pretrained, tuned = (_trained(staged) for staged in (first, second))
 
     base, instruct = load_run(folder / "pretrain"), load_run(folder / "sft")
     world = world_of(config.data.source)
@@ -63,6 +63,8 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
         world,
         n_questions=n,
         n_mc_samples=config.evaluation.n_mc_samples,
+        has_bos=has_bos_of(base.config["data"]),
+        has_eos=has_eos_of(base.config["data"]),
         seed=config.seed,
     )
     instruct_result = evaluate_instruct(instruct.predictor, instruct.tokenizer, world, n_questions=n, seed=config.seed)
@@ -129,6 +131,12 @@ def _staged(config: DictConfig, run_dir: Path, stage: str, init_from: Path | Non
     return staged
 
 
+def _trained(config: DictConfig) -> TrainedRun:
+    """The run of this configuration, finished now if it was not."""
+    with locked(Path(config.run_dir)):
+        return _finished(config) or train(config)
+
+
 def _finished(config: DictConfig) -> TrainedRun | None:
     """The run of this configuration, if it has come to its end; raises as `begun`."""
     folder, found = Path(config.run_dir), begun(config)
@@ -174,11 +182,10 @@ def _stage_results(name: str, run: TrainedRun) -> dict[str, Any]:
 
 def _stories(run: LoadedRun, n: int, seed: int) -> tuple[list[Generated], float]:
     """Stories from nothing but BOS, one token per step, at temperature 1: ancestral sampling of the model's own language."""
-    bos = run.predictor.tokens.bos
-    assert bos is not None, "our own tokenizers have a BOS"
+    front = run.predictor.tokens.opened([], has_bos_of(run.config["data"]))
     sampler = FixedLength(response_length=STORY_TOKENS, n_steps=STORY_STEPS, remasking="random", temperature=1.0)
     generator = torch.Generator().manual_seed(seed)
-    return generate(run.predictor, run.tokenizer, [[bos]] * n, sampler, generator=generator)
+    return generate(run.predictor, run.tokenizer, [front] * n, sampler, generator=generator)
 
 
 def _samples(world: World, stories: list[Generated], base: SuiteResult, instruct: SuiteResult) -> list[dict[str, Any]]:
@@ -205,8 +212,9 @@ def _traces(
     base: LoadedRun, instruct: LoadedRun, stories: list[Generated], result: SuiteResult
 ) -> list[dict[str, Any]]:
     """Generations to step through: two stories and one answer of each kind."""
+    front = [base.tokenizer.token_text(i) for i in base.predictor.tokens.opened([], has_bos_of(base.config["data"]))]
     found = [
-        _trace(base, f"story {i + 1}", [OWN_SPECIAL_TEXT[0]], g.trace,
+        _trace(base, f"story {i + 1}", front, g.trace,
                model="base", sampler="fixed length, random order", block_length=None, is_growing=False)
         for i, g in enumerate(stories[:2])
     ]  # fmt: skip

@@ -60,7 +60,7 @@ class Sampling:
               unit="points", smallest=0.02),
         Claim(id="steps", sentence="One token per step writes better stories than eight.",
               source=f"{LLADA}, steps against quality; iLLaDA on GSM8K, third-party",
-              paper="82 / 50 / 22 % at 1 / 4 / 8 tokens per step (n = 50)",
+              paper="not reported; a third party on GSM8K (n = 50): 82 / 50 / 22 % at 1 / 4 / 8 tokens per step",
               metric="stories, low-confidence: share the grammar accepts, 1 less 8 tokens per step", unit="points", smallest=0.02),
         Claim(id="blocks", sentence="Filling block by block helps a fine-tuned model, which is sure of EOS too early.",
               source=LLADA, paper="GSM8K 77.5 in blocks of 32 against 69.4 in one (LLaDA 8B Instruct)",

@@ -10,6 +10,7 @@ from illada_lab.interop.published import (
     load_published,
     load_published_into,
     published_tokens,
+    scores_with_eos,
     trained_on_chat,
 )
 
@@ -24,5 +25,6 @@ __all__ = [
     "load_published",
     "load_published_into",
     "published_tokens",
+    "scores_with_eos",
     "trained_on_chat",
 ]

@@ -116,6 +116,7 @@ ILLADA_LAYOUT = Layout(
     tensor_name=tensor_name,
     flags={"has_qk_norm": False, "is_causal": False},
     has_bos=True,  # in front of the prefix in the published evaluation
+    has_eos=True,  # behind the candidate there
     code=PublishedCode(
         repository="GSAI-ML/iLLaDA-8B-Base",
         config="configuration_illada.ILLaDAConfig",

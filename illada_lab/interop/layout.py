@@ -24,6 +24,7 @@ class Layout:
         tensor_name: our name of a parameter -> theirs.
         flags: properties of a model that the family fixes: field of `ModelSpec` -> the value all its models have.
         has_bos: the published code puts BOS in front of a text, whatever the tokenizer says.
+        has_eos: the published code puts EOS behind a candidate that it scores.
         code: hub repository and modules of the published classes, for `auto_map`; None: transformers' own.
 
     Source: facts of the released files: config.json, the index of the shards, and the remote code that reads them.
@@ -38,6 +39,7 @@ class Layout:
     tensor_name: Callable[[str], str]
     flags: Mapping[str, bool] = field(default_factory=dict)
     has_bos: bool = False
+    has_eos: bool = False
     code: "PublishedCode | None" = None
 
     def special_tokens(self, config: Config) -> SpecialTokens:

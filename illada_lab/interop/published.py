@@ -59,6 +59,12 @@ def adds_eos(path: str | Path) -> bool:
     return bool(_told(checkpoint_folder(path)).get(TRAINED_WITH_EOS))
 
 
+def scores_with_eos(path: str | Path) -> bool | None:
+    """Whether EOS stands behind a candidate of a published checkpoint, as in its family's code; None: it is one that we have exported."""
+    folder = checkpoint_folder(path)
+    return None if TRAINED_WITH_EOS in _told(folder) else find_layout(read_json(folder / CONFIG)).has_eos
+
+
 def trained_on_chat(path: str | Path) -> bool | None:
     """Whether a published checkpoint was trained on conversations: one that we have exported says so, of others it is not known (None)."""
     return _told(checkpoint_folder(path)).get(TRAINED_ON_CHAT)

@@ -16,6 +16,7 @@ LIMIT = "#666666"
 PLACES = {
     "diffusion": 0, "diffusion (bound)": 0, "iLLaDA's recipe": 0, "LLaDA's recipe": 1, "autoregressive twin": 2, "twin, inputs masked": 3,
     "iLLaDA": 0, "LLaDA": 1, "low_confidence": 0, "random": 1, "entropy": 2, "left_to_right": 3,
+    "variable": 0, "fixed": 1, "confidence": 0, "likelihood": 1,  # iLLaDA's way, LLaDA's way
 }  # fmt: skip
 
 

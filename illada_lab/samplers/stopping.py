@@ -62,7 +62,7 @@ def find_end(
     """How many tokens of a response stand before its end, and what ended it: "eos" or "stop"; None: nothing yet.
 
     Stop strings are looked for in the decoded text, as the published evaluation does: a string may be made of other tokens inside a
-    text than alone. A token that is partly in front of the string is dropped with it.
+    text than alone. A token that is partly in front of the string still belongs to the response, whose text is to be cut: `response_text`.
 
     Args:
         response: tokens written so far.
@@ -78,11 +78,54 @@ def find_end(
     if strings:
         assert tokenizer is not None, "check_stop_strings has seen to it"
         # What stands behind the end is no part of the answer, and must not complete a string that began before it.
-        end = min((i for i, _ in found), default=len(response))
-        text = tokenizer.decode(response[:end])
-        places = [place for place in map(text.find, strings) if place >= 0]
-        if places:
-            # The longest beginning whose text ends before the string does begin.
-            n = next(n for n in range(end, -1, -1) if len(tokenizer.decode(response[:n])) <= min(places))
-            found.append((n, "stop"))
+        n = _before_strings(response[: min((i for i, _ in found), default=len(response))], strings, tokenizer)
+        if n is not None:
+            return n, "stop"
     return min(found, default=None)
+
+
+def response_text(response: Sequence[int], stop_reason: str, strings: Sequence[str], tokenizer: Decoder) -> str:
+    """Text of a response, special tokens shown: up to the stop string that ended it, of which its last token may hold a part.
+
+    Args:
+        response: tokens, as a sampler returns them.
+        stop_reason: of the response, as a sampler returns it.
+        strings: texts that were to end it.
+        tokenizer: which decodes it.
+    """
+    text = tokenizer.decode(response, skip_special=False)
+    if stop_reason != "stop" or not strings:
+        return text
+    plain = tokenizer.decode(response)  # as the strings were looked for
+    return text[: len(text) - len(plain) + len(_cut(plain, strings))]
+
+
+def _before_strings(response: Sequence[int], strings: Sequence[str], tokenizer: Decoder) -> int | None:
+    """How many tokens hold the text in front of the first stop string; None: there is none."""
+    text = tokenizer.decode(response)
+    places = [place for place in map(text.find, strings) if place >= 0]
+    if not places:
+        return None
+    place, n = min(places), len(response)
+    # The longest beginning whose text ends before the string does begin.
+    while len(tokenizer.decode(response[:n])) > place:
+        n -= 1
+    # Where the next token's own text begins: at the string, or in front of it. Words have a space between, which is no token's.
+    begin = len(tokenizer.decode(response[: n + 1])) - len(tokenizer.decode(response[n : n + 1]))
+    n += begin < place
+    # More tokens where these would be cut elsewhere: before "aab", "xa" looks as if it ended within the string.
+    wanted = text[:place].rstrip(" ")
+    fitting = (
+        k for k in range(n, len(response)) if _cut(tokenizer.decode(response[:k]), strings).rstrip(" ") == wanted
+    )
+    return next(fitting, len(response))
+
+
+def _cut(text: str, strings: Sequence[str]) -> str:
+    """What stands in front of the first stop string, or else of the beginning of one that a text ends with."""
+    places = [place for place in map(text.find, strings) if place >= 0]
+    if not places:
+        longest = max(map(len, strings)) - 1
+        starts = range(max(0, len(text) - longest), len(text))
+        places = [i for i in starts if any(string.startswith(text[i:]) for string in strings)][:1]
+    return text[: min(places, default=len(text))]

@@ -51,16 +51,18 @@ class WarmupConstantDecay(LRScheduler, ABC):
         n_decay_steps: int | None = None,
         peak_ratio: float = 1.0,
     ) -> None:
-        if not 0 < peak_ratio <= 1:
-            raise ValueError(f"peak_ratio = {peak_ratio}; peak over the optimiser's learning rate; above 0, at most 1")
-        if not 0 <= n_warmup_steps < n_steps:
-            raise ValueError(
-                f"n_warmup_steps = {n_warmup_steps}; must be less than n_steps = {n_steps}; 0 to {n_steps - 1}"
-            )
-        if decay_start != "plateau" and not (isinstance(decay_start, int | float) and 0 <= decay_start <= 1):
-            raise ValueError(f"decay_start = {decay_start!r}; a share of the run; 0 to 1, or plateau")
-        if not 0 <= min_ratio <= 1:
-            raise ValueError(f"min_ratio = {min_ratio}; last over peak learning rate; 0 to 1")
+        problems = self.check_config(
+            n_steps=n_steps,
+            n_warmup_steps=n_warmup_steps,
+            decay_start=decay_start,
+            min_ratio=min_ratio,
+            patience=patience,
+            min_progress=min_progress,
+            n_decay_steps=n_decay_steps,
+            peak_ratio=peak_ratio,
+        )
+        if problems:
+            raise ValueError("; ".join(problems))
         told = {
             "patience": patience != PATIENCE,
             "min_progress": min_progress != MIN_PROGRESS,
@@ -75,6 +77,28 @@ class WarmupConstantDecay(LRScheduler, ABC):
         self.decay_from = None if self.waits_for_plateau else max(n_warmup_steps, round(float(decay_start) * n_steps))
         self.best, self.n_without_progress = math.inf, 0
         super().__init__(optimizer)
+
+    @staticmethod
+    def check_config(**values: Any) -> list[str]:
+        """Problems of a set of constructor arguments, for `illada_lab.config.check`: before data and weights, and before a first stage."""
+        found = []
+        if not 0 < (ratio := values.get("peak_ratio", 1.0)) <= 1:
+            found.append(f"peak_ratio = {ratio}; peak over the optimiser's learning rate; above 0, at most 1")
+        n_steps, n_warmup = values.get("n_steps", math.inf), values.get("n_warmup_steps", 0)
+        if n_steps > 0 and not 0 <= n_warmup < n_steps:  # without steps at all the trainer speaks
+            found.append(f"n_warmup_steps = {n_warmup}; must be less than n_steps = {n_steps}; 0 to {n_steps - 1}")
+        start = values.get("decay_start", 0.7)
+        if start != "plateau" and not (isinstance(start, int | float) and 0 <= start <= 1):
+            found.append(f"decay_start = {start!r}; a share of the run; 0 to 1, or plateau")
+        if not 0 <= (ratio := values.get("min_ratio", 0.0)) <= 1:
+            found.append(f"min_ratio = {ratio}; last over peak learning rate; 0 to 1")
+        if (patience := values.get("patience", PATIENCE)) < 1:
+            found.append(f"patience = {patience}; observations without progress; 1 or more")
+        if not 0 <= (progress := values.get("min_progress", MIN_PROGRESS)) < 1:
+            found.append(f"min_progress = {progress}; the share by which a lower loss counts; 0 to below 1")
+        if (n_decay := values.get("n_decay_steps")) is not None and n_decay < 1:
+            found.append(f"n_decay_steps = {n_decay}; steps of the decay; 1 or more, or null")
+        return found
 
     @staticmethod
     @abstractmethod

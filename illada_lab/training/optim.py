@@ -29,6 +29,10 @@ def check_config(**values: Any) -> list[str]:
     for name, why in NEVER_NEGATIVE.items():
         if name in values and not values[name] >= 0:
             found.append(f"{name} = {values[name]}; {why}; 0 or more")
+    if len(betas := values.get("betas", (0.9, 0.95))) != 2:
+        found.append(
+            f"betas = {list(betas)}; two running means, of gradients and of their squares; for example [0.9, 0.95]"
+        )
     for name, shares in (("momentum", [values.get("momentum", 0)]), ("betas", values.get("betas", ()))):
         if not all(0 <= share < 1 for share in shares):
             found.append(f"{name} = {values[name]}; the share of a running mean that is kept; 0 to below 1")

@@ -13,6 +13,15 @@ from illada_lab.training.checkpoint import read_about
 # Everything else says where a run stands, what it shows, or belongs to other commands. What a scale says stands in these already,
 # resolved: a pre-trained model stays good where the scale's fine-tuning changes.
 LEARNT_FROM = ("seed", "model", "tokenizer", "data", "objective", "optim", "lr", "trainer")
+# Settings that say on what a run is done, and how; what is learnt differs by no more than roundings.
+MACHINE = frozenset(
+    ["data.micro_batch_size", "data.n_workers"]
+    + [
+        f"trainer.{name}"
+        for name in ("accelerator", "devices", "n_nodes", "strategy", "tensor_parallel", "precision",
+                     "activation_checkpointing", "is_compiled", "attention")
+    ]
+)  # fmt: skip
 # Of the trainer's settings those that decide when something is written or shown, not what is learnt.
 HOUSEKEEPING = ("save_every", "save_minutes", "keeps_before_decay", "is_async_save", "log_every", "timeout_minutes")
 

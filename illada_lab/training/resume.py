@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from illada_lab.files import check_writable
-from illada_lab.training.checkpoint import find_checkpoint, find_resumable, read_about, told_as
-from illada_lab.training.recipe import differences, recipe
+from illada_lab.training.checkpoint import find_checkpoint, find_damaged, find_resumable, read_about, told_as
+from illada_lab.training.recipe import MACHINE, differences, recipe
 
 # What a state cannot be taken over into.
 FIXED = ("_target_", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ffn", "is_tied", "has_qk_norm")
@@ -27,7 +27,14 @@ def resume_point(config: DictConfig) -> Path | None:
     """
     run_dir = Path(config.run_dir)
     check_writable("run_dir", run_dir, is_folder=True)
-    found = find_resumable(run_dir)
+    found, damaged = find_resumable(run_dir), find_damaged(run_dir)
+    if found is None and damaged:
+        raise ValueError(
+            f"run_dir = {run_dir}; what a run has saved there cannot be read and would be lost ({next(iter(damaged.values()))}); mend or "
+            "delete it, or another name=..."
+        )
+    if found is not None and damaged and config.resume == "auto":
+        print(f"goes on from {found}; {'; '.join(damaged.values())}", flush=True)
     if config.resume == "auto":
         checkpoint = found
     else:
@@ -87,6 +94,13 @@ def _check(config: DictConfig, checkpoint: Path, *, is_own: bool) -> None:
             f"twice; data.batch_size={was}, or {anew}"
         )
     step = saved["global_step"]
+    changed = [key for key in told if key not in MACHINE and not key.startswith("tokenizer")]
+    if config.trainer.max_steps == step and is_own and changed:
+        was, is_now = told[changed[0]]
+        raise ValueError(
+            f"{changed[0]} = {is_now}; {checkpoint} is the end of a run with {was}; trainer.max_steps={step + 1} or more to go on, or "
+            "another name=... for a new run"
+        )
     if config.trainer.max_steps < step or (config.trainer.max_steps == step and not is_own):
         raise ValueError(
             f"trainer.max_steps = {config.trainer.max_steps}; {checkpoint} stands at step {step} already; {step + 1} or more"

@@ -2,7 +2,11 @@
 
 import json
 import logging
+import signal
+import sys
+import threading
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,11 +62,14 @@ def train(config: DictConfig) -> TrainedRun:
         What was measured, and where the checkpoint is.
 
     Raises:
-        ValueError, FileNotFoundError: data, checkpoint or sizes that cannot be used; nothing has been trained then.
+        ValueError, FileNotFoundError: data, checkpoint or sizes that cannot be used, or processes with different data; nothing has been
+            trained then.
         TrainingStopped: a guard stopped the run, or another process of it is gone.
         SaveFailed: a checkpoint could not be written.
         Preempted: the run was told to stop, and has saved.
+        KeyboardInterrupt: Ctrl-C; the first one saves, a second one stops at once.
     """
+    from lightning.pytorch.callbacks import LambdaCallback
     from lightning.pytorch.utilities import rank_zero_only
 
     from illada_lab.training import assemble
@@ -76,9 +83,10 @@ def train(config: DictConfig) -> TrainedRun:
         logging.getLogger(name).setLevel(logging.ERROR)
     run_dir = Path(config.run_dir)
     checkpoint = resume_point(config)
-    data = _prepare(config, checkpoint)
-    settings: TrainerSettings = build(config.trainer)
+    data, settings = build(config.data), build(config.trainer)
+    # What this machine cannot do is said before the data are read, which may take hours.
     here = resolve(settings, batch_size=data.batch_size, micro_batch_size=data.micro_batch_size)
+    _prepare(config, data, checkpoint)
     module = assemble.build_module(config, data, settings, here, checkpoint)
     about = {
         **manifest(seed=config.seed, scale=config.scale.name),
@@ -89,12 +97,16 @@ def train(config: DictConfig) -> TrainedRun:
     # When the weights are there: a start that is refused leaves nothing behind.
     told = json.dumps({**about, "config": to_plain(config)}, indent=1)
     trainer.callbacks.append(AtStart(partial(write_text, run_dir / "manifest.json", told)))  # type: ignore[attr-defined]
+    # Before a checkpoint is read: it fits the data of all processes or of none.
+    trainer.callbacks.append(LambdaCallback(setup=lambda *_, stage: _check_same_rows(data)))  # type: ignore[attr-defined]
     if checkpoint is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         say_changes(config, checkpoint)
+    has_wandb = _has_wandb_run()
     try:
         _fit(trainer, module, data, checkpoint, here, settings)
     finally:
         data.close()
+        _end_wandb(trainer.loggers, was_active=has_wandb)
     return TrainedRun(
         run_dir=run_dir,
         history=history.to_dict(),
@@ -128,6 +140,13 @@ def _fit(
                 message=".*(does not have many workers|exists and is not empty|LeafSpec|max_epochs|WeightAveraging).*",
             )
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stop:
+        # Lightning makes an exit of Ctrl-C, and leaves its signal ignored; a run that has saved first says so with the status of shells.
+        if stop.code == 128 + signal.SIGINT or isinstance(stop.__context__, KeyboardInterrupt):
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from None
+        raise
     except RuntimeError as error:
         if isinstance(error, TrainingStopped) or trainer.world_size == 1 or not is_lost_process(error):
             raise
@@ -138,10 +157,41 @@ def _fit(
         ) from error
 
 
-def _prepare(config: DictConfig, checkpoint: Path | None) -> "DataModule":
-    """Data, with the tokenizer of the model the run starts from."""
-    data = build(config.data)
+def _has_wandb_run() -> bool:
+    """Whether somebody has begun a run of Weights & Biases in this process."""
+    return getattr(sys.modules.get("wandb"), "run", None) is not None
+
+
+def _end_wandb(loggers: Sequence[Any], *, was_active: bool) -> None:
+    """End the run of Weights & Biases that this training has begun: Lightning leaves it open, and the next would write into it."""
+    from lightning.pytorch.loggers import WandbLogger
+
+    for logger in loggers:
+        if isinstance(logger, WandbLogger) and not was_active and _has_wandb_run():
+            logger.experiment.finish()
+
+
+def _check_same_rows(data: "DataModule") -> None:
+    """Refuse processes that would train on different rows: each has read them for itself, perhaps from another disk.
+
+    Raises:
+        ValueError: in every process; names those that differ from the first, and in what.
+    """
+    from illada_lab.training.distributed.together import gathered
+
+    states: list[Any] = gathered(data.state_dict()["data"])
+    ranks = [rank for rank, state in enumerate(states) if state != states[0]]
+    if ranks:
+        told = [(states[0], states[rank]) for rank in ranks]
+        keys = sorted({key for a, b in told for key in {*a, *b} if a.get(key) != b.get(key)})
+        raise ValueError(
+            f"data; process {', '.join(map(str, ranks))} would train on other rows than process 0 (another {', '.join(keys)}); "
+            "the same files, settings and skipped shards for every process"
+        )
+
+
+def _prepare(config: DictConfig, data: "DataModule", checkpoint: Path | None) -> None:
+    """Read the data, with the tokenizer of the model the run starts from."""
     trained = checkpoint or config.init_from
     with told_as("init_from"):  # what a resumed run needs has been read already
         data.prepare(None if trained is None else start_tokenizer(trained))
-    return data

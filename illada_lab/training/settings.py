@@ -56,7 +56,7 @@ class TrainerSettings:
 
     max_steps: int
     max_norm: float | None = 1.0
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"] = "auto"
     devices: int = 1
     n_nodes: int = 1
     strategy: Literal["auto", "ddp", "fsdp", "fsdp_tp"] = "auto"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from illada_lab.interop import checkpoint_folder, is_published, load_published_into, published_tokens
+from illada_lab.interop.files import CONFIG, read_json
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.training.checkpoint import (
     find_checkpoint,
@@ -45,7 +46,13 @@ def load_start(predictor: MaskPredictor, path: str | Path) -> None:
 
 
 def start_tokenizer(path: str | Path) -> "Tokenizer":
-    """The tokenizer of a trained model, run of ours or published."""
+    """The tokenizer of a trained model, run of ours or published.
+
+    An end of turn that config.json does not name, but the family's tokenizers have, is left out where this one does not have it (LLaDA's
+    base model).
+    """
+    from tokenizers import Tokenizer as Backend
+
     from illada_lab.data.pretrained_tokenizer import pretrained
     from illada_lab.data.tokenizer import Tokenizer
 
@@ -53,4 +60,8 @@ def start_tokenizer(path: str | Path) -> "Tokenizer":
         return Tokenizer.from_dict(read_about(path)["illada_lab"]["tokenizer"])
     folder = checkpoint_folder(path)
     roles = {role: token for role, token in published_tokens(folder).to_dict().items() if token is not None}
+    file = folder / "tokenizer.json"
+    is_guessed = "eot" in roles and read_json(folder / CONFIG).get("eot_token_id") is None
+    if is_guessed and file.is_file() and Backend.from_file(str(file)).id_to_token(roles["eot"]) is None:
+        del roles["eot"]
     return pretrained(str(folder), **roles)

@@ -87,6 +87,14 @@ def test_prepare_then_train_then_resume(corpus, tmp_path, capsys):
     )
 
 
+def test_instructions_of_the_world_are_prepared_with_their_extra_ends(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["prepare", "data=world_sft", f"out={out}", "scale=smoke"]) == 0
+    run = ["train", "data=shards", f"data.path={out}", "objective=sft", *SMOKE, f"run_dir={tmp_path}/run"]
+    assert main(run) == 2
+    assert "data.max_extra_eos = 0; " in capsys.readouterr().err
+
+
 def test_what_cannot_be_prepared(corpus, tmp_path, capsys):
     for words, message in (
         (["prepare", "data=text", f"data.path={corpus}"], "out = null; where to?"),

@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,17 +16,20 @@ import illada_lab.commands.writing
 import illada_lab.samplers.fixed_length
 import illada_lab.samplers.infill
 from illada_lab.cli import _free_text, main
+from illada_lab.commands import writing
 from illada_lab.commands.chat import _all_that_fit, _fitting, _remembered, _room
 from illada_lab.commands.infill import text_ids
 from illada_lab.commands.sample import prompt_ids
 from illada_lab.config import compose_and_check
-from illada_lab.data.build_tokenizer import byte_tokenizer, train_bpe
+from illada_lab.data.build_tokenizer import byte_tokenizer, train_bpe, word_tokenizer
 from illada_lab.data.chat import ChatTemplate
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.evaluation.answerer import Answerer
 from illada_lab.samplers import FixedLength, VariableLength
+from illada_lab.samplers.result import Sampled
 from illada_lab.tokens import ASSISTANT, ILLADA, SpecialTokens
-from illada_lab.training.checkpoint import load_run
+from illada_lab.training.checkpoint import LoadedRun, load_run
+from tests.small import small_predictor
 
 SHORT = ["sampler.response_length=6", "sampler.block_length=3"]
 
@@ -162,6 +167,34 @@ def test_free_text_needs_no_quotes(text):
 def test_a_word_with_an_apostrophe_is_a_word_like_another(models, capsys):
     assert main(["sample", models["base"], "prompt=it's"]) == 2
     assert "\"it's\"; not a word of this model's vocabulary" in said(capsys)[1]
+
+
+@pytest.mark.parametrize("command", ["sample", "chat"])
+def test_a_text_ends_where_its_stop_string_begins(monkeypatch, capsys, command):
+    """Within a token as well."""
+    tokenizer = word_tokenizer(["ada", "wrote", "?"])
+    config = {"data": {"source": {"stage": "sft"}}, "scale": {"name": "toy"}}
+    loaded = LoadedRun(small_predictor(), tokenizer, config, step=1, path=Path("a"))
+    x, numbers = torch.tensor([tokenizer.encode("ada wrote")]), torch.tensor([2])
+    out = Sampled(x, x.tolist(), ["stop"], numbers, numbers, [], 2)
+    monkeypatch.setattr(writing, "load", lambda config: loaded)
+    monkeypatch.setattr(writing, "build_sampler", lambda *_: SimpleNamespace(stop_strings=["ote"], max_length=9))
+    monkeypatch.setattr(writing, "write", lambda *_, **__: writing.Written(["ada wrote"], ["stop"], 0.1, out))
+    monkeypatch.setattr("sys.stdin", io.StringIO("ada ?\n"))
+    words = ["prompt=ada ?"] if command == "sample" else []
+    assert main([command, "checkpoint=a", *words, "--json"]) == 0
+    found = json.loads(said(capsys)[0].splitlines()[0])
+    assert (found["samples"][0]["text"] if command == "sample" else found["answer"]) == "ada wr"
+
+
+@pytest.mark.parametrize("words", [["sample"], ["chat"], ["infill", "text=ada ___"]])
+def test_an_autoregressive_model_is_sent_to_where_it_can_answer(monkeypatch, capsys, words):
+    config = {"data": {"source": {"stage": "sft"}}, "scale": {"name": "toy"}}
+    loaded = LoadedRun(small_predictor(is_causal=True), word_tokenizer(["ada"]), config, step=1, path=Path("a"))
+    monkeypatch.setattr(writing, "load", lambda config: loaded)
+    assert main([words[0], "checkpoint=a", *words[1:]]) == 2
+    told = "checkpoint = a; an autoregressive model, which fills in no masks; illada-lab evaluate, which lets it answer"
+    assert told in said(capsys)[1]
 
 
 def test_chat_does_not_start_with_a_sampler_of_holes(models, capsys):
@@ -492,6 +525,29 @@ def test_traces_are_shown_compared_and_rendered(models, capsys, tmp_path):
     assert "one.jsonl; the trace itself, which would be lost; another file, such as one.html" in said(capsys)[1]
     assert main(["trace", "show", files[0]]) == 0
     assert "denoiser" in page and "row 0" in page and "No task was evaluated" not in page and "FixedLength" in page
+
+
+def played(page: Path) -> list[dict]:
+    """The traces in a page."""
+    (found,) = re.findall(r'<script type="application/json" id="traces">(.*?)</script>', page.read_text(), re.DOTALL)
+    return json.loads(found)["traces"]
+
+
+def test_a_page_shows_what_was_given_and_blocks_as_they_come(models, capsys, tmp_path):
+    assert (
+        main(["infill", models["base"], "text=ada ___ in ___ .", "n_samples=1", f"trace={tmp_path / 'a.jsonl'}"]) == 0
+    )
+    assert main(["trace", "html", str(tmp_path / "a.jsonl")]) == 0
+    (trace,) = played(tmp_path / "a.html")
+    given, shown = dict(trace["given"]), [p for frame in trace["frames"] for p, *_ in frame["set"]]
+    assert {"ada", "in", "."} <= set(given.values()) and len(shown) == 2 and not set(given) & set(shown)
+    assert [frame["step"] for frame in trace["frames"]] == [1, 2]
+    words = ["n_samples=3", "sampler.max_length=12", "sampler.block_length=4", f"trace={tmp_path / 'b.jsonl'}"]
+    assert main(["sample", models["base"], "sampler=variable_length", *words]) == 0
+    assert main(["trace", "html", str(tmp_path / "b.jsonl")]) == 0
+    for trace in played(tmp_path / "b.html"):
+        assert trace["grows"] and trace["block"] == 4 and trace["n"] % 4 == 0 and not trace["given"]
+        assert trace["n"] == 1 + max(p for frame in trace["frames"] for p, *_ in frame["set"])
 
 
 @pytest.mark.parametrize(

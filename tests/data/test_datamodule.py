@@ -20,6 +20,7 @@ from illada_lab.data.packing import ConcatAndCut, OnePerRow, WholeDocuments
 from illada_lab.data.rows import COLUMNS, store, take
 from illada_lab.data.text import TextSource
 from illada_lab.training import run
+from illada_lab.training.distributed import together
 from tests.data.sources import WORDS, numbered
 
 WORD = word_tokenizer(WORDS)
@@ -89,13 +90,22 @@ def test_a_stream_holds_every_token_once_an_epoch_in_mixed_order(stream):
 
 
 def test_a_stream_resumes_and_is_shared_among_ranks(stream):
-    whole = list(islice(module(stream(), n_buffer=16).train_dataloader(), 12))
-    data = module(stream(), n_buffer=16)
-    data.start_batch = 9
-    again = list(islice(data.train_dataloader(), 3))
-    assert all(
-        torch.equal(a.tokens, b.tokens) and torch.equal(a.index, b.index) for a, b in zip(whole[9:], again, strict=True)
-    )
+    def batches(n, world_size=1, start=0):
+        """`n` batches, each joined from the shares of all ranks."""
+        ranks = []
+        for rank in range(world_size):
+            data = module(stream(), n_buffer=16)
+            data.trainer, data.start_batch = Mock(), start
+            data.trainer.strategy.distributed_sampler_kwargs = {"num_replicas": world_size, "rank": rank}
+            ranks.append(islice(data.train_dataloader(), n))
+        return [
+            [torch.cat([getattr(b, name) for b in shares]) for name in ("tokens", "index")]
+            for shares in zip(*ranks, strict=True)
+        ]
+
+    whole = batches(12)
+    for again in (batches(12, world_size=2), whole[:9] + batches(3, start=9), whole[:9] + batches(3, 2, start=9)):
+        assert all(torch.equal(*pair) for a, b in zip(whole, again, strict=True) for pair in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("is_streaming", [False, True])
@@ -130,9 +140,52 @@ def test_examples_are_padded_as_if_their_step_were_one_batch(tmp_path, is_stream
 def test_other_data_is_told_from_what_a_checkpoint_counts_through(stream):
     data, same, fewer = module(numbered(50)), module(numbered(50)), module(numbered(49))
     same.load_state_dict(data.state_dict())
-    for other in (fewer, module(numbered(50), length=17), module(stream())):
+    for other in (fewer, module(numbered(50), length=17), module(numbered(50), seed=1), module(stream())):
         with pytest.raises(ValueError, match="data; not what the checkpoint was trained on"):
             other.load_state_dict(data.state_dict())
+    before = {key: data.state_dict()["data"][key] for key in ("n_rows", "n_tokens", "crc32")}  # as it was kept once
+    same.load_state_dict({"data": before})
+    with pytest.raises(ValueError, match="data; not what the checkpoint was trained on .crc32"):
+        fewer.load_state_dict({"data": before})
+
+
+def test_a_stream_is_told_from_other_streams(stream, tmp_path):
+    data, state = module(stream()), module(stream()).state_dict()
+    data.load_state_dict(state)
+    data.load_state_dict({"data": {"is_stream": True}})  # as it was kept once
+    source = stream()
+    source.n_held_out = 21
+    for other, told in (
+        (module(stream(), n_buffer=9), "n_buffer 10000, now 9"),
+        (module(stream(), seed=1), "seed 0, now 1"),
+        (module(stream(), length=17), "length 16, now 17"),
+        (module(source), "crc32 .* n_held_out 20, now 21"),
+        (module(numbered(50)), "is_stream True, now None"),
+    ):
+        with pytest.raises(ValueError, match=f"data; not what the checkpoint was trained on .*{told}"):
+            other.load_state_dict(state)
+    # The same beginning, but more behind it; elsewhere, the same files.
+    file = tmp_path / "a.jsonl"
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "a.jsonl").write_bytes(file.read_bytes())
+    moved = TextSource(path=str(tmp_path / "moved" / "a.jsonl"), streaming=True, n_held_out=20)
+    module(moved).load_state_dict(state)
+    with file.open("a") as more:
+        more.write('\n{"text": "red"}')
+    with pytest.raises(ValueError, match="files "):
+        module(stream()).load_state_dict(state)
+
+
+def test_processes_with_other_rows_are_named(monkeypatch, tmp_path):
+    def among(value):
+        return [value, value, {**value, "crc32": 0}, {**value, "n_rows": 1}]
+
+    monkeypatch.setattr(together, "gathered", among)
+    with pytest.raises(
+        ValueError, match="process 2, 3 would train on other rows than process 0 .another crc32, n_rows.;"
+    ):
+        run.train(compose_and_check(["scale=smoke", f"run_dir={tmp_path}/run"]))
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_row_without_response_is_found():

@@ -4,11 +4,13 @@ import bz2
 import gzip
 import json
 import lzma
+import sys
 
 import datasets
 import fsspec
 import pytest
 
+from illada_lab.data import find
 from illada_lab.data.find import find_files, stamp
 from illada_lab.data.text import TextSource
 
@@ -85,16 +87,99 @@ def test_an_empty_object_is_named(store):
         find_files(f"{root}/e.txt", None)
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gz", "bz2", "xz"])
+class Web:
+    """What `fsspec` says of a file on the web, sent on to another signed address each time."""
+
+    def __init__(self, **told):
+        self.told, self.n_asked = told, 0
+
+    def isfile(self, path):
+        return True
+
+    def info(self, path):
+        self.n_asked += 1
+        return {"name": path, "url": f"{path}?signature={self.n_asked}", "type": "file", **self.told}
+
+    def checksum(self, path):
+        return hash(str(self.info(path)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"ETag": "a"}, {"ETag": "b"}),
+        ({"Last-Modified": "Mon", "size": 5}, {"Last-Modified": "Tue", "size": 5}),
+        ({"size": 5}, {"size": 6}),
+    ],
+)
+def test_a_file_on_the_web_has_the_stamp_of_its_version(monkeypatch, one, other):
+    stamps = []
+    for told in (one, other):
+        web = Web(**told)
+        monkeypatch.setattr(find, "_system", lambda url, web=web: (web, url))
+        stamps.append(stamp(["https://a.org/b.txt"]))
+        assert stamps[-1] == stamp(["https://a.org/b.txt"])
+        assert find_files("https://a.org/b.txt", None) == (["https://a.org/b.txt"], "text")  # also without a size
+    assert stamps[0] != stamps[1]
+    monkeypatch.setattr(find, "_system", lambda url: (Web(size=0), url))
+    with pytest.raises(ValueError, match="b.txt; the file is empty"):
+        find_files("https://a.org/b.txt", None)
+
+
+def test_what_may_be_of_any_size_lies_on_the_disk(monkeypatch, tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_bytes(CONTENT["a.txt"])
+    monkeypatch.setattr("illada_lab.data.text.stamp", lambda files: [(str(name), None, 0) for name in files])
+    asked, make = [], datasets.Dataset.from_generator
+    monkeypatch.setattr(datasets.Dataset, "from_generator", lambda *a, **k: asked.append(1) or make(*a, **k))
+    assert len(TextSource(path=str(file)).load("train")) == 38 and asked
+
+
+try:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+except ImportError:  # nothing else needs it
+    zstd = None
+
+
+def zst(content: bytes) -> bytes:
+    assert zstd is not None
+    return zstd.compress(content)
+
+
+def test_zstandard_without_the_package_that_reads_it_is_told(tmp_path, monkeypatch):
+    """Also where the one that `fsspec` would take instead is there: with it a truncated file is a whole one."""
+    (tmp_path / "a.jsonl.zst").write_bytes(b"x")
+    for name in ("backports", "backports.zstd", "compression", "compression.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(fsspec.compression.compr, "zstd", lambda file, mode: file)
+    with pytest.raises(ImportError, match="a.jsonl.zst; backports.zstd is not installed; pip install backports.zstd"):
+        TextSource(path=str(tmp_path / "a.jsonl.zst")).load("train")
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        pytest.param(gzip.compress, id="gz"),
+        pytest.param(bz2.compress, id="bz2"),
+        pytest.param(lzma.compress, id="xz"),
+        pytest.param(zst, id="zst", marks=pytest.mark.skipif(zstd is None, reason="backports.zstd is not installed")),
+    ],
+)
 @pytest.mark.parametrize("is_url", [False, True])
 def test_compressed_files_are_read_and_truncated_ones_named(tmp_path, pack, is_url):
-    ending = {gzip.compress: "gz", bz2.compress: "bz2", lzma.compress: "xz"}[pack]
+    ending = {gzip.compress: "gz", bz2.compress: "bz2", lzma.compress: "xz", zst: "zst"}[pack]
     file = tmp_path / f"a.jsonl.{ending}"
     file.write_bytes(pack(CONTENT["a.jsonl"]))
     path = f"file://{file}" if is_url else str(file)
     source = TextSource(path=path, streaming=True, n_held_out=5)
     assert [row["text"] for split in ("validation", "train") for row in source.load(split)] == TEXTS
     file.write_bytes(pack(CONTENT["a.jsonl"])[:-20])
+    with pytest.raises(ValueError, match=f"a.jsonl.{ending}; damaged or truncated"):
+        list(TextSource(path=path, streaming=True, n_held_out=5).load("train"))
+    file.write_bytes(b"no such thing " * 9)
     with pytest.raises(ValueError, match=f"a.jsonl.{ending}; damaged or truncated"):
         list(TextSource(path=path, streaming=True, n_held_out=5).load("train"))
 

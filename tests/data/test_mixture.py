@@ -72,7 +72,7 @@ def test_an_epoch_of_a_computed_order_is_a_permutation_and_the_next_another():
         ([1.0], "2 parts of data; one weight for each"),
         ([1.0, 0.0], "a share is above 0"),
         ([1.0, float("nan")], "a share is above 0"),
-        ([1.0, 1e-9], "has no place"),
+        ([1.0, 1e-9], "a share below 1/16384 may have no place"),
     ],
 )
 def test_weights_that_cannot_be(weights, message):

@@ -1,6 +1,7 @@
 """Pretrained tokenizers from local files; the hub is out of reach in tests, and that must be said in one line."""
 
 import json
+import pickle
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -38,6 +39,14 @@ def test_folder_and_file_with_the_mask_passed(folder):
         assert tokenizer.vocab_size == 260 and tokenizer.decode(tokenizer.encode("naïve ☕")) == "naïve ☕"
         assert 259 not in tokenizer.encode("a <|mdm_mask|> b") and tokenizer.n_bytes(tokenizer.encode("ï")) == 2
         assert tokenizer.n_bytes([256, 259]) == 0 and tokenizer.token_text(259) == "<|mdm_mask|>"
+
+
+def test_text_stays_text_in_another_process(folder):
+    tokenizer = pretrained(str(folder), mask=259, eot=258)
+    again = pickle.loads(pickle.dumps(tokenizer))
+    for text in ("a<|mdm_mask|>", "<|eos|>", "<|start|>user"):
+        assert again.encode(text) == tokenizer.encode(text) and max(again.encode(text)) < 256
+    assert again.to_dict() == tokenizer.to_dict()
 
 
 def test_the_mask_is_asked_for_not_guessed(folder):

@@ -4,11 +4,13 @@ import codecs
 import gzip
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
 
-from illada_lab.data.files import read_text
+from illada_lab.data import files
+from illada_lab.data.files import pieces_of, read_text
 from illada_lab.data.find import stamp
 from illada_lab.data.text import TextSource
 
@@ -48,12 +50,62 @@ def test_a_stream_gives_them_too_and_holds_out_its_beginning(path):
     assert len(texts(source, "validation")) == 5
 
 
-@pytest.mark.parametrize("separator", ["\n\n", "\n", None, "☕"])
-def test_no_byte_of_a_text_file_is_lost(tmp_path, separator):
+@pytest.mark.parametrize("n_read", [1 << 20, 1000, 7])
+@pytest.mark.parametrize("separator", ["\n\n", "\n", None, "☕", "☕\r\n\n"])
+def test_no_byte_of_a_text_file_is_lost(tmp_path, monkeypatch, separator, n_read):
+    monkeypatch.setattr(files, "CHUNK", n_read)
     text = "".join(f"line {i} ☕\r\n" * (i % 5) + "\n\n" for i in range(4000)) + "end"
     (tmp_path / "a.txt").write_bytes(text.encode())
     pieces = [row["text"] for row in read_text(stamp([tmp_path / "a.txt"]), separator)]
     assert "".join(pieces) == text and len(pieces) > 3
+    assert pieces == [piece for piece in pieces_of(text, separator) if piece]
+
+
+class Watched(str):
+    """A text that counts the characters that are searched."""
+
+    n_searched = 0
+
+    def __add__(self, more):
+        return Watched(str(self) + str(more))
+
+    def __radd__(self, before):
+        return Watched(str(before) + str(self))
+
+    def find(self, wanted, start=0):
+        Watched.n_searched += len(self) - start
+        return str(self).find(wanted, start)
+
+    def split(self, wanted):
+        Watched.n_searched += len(self)
+        return str(self).split(wanted)
+
+
+@pytest.mark.parametrize("separator", ["\n\n", None])
+def test_a_document_that_does_not_end_is_searched_once_and_refused_when_it_is_too_long(
+    tmp_path, monkeypatch, separator
+):
+    monkeypatch.setattr(files, "CHUNK", 1000)
+    monkeypatch.setattr(files, "_decoded", lambda name: (Watched("a" * 1000) for _ in range(100)))
+    monkeypatch.setattr(Watched, "n_searched", 0)
+    (whole,) = read_text([("a.txt", 1, 0)], separator)
+    assert len(whole["text"]) == 100_000 and Watched.n_searched < 110_000
+    monkeypatch.setattr(files, "LONGEST", 50_000)
+    with pytest.raises(
+        ValueError, match="data.path = a.txt; a document of more than 50,000 characters .*(line ends|null)"
+    ):
+        list(read_text([("a.txt", 1, 0)], separator))
+
+
+def test_tables_may_differ_in_what_is_not_read(tmp_path):
+    for name, more in (("a", {"id": [1, 2]}), ("b", {"url": ["x", "y"], "id": ["1", "2"]})):
+        table = datasets.Dataset.from_dict({"text": [f"{name}1", f"{name}2"], **more})
+        table.to_parquet(str(tmp_path / f"{name}.parquet"))
+    source = TextSource(path=str(tmp_path), validation_share=0.25)
+    assert texts(source, "train") + texts(source, "validation") == ["a1", "a2", "b1", "b2"]
+    datasets.Dataset.from_dict({"txt": ["c"]}).to_parquet(str(tmp_path / "c.parquet"))
+    with pytest.raises(ValueError, match="text_field = text; not a field of .*c.parquet; txt"):
+        TextSource(path=str(tmp_path)).load("train")
 
 
 def test_folder_and_glob_read_all_files_in_order(tmp_path):
@@ -63,6 +115,17 @@ def test_folder_and_glob_read_all_files_in_order(tmp_path):
     for path in (tmp_path, tmp_path / "*.txt"):
         source = TextSource(path=str(path), validation_share=0.25)
         assert texts(source, "train") + texts(source, "validation") == ["a1", "a2", "b1", "b2"]
+
+
+def test_a_stream_of_the_hub_is_told_by_its_commit_where_the_hub_is_asked(monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: datasets.Dataset.from_dict({"text": TEXTS}))
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *a, **k: SimpleNamespace(sha="abc"))
+    for is_offline in (True, False):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", is_offline)
+        source = TextSource(path="owner/name", streaming=True)
+        source.load("train")
+        assert source.identity().get("commit") == (None if is_offline else "abc")
+        assert source.identity()["path"] == "owner/name"
 
 
 def test_conversations_from_jsonl(tmp_path):

@@ -16,6 +16,7 @@ from illada_lab.data.chat import ChatTemplate
 from illada_lab.evaluation import chain_rule_log_likelihoods, confidence_score, monte_carlo_log_likelihoods
 from illada_lab.evaluation.answerer import Answerer
 from illada_lab.evaluation.generation import seed_of
+from illada_lab.evaluation.journal import Notes
 from illada_lab.training.checkpoint import LoadedRun, load_run
 from tests.small import small_predictor
 
@@ -158,6 +159,9 @@ def test_options_of_harnesses():
     one = answerer(block_length=4)
     assert one._sampler({"until": "x", "max_gen_toks": 9}).stop_strings == ["x"]
     assert one._sampler({"max_gen_toks": 3}).block_length == 3
+    for name in ("max_new_tokens", "max_tokens", "max_completion_tokens"):  # as lm-eval's own models take them
+        assert one._sampler({name: 9, "num_beams": 1}).max_length == 9
+        assert one._sampler({name: 9, "max_gen_toks": 5}).max_length == 5
     assert one._sampler({}).end_of_thinking is None
     push = answerer(thinking_power=3.0)._sampler({}).end_of_thinking
     assert (push.sequence, push.power, push.amount) == (ids("</think>"), 3.0, 100.0)
@@ -174,6 +178,7 @@ def test_options_of_harnesses():
     ("options", "message"),
     [
         ({"num_beams": 4}, "num_beams = 4; not an option"),
+        ({"max_new_tokens": 0}, "max_gen_toks = 0; no room for an answer; 1 or more"),
         ({"do_sample": True}, "temperature = null; do_sample = true draws at none; above 0, or do_sample=false"),
         ({"do_sample": True, "temperature": 0.0}, "temperature = 0.0; do_sample = true draws at none; above 0"),
         ({"temperature": -1.0}, "temperature = -1.0; .*; above 0"),
@@ -238,7 +243,7 @@ def harness():
         "lm_eval.api": {},
         "lm_eval.api.model": {"LM": object},
         "lm_eval.api.registry": {"register_model": lambda name: lambda model: model},
-        "lm_eval.tasks": {"TaskManager": object},
+        "lm_eval.tasks": {"TaskManager": type("TaskManager", (), {})},
     }
     for name, content in names.items():
         sys.modules[name] = ModuleType(name)
@@ -261,10 +266,151 @@ def test_batch_sizes_that_are_none_are_refused(harness, batch_size):
         model_of(harness, batch_size)
 
 
-def model_of(harness, batch_size):
-    predictor = small_predictor(vocab_size=TOKENIZER.vocab_size)
-    loaded = LoadedRun(predictor, TOKENIZER, {"data": {}, "scale": {"name": "toy"}}, step=1, path=Path("a"))
-    return harness.IlladaLab("a", loaded=loaded, batch_size=batch_size)
+def loaded_model(tokenizer=TOKENIZER):
+    predictor = small_predictor(vocab_size=tokenizer.vocab_size)
+    return LoadedRun(predictor, tokenizer, {"data": {}, "scale": {"name": "toy"}}, step=1, path=Path("a"))
+
+
+def model_of(harness, batch_size=8, **settings):
+    model = harness.IlladaLab(
+        "a", loaded=settings.pop("loaded", None) or loaded_model(), batch_size=batch_size, **settings
+    )
+    model.cache_hook = SimpleNamespace(add_partial=lambda *_: None)
+    return model
+
+
+@pytest.mark.parametrize(("family", "has_eos"), [(False, False), (True, True), (None, True)])
+def test_eos_behind_candidates_is_the_familys_where_nothing_is_said(harness, monkeypatch, family, has_eos):
+    monkeypatch.setattr(harness, "is_published", lambda path: True)
+    monkeypatch.setattr(harness, "scores_with_eos", lambda path: family)
+    assert model_of(harness).answerer.has_eos is has_eos
+    assert model_of(harness, has_eos=not has_eos).answerer.has_eos is not has_eos
+
+
+def test_tasks_that_run_what_a_model_writes_are_left_to_the_sandbox(harness, monkeypatch):
+    task = SimpleNamespace(UNSAFE_CODE=True, get_config={"output_type": "generate_until"}.get, aggregation=dict)
+    monkeypatch.setattr(harness.TaskManager, "__init__", lambda self: None)
+    monkeypatch.setattr(harness.TaskManager, "load", lambda self, tasks: {"tasks": {"mbpp": task}}, raising=False)
+    index = {"humaneval": SimpleNamespace(cfg={"unsafe_code": True})}
+    monkeypatch.setattr(harness.TaskManager, "task_index", index, raising=False)
+    checked = harness.CheckedTasks(n_shots=0, scoring=None, answerer=answerer())
+    local = {"group": "humaneval_from_files", "task": [{"task": "humaneval", "dataset_path": "json"}]}
+    for name, given in (("mbpp", "mbpp"), ("humaneval", "humaneval"), ("humaneval", local)):
+        with pytest.raises(
+            ValueError, match=f"task = {name}; runs what a model writes, without a sandbox; tasks=human"
+        ):
+            checked.load([given])
+    task.UNSAFE_CODE = False
+    assert checked.load(["mbpp"])
+
+
+def test_a_model_says_where_it_computed(harness):
+    assert model_of(harness).get_model_info()["device"] == "cpu"
+
+
+def asked(*args, idx=0, task_name="a", doc_id=0):
+    return SimpleNamespace(args=args, idx=idx, task_name=task_name, doc_id=doc_id)
+
+
+def test_answers_are_told_with_what_they_took(harness):
+    model, told = model_of(harness, block_length=4), []
+    model.on_answers = lambda records, seconds: told.extend([*records, seconds])
+    requests = [asked("ab", {"max_gen_toks": 4}), asked("x", {"max_gen_toks": 8}, task_name="b/c", doc_id=3)]
+    texts = model.generate_until([*requests, requests[0]])
+    *records, seconds = told
+    assert [r["key"] for r in records] == ["a/0/0/0", "b/c/3/0/0", "a/0/0/1"] and seconds > 0
+    assert [r["text"] for r in records] == texts and [r["nfe"] for r in records] == [4, 8, 4]
+    assert {r["stop_reason"] for r in records} <= {"eos", "length"} and all(r["n_tokens"] <= 8 for r in records)
+
+
+def test_answers_of_lm_eval_tasks_have_items_and_a_panel(tmp_path):
+    from illada_lab.evaluation.harness_task import _health, _judged
+
+    notes = Notes(tmp_path / "items.jsonl")
+    answer = {"text": "so", "stop_reason": "eos", "n_tokens": 2, "nfe": 4}
+    notes.add([{"key": f"b/c/{n}/0/0", **answer, "n_tokens": 2 * n} for n in range(2)], 0.5)
+    sample = {"doc_id": 1, "target": "42", "filter": "strict", "metrics": ["exact_match"], "exact_match": 1.0}
+    _judged(notes, {"samples": {"b/c": [sample, {**sample, "filter": "flexible", "exact_match": 0.0}]}})
+    told = [json.loads(line) for line in notes.file.read_text().splitlines()]
+    judged = {"target": "42", "exact_match, strict": 1.0, "exact_match, flexible": 0.0}
+    assert told == [{"key": "b/c/0/0/0", **answer, "n_tokens": 0}, {"key": "b/c/1/0/0", **answer, **judged}]
+    panel = {row["name"]: row["value"] for row in _health(notes, TOKENIZER.tokens)}
+    assert (panel["empty answers"], panel["stop reasons"], panel["tokens per second"]) == ("50.0%", "eos 100.0%", "4")
+    assert "EOS by step" not in panel
+    resumed = {row["name"] for row in _health(Notes(notes.file), TOKENIZER.tokens)}
+    assert resumed == set(panel) - {"tokens per second"} and _health(Notes(tmp_path / "none"), TOKENIZER.tokens) == []
+
+
+def test_local_data_that_have_changed_are_other_data(tmp_path):
+    (tmp_path / "test.jsonl").write_text("1")
+    whole, of_file = harness_task(tmp_path)._digests(), harness_task(tmp_path / "test.jsonl")._digests()
+    assert whole == of_file and set(whole) == {"test.jsonl"}
+    (tmp_path / "test.jsonl").write_text("2")
+    assert harness_task(tmp_path)._digests() != whole
+    (tmp_path / "train.jsonl").write_text("2")
+    assert set(harness_task(tmp_path)._digests()) == {"test.jsonl", "train.jsonl"}
+    assert harness_task(tmp_path / "none")._digests() == {}
+
+
+def test_greedy_answers_are_found_out_where_nobody_said_what_the_metrics_are(harness, capsys):
+    """lm-eval called directly: a candidate that stands alone (LAMBADA) is right if the model writes it."""
+    model = model_of(harness, scoring="monte_carlo", n_samples=1, block_length=4)
+    contexts = ["ab", "one", "two", "x", "what is it ?"]
+    said = model.answerer.answers([(context, {"max_gen_toks": 4}) for context in contexts])
+    own = next(pair for pair in zip(contexts, said, strict=True) if len(ids(pair[1])) == 4)
+    alone, among = asked(*own), [asked(*own, task_name="b"), asked(own[0], "zzzz", idx=1, task_name="b")]
+    assert model.loglikelihood([alone, *among]) == [(ANY, True), (ANY, False), (ANY, False)]
+    model.answerer.expect("a", "loglikelihood", ["perplexity"])  # it was said
+    assert model.loglikelihood([alone]) == [(ANY, False)] and capsys.readouterr().err == ""
+    model_of(harness, scoring="confidence").loglikelihood([asked("ab", "c")])
+    assert "scoring = confidence; no likelihood, so no perplexity can be made of it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "seed"), [({}, 7), ({"seed": 3}, 3)])
+def test_lm_evals_command_line_tells_the_model_of_its_tasks_and_its_seed(harness, monkeypatch, given, seed):
+    monkeypatch.setattr(harness, "load_run", lambda checkpoint: loaded_model())
+    settings = {"torch_random_seed": 7, "batch_size": "auto", "device": None, "limit": 1}
+    task = SimpleNamespace(get_config={"output_type": "loglikelihood"}.get, aggregation=lambda: {"acc": None})
+
+    def evaluate(*, model, task_manager, **others):
+        assert model.answerer.has_greedy is None and others == {**settings, "model_args": {"checkpoint": "a", **given}}
+        task_manager.load(["lambada"])
+        return model
+
+    manager = SimpleNamespace(load=lambda tasks: {"tasks": dict.fromkeys(tasks, task)})
+    words = {"model": "illada_lab", "model_args": {"checkpoint": "a", **given}, "task_manager": manager, **settings}
+    model = harness.telling(evaluate)(**words)
+    assert (model.answerer.seed, model.answerer.has_greedy) == (seed, True)
+    task.aggregation = lambda: {"perplexity": None}
+    with pytest.raises(
+        ValueError, match="scoring = confidence; no likelihood, so no perplexity, which lambada asks for"
+    ):
+        harness.telling(evaluate)(**words)
+    assert harness.telling(lambda **given: given)(**{**words, "model": "hf"})["model"] == "hf"
+
+
+def test_answers_that_are_drawn_several_times_differ(harness):
+    """A task's `repeats`: lm-eval puts a request several times into one call."""
+    model, options = model_of(harness, block_length=4), {"max_gen_toks": 4, "do_sample": True, "temperature": 2.0}
+    request, other = asked("ab", options), asked("cd", options)
+    found = model.generate_until([request, request, other, request])
+    assert len({found[0], found[1], found[3]}) == 3
+    assert model.generate_until([other, request, request]) == [found[2], found[0], found[1]]
+    assert model.answerer.answers([("ab", options)]) == found[:1]
+
+
+def test_an_answer_can_begin_with_words_that_a_task_gives(harness):
+    """lm-eval's `gen_prefix`: the last turn is the assistant's, and is gone on from."""
+    tokenizer = word_tokenizer(["what", "is", "it", "?", "the", "answer"])
+    model, history = model_of(harness, loaded=loaded_model(tokenizer)), [{"role": "user", "content": "what is it ?"}]
+    begun = [*history, {"role": "assistant", "content": "the answer is"}]
+    text = model.apply_chat_template(begun, add_generation_prompt=False)
+    prompt = ChatTemplate(tokenizer).prompt(history)
+    assert model.answerer.encode(text) == [*prompt, *tokenizer.encode("the answer is")]
+    assert model.answerer.encode(model.apply_chat_template(history)) == prompt
+    for wrong in ([], history):
+        with pytest.raises(ValueError, match="add_generation_prompt = false; the last turn is not the beginning"):
+            model.apply_chat_template(wrong, add_generation_prompt=False)
 
 
 class Tasks:
@@ -396,11 +542,15 @@ def test_tasks_of_lm_eval_run_unchanged_on_local_files(run, tmp_path, monkeypatc
     (tmp_path / "data" / "test.jsonl").write_text(problems(3))
     (tmp_path / "data" / "train.jsonl").write_text(problems(5).replace("and", "plus"))
     asked = []
-    answers = Answerer.answers
-    monkeypatch.setattr(Answerer, "answers", lambda self, requests: asked.extend(requests) or answers(self, requests))
+    written = Answerer.written
+    monkeypatch.setattr(Answerer, "written", lambda self, r, *more: asked.extend(r) or written(self, r, *more))
     monkeypatch.setattr(harness, "N_ANSWERED", 2)
     found = harness_task(tmp_path / "data").run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
     assert found["manifest"]["n_items"] == 3 and {row["task"] for row in found["rows"]} == {"gsm8k"}
+    told = [json.loads(line) for line in (tmp_path / "out" / "items.jsonl").read_text().splitlines()]
+    assert len(told) == 3 and all(r["nfe"] and r["target"] and "exact_match, strict-match" in r for r in told)
+    assert {row["name"] for row in found["health"]} >= {"stop reasons", "empty answers", "tokens per second"}
+    assert found["manifest"]["task_versions"]["gsm8k"] and len(found["manifest"]["sha256"]) == 2
     assert len(asked) == 3 and all(options["max_gen_toks"] == 8 for _, options in asked)
     assert all(text.count("Question:") == 3 and text.count("plus") == 2 for text, _ in asked)
     assert all(row["n"] == 3 and row["ci_low"] <= row["value"] <= row["ci_high"] for row in found["rows"])
@@ -411,12 +561,16 @@ def test_tasks_of_lm_eval_run_unchanged_on_local_files(run, tmp_path, monkeypatc
     # Broken off between two batches: what was answered is kept, and comes out the same.
     for file in (tmp_path / "out").glob("asked*"):
         file.unlink()
-    monkeypatch.setattr(Answerer, "answers", lambda self, r: answers(self, r) if len(r) == 2 else interrupt())
+    monkeypatch.setattr(Answerer, "written", lambda self, r, n: written(self, r, n) if len(r) == 2 else interrupt())
     with pytest.raises(KeyboardInterrupt):
         harness_task(tmp_path / "data").run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
-    monkeypatch.setattr(Answerer, "answers", lambda self, requests: asked.extend(requests) or answers(self, requests))
+    monkeypatch.setattr(Answerer, "written", lambda self, r, *more: asked.extend(r) or written(self, r, *more))
     resumed = harness_task(tmp_path / "data").run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
     assert len(asked) == 4 and resumed["rows"] == found["rows"]
+    assert [json.loads(line) for line in (tmp_path / "out" / "items.jsonl").read_text().splitlines()] == told
+    (tmp_path / "data" / "test.jsonl").write_text(problems(4))
+    with pytest.raises(ValueError, match="holds a run with sha256 = "):
+        harness_task(tmp_path / "data").run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
 
 
 def interrupt():

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from illada_lab.evaluation import ChoiceItem, Greedy, chain_rule_log_likelihoods, choose
+from illada_lab.evaluation.generation import generate
 from illada_lab.objectives.autoregressive import shift_right
+from illada_lab.samplers import VariableLength
 from tests.small import small_predictor
 
 TWIN = {"is_causal": True}
@@ -81,3 +83,30 @@ def test_an_answer_has_the_room_that_its_own_prompt_leaves():
     assert together.responses == [s.responses[0] for s in solo]
     assert together.stop_reasons == [s.stop_reasons[0] for s in solo]
     assert len(together.responses[1]) <= 33
+
+
+class Marks:
+    """Every token is written as a letter and the beginning of a new line."""
+
+    def decode(self, ids, *, skip_special=True):
+        return "".join(f"{chr(97 + i)}.\n" for i in ids)
+
+    def encode_known(self, text):
+        return list(text.encode())
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_an_answer_keeps_all_that_stands_in_front_of_its_stop_string(is_causal):
+    """Where a token holds its end and the beginning of the string, as ".\n\n" in front of "Q:" does."""
+    predictor = small_predictor(is_causal=is_causal)
+    settings = {"max_length": 6, "tokenizer": Marks()}
+    if not is_causal:
+        settings |= {"block_length": 6, "ban_eos": True}
+    kind = Greedy if is_causal else VariableLength
+    (free,), _ = generate(predictor, Marks(), [[0, 9]], kind(**settings))
+    letters = free.text.split(".\n")[:-1]
+    assert len(letters) > 2, "it goes on"
+    (found,), _ = generate(predictor, Marks(), [[0, 9]], kind(**settings, stop_strings=[f"\n{letters[2]}."]))
+    place = free.text.index(f"\n{letters[2]}.")
+    assert (found.text, found.stop_reason) == (free.text[:place], "stop") and found.text.endswith(".")
+    assert found.n_tokens == found.text.count(".")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from illada_lab.evaluation.journal import Journal
+from illada_lab.evaluation.journal import Journal, Notes
 
 BATCHES = [["a", "b"], ["c"], ["d", "e", "f"]]
 
@@ -59,3 +59,20 @@ def test_texts_may_hold_any_character(tmp_path):
     journal = Journal(file)
     assert journal.batch(["a", "b", "c", "d"], lambda: pytest.fail("asked again")) == records
     assert [r["text"] for r in records] == texts
+
+
+def test_notes_are_kept_in_any_order_and_each_once(tmp_path):
+    file = tmp_path / "notes.jsonl"
+    notes = Notes(file)
+    assert not file.exists()
+    notes.add([{"key": "b", "n": 1}, {"key": "a", "n": 2}], 0.5)
+    with file.open("a") as opened:
+        opened.write('{"key": "c", "n"')  # killed
+    again = Notes(file)
+    assert again.found == {"b": {"key": "b", "n": 1}, "a": {"key": "a", "n": 2}} and again.n_taken == 2
+    again.add([{"key": "a", "n": 3}, {"key": "c", "n": 4}], 0.25)
+    assert (again.n_taken, again.seconds, notes.n_taken, notes.seconds) == (1, 0.25, 0, 0.5)
+    again.found["b"]["target"] = "x"
+    again.write()
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    assert told == [{"key": "b", "n": 1, "target": "x"}, {"key": "a", "n": 3}, {"key": "c", "n": 4}]

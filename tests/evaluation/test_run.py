@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from illada_lab.cli import main
-from illada_lab.commands.evaluate import translate
+from illada_lab.commands.evaluate import _folder, translate
 from illada_lab.config import ConfigError, build, compose_and_check
 from illada_lab.data.build_tokenizer import byte_tokenizer
 from illada_lab.evaluation import run as runs
@@ -78,10 +81,33 @@ def test_every_item_is_written_and_the_result_says_how_it_came_about(models, fil
         "machine",
     ):
         assert key in told, key
+    assert told["device"] == "cpu"
     assert (told["n_items"], told["steps_per_block"], told["block_length"], told["max_length"]) == (7, 4, 4, 8)
     assert told["temperature"] == 0 and told["n_shots"] == 0 and told["config"]["scale"]["name"] == "smoke"
     (row,) = results["rows"]
     assert row["n"] == 7 and row["ci_low"] <= row["value"] <= row["ci_high"]
+
+
+def test_every_job_of_a_sweep_has_a_folder_of_its_own(models, file, tmp_path):
+    out, more = tmp_path / "out", ("evaluation.n_items=1", "seed=0,1", "--multirun")
+    assert evaluate(models, file, out, *more) == 0
+    assert {path.parent.name for path in out.glob("*/results.json")} == {"seed-0", "seed-1"}
+    assert evaluate(models, file, out, *more) == 0, "and finds it again"
+
+
+@pytest.mark.parametrize(
+    ("name", "out", "folder"),
+    [
+        ("pretrain-toy", None, "home/evaluation/gsm8k"),
+        ("pretrain-toy/evaluation-gsm8k", None, "home/evaluation/gsm8k"),
+        ("pretrain-toy/evaluation-gsm8k_seed-1", None, "home/evaluation/gsm8k/seed-1"),
+        ("pretrain-toy/evaluation-gsm8k", "out", "out/evaluation-gsm8k"),
+        ("pretrain-toy/seed-1", "out", "out/seed-1"),
+    ],
+)
+def test_the_folder_of_a_job(name, out, folder):
+    benchmark = SimpleNamespace(name="gsm8k", out=out)
+    assert _folder(OmegaConf.create({"name": name}), benchmark, Path("home")) == Path(folder)
 
 
 def test_two_runs_with_one_seed_give_one_file(models, file, tmp_path):

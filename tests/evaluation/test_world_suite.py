@@ -3,10 +3,13 @@
 import json
 import math
 import random
+from pathlib import Path
 
 import pytest
 import torch
 
+from illada_lab.commands.evaluate import _frame, _suite
+from illada_lab.config import compose
 from illada_lab.data.build_tokenizer import word_tokenizer
 from illada_lab.data.worlds import World
 from illada_lab.evaluation import world_tasks
@@ -15,6 +18,7 @@ from illada_lab.evaluation.intervals import bootstrap
 from illada_lab.evaluation.journal import Journal
 from illada_lab.evaluation.sandbox import run_programs
 from illada_lab.evaluation.world_suite import SuiteResult, chance_of_facts, evaluate_base, evaluate_instruct
+from illada_lab.training.checkpoint import LoadedRun
 from tests.evaluation.oracle import Guesser, Oracle
 from tests.small import small_predictor
 
@@ -50,6 +54,45 @@ def test_an_oracle_has_every_base_task_right(oracle, world, tokenizer):
     # Every answer can be checked by eye.
     for item in result.items:
         assert item["prompt"] and item["answer"] in item["text"] and item["is_correct"]
+
+
+class Bare:
+    """An oracle that knows texts without BOS, and without EOS or with it."""
+
+    def __init__(self, oracle, has_bos, has_eos) -> None:
+        self.oracle, self.has_bos, self.has_eos = oracle, has_bos, has_eos
+        self.tokens, self.spec, self.vocab_size = oracle.tokens, oracle.spec, oracle.vocab_size
+
+    def __call__(self, x, is_valid=None):
+        logits, bos, eos = torch.zeros(*x.shape, self.vocab_size), self.tokens.bos, self.tokens.eos
+        valid = torch.ones_like(x, dtype=torch.bool) if is_valid is None else is_valid
+        for row in range(len(x)):
+            own = x[row, valid[row]].tolist()
+            if self.has_bos is False:
+                assert own.pop(0) == eos, "of the document before"
+            assert bos not in own and (self.has_eos or eos not in own)
+            found = self.oracle(torch.tensor([[bos, *own, *[eos] * (not self.has_eos)]]))[0]
+            logits[row, valid[row]] = found[int(self.has_bos is None) : len(found) - (not self.has_eos)]
+        return logits
+
+
+@pytest.mark.parametrize(("has_bos", "has_eos"), [(None, False), (False, True)])
+def test_questions_are_framed_as_the_documents_of_training_were(oracle, world, tokenizer, has_bos, has_eos):
+    """A model that never saw a BOS, or an EOS, is asked without."""
+    bare = Bare(oracle, has_bos, has_eos)
+    result = evaluate_base(bare, tokenizer, world, n_questions=2, n_mc_samples=2, has_bos=has_bos, has_eos=has_eos)
+    assert {row["task"]: row["value"] for row in result.rows} == {row["task"]: 1.0 for row in result.rows}
+    assert len(result.rows) == 10 and result.settings["response_length"] == 2 + has_eos
+
+
+def test_the_command_asks_as_the_configuration_of_the_run_says(world, tokenizer):
+    data = {"adds_bos": False, "adds_eos": False, "source": {"world_seed": 0, "n_people": 8, "stage": "pretrain"}}
+    loaded = LoadedRun(small_predictor(), tokenizer, {"data": data}, step=1, path=Path("a"))
+    asked = _suite(compose(["scale=smoke", "checkpoint=a"]), loaded)
+    assert (asked.keywords["has_bos"], asked.keywords["has_eos"]) == (None, False)
+    assert _frame(loaded) == {"has_bos": None, "has_eos": False}, "another folder of results"
+    data |= {"adds_bos": True, "adds_eos": True}
+    assert _frame(loaded) == {}
 
 
 def test_an_oracle_has_every_instruct_task_right(oracle, world, tokenizer):

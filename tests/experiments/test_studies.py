@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -20,6 +21,7 @@ from illada_lab.experiments.replicate import (
     Seconds,
     _begin,
     _Job,
+    _run_all,
     at_once,
     command,
     replicate,
@@ -109,18 +111,41 @@ def test_a_study_with_a_new_claim_is_measured_anew(tmp_path):
         assert _Job(*told).is_measured is is_measured
 
 
-def test_another_recipe_is_another_measurement(monkeypatch, tmp_path):
-    """Results of an older recipe of the scale are not taken for this one's."""
+@pytest.mark.parametrize(
+    ("experiment", "change"),
+    [(None, "data.source.mixture.story=0.9"), ("sft", "data.max_extra_eos=3"), ("autoregressive", "lr.min_ratio=0.5")],
+)
+def test_another_recipe_is_another_measurement(experiment, change, monkeypatch, tmp_path):
+    """Results of an older recipe of the scale, of whatever the study trains, are not taken for this one's."""
     told = ("sampling", {"_target_": "x"}, "smoke", 0, str(tmp_path))
     before, config = _Job(*told).path, Lab.config
     assert _Job(*told).path == before
 
     def changed(self, *overrides):
-        return config(self, "data.source.mixture.story=0.9", *overrides)
+        is_meant = overrides == (() if experiment is None else (f"experiment={experiment}",))
+        return config(self, *overrides, *([change] if is_meant else []))
 
     monkeypatch.setattr(Lab, "config", changed)
     after = _Job(*told).path
     assert after != before and after.parent == before.parent
+
+
+class Quick(_Job):
+    """A job that leaves a mark, and fails as the first one."""
+
+    def run(self, n_processes=1):
+        (Path(self.runs_dir) / str(self.seed)).touch()
+        if self.seed == 0:
+            raise ValueError("no")
+        time.sleep(0.5)
+        return Seconds(0.5, 0.0)
+
+
+def test_nothing_is_begun_after_an_error(tmp_path):
+    jobs = [Quick("quick", {}, "smoke", number, str(tmp_path)) for number in range(8)]
+    with pytest.raises(ValueError, match="no"):
+        list(_run_all(jobs, 2))
+    assert {"0", "1"} <= {path.name for path in tmp_path.iterdir()} <= {"0", "1", "2"}
 
 
 def test_a_pretrained_model_does_not_depend_on_how_its_scale_fine_tunes(tmp_path):
@@ -291,7 +316,7 @@ def test_only_the_variant_that_is_cut_is_cut(scale, monkeypatch):
         raise StopIteration
 
     monkeypatch.setattr(Lab, "train", train)
-    lab, study = Lab(scale, 0), build(compose([f"scale={scale}", "study=architecture", "study.n_steps=9"]).study)
+    lab, study = Lab(scale, 0), build(compose([f"scale={scale}", "study=architecture", "study.n_steps=3000"]).study)
     for name, probability in (("base", 0.0), ("untied", 0.0), ("cut", study.cut_probability)):
         with pytest.raises(StopIteration):
             study._train(lab, name, probability)

@@ -4,8 +4,9 @@ import jaxtyping
 import pytest
 import torch
 
+from illada_lab.data.build_tokenizer import word_tokenizer
 from illada_lab.samplers import VariableLength
-from illada_lab.samplers.stopping import find_end
+from illada_lab.samplers.stopping import find_end, response_text
 from tests.scripted import Scripted
 
 PROMPT = torch.tensor([[0, 9, 10]])
@@ -32,13 +33,42 @@ class Letters:
         ([7, 8], ["z"], None),
         ([7, 2, 8, 9], ["c"], (1, "eos")),
         ([7, 8, 2], ["b"], (1, "stop")),
-        ([7, 22, 8], ["\n"], (1, "stop")),  # a token that begins before the string goes with it
+        ([7, 22, 8], ["\n"], (2, "stop")),  # a token that begins before the string belongs to the response
+        ([7, 22, 8, 2], ["\nyb"], (2, "stop")),
+        ([7, 22, 2], ["\n"], (2, "stop")),
+        ([7, 7, 7, 8], ["aab"], (3, "stop")),  # "a" alone would look like its beginning
         ([20, 20, 8], ["\n\n"], (0, "stop")),
         ([], ["a"], None),
     ],
 )
 def test_strings_are_looked_for_in_the_text(response, strings, expected):
     assert find_end(response, stop_ids=(2,), strings=strings, tokenizer=Letters()) == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "strings", "text"),
+    [
+        ([7, 8, 9, 10], ["cd"], "ab"),
+        ([7, 22, 8, 9], ["\nyb", "\nyx"], "ax"),
+        ([7, 22, 8], ["\n"], "ax"),
+        ([21, 21], ["o n"], "n"),
+        ([7, 7, 7, 8], ["aab"], "a"),
+        ([7, 8, 2, 9], ["c"], "ab"),
+        ([8, 9, 7], ["\n", "ab"], "bca"),  # its end is no part of what was not written
+    ],
+)
+def test_a_text_goes_up_to_the_stop_string(response, strings, text):
+    """As the published evaluation cuts it, whatever tokens the string is made of."""
+    n, reason = find_end(response, stop_ids=(2,), strings=strings, tokenizer=Letters()) or (len(response), "length")
+    assert response_text(response[:n], reason, strings, Letters()) == text
+
+
+def test_words_in_front_of_a_stop_string():
+    """Between them and the string is a space that is no token's."""
+    tokenizer = word_tokenizer(["ada", "wrote", "sunrise", "."])
+    response = tokenizer.encode("ada wrote sunrise .")
+    assert find_end(response, stop_ids=(2,), strings=["wrote sun"], tokenizer=tokenizer) == (1, "stop")
+    assert response_text(response[:1], "stop", ["wrote sun"], tokenizer) == "ada"
 
 
 def test_what_stands_behind_the_end_completes_no_string():

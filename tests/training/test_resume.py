@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
+from illada_lab.config import compose
+from illada_lab.submit import _check_is_same
 from illada_lab.training.checkpoint import read_checkpoint
-from tests.training.small_runs import run, weights
+from tests.training.small_runs import SMALL, run, weights
 
 
 @pytest.mark.parametrize("settings", [("optim=adamw",), ("optim=muon",), ("optim=muon", "trainer.ema_decay=0.5")])
@@ -95,6 +97,37 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path_factory, overrides, messa
         run(folder, "scale.n_steps=4")
     with pytest.raises(ValueError, match=message):
         run(folder, "resume=auto", "scale.n_steps=4", *overrides)
+
+
+def test_a_run_that_is_over_is_no_run_with_other_settings(tmp_path):
+    """Nothing would be trained, and the old bounds told as those of the new settings; on another machine it is what it is."""
+    done = run(tmp_path / "a", "scale.n_steps=4")
+    with pytest.raises(
+        ValueError, match="optim.lr = 0.002; .* is the end of a run with 0.01; trainer.max_steps=5 or more"
+    ):
+        run(tmp_path / "a", "scale.n_steps=4", "resume=auto", "optim.lr=0.002")
+    again = run(tmp_path / "a", "scale.n_steps=4", "resume=auto", "data.micro_batch_size=4", "trainer.log_every=1")
+    assert again.history["validation"] == done.history["validation"]
+
+
+def test_nothing_that_was_saved_is_lost_because_it_cannot_be_read(tmp_path):
+    run(tmp_path / "a", "scale.n_steps=3", "trainer.keeps_before_decay=false")
+    (last,) = (tmp_path / "a" / "checkpoints").iterdir()
+    content = last.read_bytes()[:900]
+    last.write_bytes(content)
+    for resume in ("auto", "null"):
+        with pytest.raises(ValueError, match=r"cannot be read and would be lost .*last\.ckpt; truncated"):
+            run(tmp_path / "a", "scale.n_steps=3", f"resume={resume}")
+    assert last.read_bytes() == content
+
+
+def test_a_sweep_does_not_go_on_with_the_jobs_of_another(tmp_path):
+    run(tmp_path / "a", "trainer.max_steps=3", "lr.n_steps=3")
+    config = compose([*SMALL, f"run_dir={tmp_path / 'a'}", "trainer.max_steps=6", "lr.n_steps=6"])
+    _check_is_same(config, tmp_path / "a")
+    config.optim.lr = 0.5
+    with pytest.raises(ValueError, match="optim.lr = 0.5; .* holds the job of this number of another sweep, with 0.01"):
+        _check_is_same(config, tmp_path / "a")
 
 
 def test_going_back_in_a_folder_that_has_gone_on_is_refused(tmp_path):

@@ -15,10 +15,10 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 FORMAT = 1
-MANIFEST, PROGRESS, TOKENIZER, LOCK = "manifest.json", "progress.json", "tokenizer_state.json", "in_use.lock"
+MANIFEST, PROGRESS, TOKENIZER, LOCK = "manifest.json", "progress.jsonl", "tokenizer_state.json", "in_use.lock"
 SPLITS = ("train", "validation")
 OFFSETS, PROMPT = "<i8", "|b1"
 
@@ -124,10 +124,24 @@ def sha256_of(path: Path) -> str:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a file that is there whole or not at all, also after a power cut."""
+    write_whole(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text that is there whole or not at all, also after a power cut."""
     beside = path.with_name(path.name + ".partial")
     with beside.open("w", encoding="utf-8") as file:
-        json.dump(values, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
+        _down(file, text)
     beside.replace(path)
+
+
+def append_line(path: Path, values: dict[str, Any]) -> None:
+    """Add a line of JSON to a file; a power cut leaves it whole or cut off."""
+    with path.open("a", encoding="utf-8") as file:
+        _down(file, json.dumps(values, ensure_ascii=False) + "\n")
+
+
+def _down(file: IO[str], text: str) -> None:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())

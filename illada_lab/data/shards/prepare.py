@@ -93,9 +93,9 @@ def prepare(
         if value < 1:
             raise ValueError(f"{key} = {value}; counts from 1; 1 or more")
     form = {"adds_bos": adds_bos, "adds_eos": adds_eos, "max_extra_eos": max_extra_eos}
-    if max_extra_eos:
-        form["seed"] = seed  # of their numbers
     kept = {**settings, **form, "tokens_per_shard": tokens_per_shard, "chunk_bytes": CHUNK_BYTES}
+    if max_extra_eos:
+        kept["seed"] = seed  # of their numbers
     with claimed(folder):
         progress = Progress(folder, kept)
         begin = time.perf_counter()
@@ -137,7 +137,6 @@ def _shards(
     for shard in progress.done[split]:
         _read_over(shard, read)
     n_done = len(progress.done[split])
-    n_documents = 0
     writer: ShardWriter | None = None
     try:
         for chunk, documents in encode(read):
@@ -147,7 +146,6 @@ def _shards(
                 name = f"{split}-{n_done:05}"
                 writer = ShardWriter(progress.folder, name, dtype=dtype, has_prompt=chunk.is_chat)
             writer.append(documents, n_text_bytes=chunk.n_bytes, digest=chunk.digest)
-            n_documents += chunk.n_documents
             if writer.n_tokens >= tokens_per_shard:
                 finished, writer, n_done = writer.close(), None, n_done + 1
                 yield finished

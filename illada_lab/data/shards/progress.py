@@ -17,14 +17,16 @@ from illada_lab.data.shards.layout import (
     TOKENIZER,
     Manifest,
     Shard,
+    append_line,
     sha256_of,
     write_json,
+    write_whole,
 )
 from illada_lab.data.tokenizer import Tokenizer
 
 
 class Progress:
-    """The state of a preparation, kept in its folder.
+    """The state of a preparation, kept in its folder: a line of JSON with the settings, and one for each finished shard.
 
     Args:
         folder: new, empty, or left by the same preparation broken off.
@@ -43,16 +45,19 @@ class Progress:
         self.done: dict[str, list[Shard]] = {split: [] for split in SPLITS}
         file = folder / PROGRESS
         if file.exists():
-            begun = json.loads(file.read_text("utf-8"))
-            self.done = {s: [Shard.from_dict(shard) for shard in shards] for s, shards in begun["splits"].items()}
-            if any(self.done.values()):
+            # What follows the last line end is of a line that a power cut has cut off.
+            begun, *finished = [json.loads(line) for line in file.read_text("utf-8").split("\n")[:-1]]
+            for line in finished:
+                self.done[line["split"]].append(Shard.from_dict(line["shard"]))
+            if finished:
                 _same(folder, begun["settings"], self.settings)
             elif begun["settings"] != self.settings:
                 # Nothing is lost by beginning anew.
                 (folder / TOKENIZER).unlink(missing_ok=True)
         elif found := sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, f"{PROGRESS}.partial")):
             raise ValueError(f"out = {folder}; holds {found[0]}, which would be mixed with the data; a new folder")
-        self._save()
+        lines = [{"settings": self.settings}, *(_line(s, shard) for s, shards in self.done.items() for shard in shards)]
+        write_whole(file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer of a preparation that is continued."""
@@ -71,7 +76,7 @@ class Progress:
     def add(self, split: str, shard: Shard) -> None:
         """Note a finished shard."""
         self.done[split].append(shard)
-        self._save()
+        append_line(self.folder / PROGRESS, _line(split, shard))
 
     def finish(self, *, dtype: str, about: dict[str, Any]) -> Manifest:
         """Write the manifest: from here on the folder is whole."""
@@ -80,9 +85,9 @@ class Progress:
         (self.folder / PROGRESS).unlink()
         return manifest
 
-    def _save(self) -> None:
-        splits = {split: [asdict(shard) for shard in shards] for split, shards in self.done.items()}
-        write_json(self.folder / PROGRESS, {"settings": self.settings, "splits": splits})
+
+def _line(split: str, shard: Shard) -> dict[str, Any]:
+    return {"split": split, "shard": asdict(shard)}
 
 
 @contextmanager

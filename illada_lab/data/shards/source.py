@@ -4,6 +4,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import islice
 
 from illada_lab.data.mixture import shares
 from illada_lab.data.shards.layout import Manifest
@@ -17,7 +18,7 @@ class ShardSource:
     Args:
         path: a prepared folder, or several.
         weights: share of each folder among the rows of a batch, in any unit; a folder that is used up begins again. None: every row of
-            all folders once an epoch.
+            all folders once an epoch, validated folder by folder in proportion to their training tokens.
         skip_damaged: train without shards that are truncated, changed or missing, and say so, instead of stopping.
         is_hashed: compare every file with its checksum when the source is opened: about a second per gigabyte and core, divided among the
             processes of a run (with `skip_damaged` every one reads them all). Sizes are compared always.
@@ -74,8 +75,12 @@ class ShardSource:
         """What the tokens mean."""
         return self.folders[0].tokenizer
 
-    def check(self, tokenizer: Tokenizer, *, adds_bos: bool, adds_eos: bool) -> None:
+    def check(self, tokenizer: Tokenizer, *, adds_bos: bool, adds_eos: bool, max_extra_eos: int = 0) -> None:
         """Refuse what does not fit the tokens.
+
+        Args:
+            tokenizer: that the model reads them with.
+            adds_bos, adds_eos, max_extra_eos: see `DataModule`.
 
         Raises:
             ValueError: another tokenizer (a checkpoint's), or settings of BOS and EOS that are not those of the preparation.
@@ -85,8 +90,8 @@ class ShardSource:
                 f"data.path = {self.paths[0]}; prepared with another tokenizer than the model's; "
                 "prepare it with init_from=<the model's run>"
             )
-        made = ends_of(self.folders[0].manifest)
-        for key, given, right in zip(("adds_bos", "adds_eos"), (adds_bos, adds_eos), made, strict=True):
+        wanted = {"adds_bos": adds_bos, "adds_eos": adds_eos, "max_extra_eos": max_extra_eos}
+        for (key, given), right in zip(wanted.items(), ends_of(self.folders[0].manifest), strict=True):
             if given != right:
                 raise ValueError(
                     f"data.{key} = {str(given).lower()}; {self.paths[0]} was prepared with {str(right).lower()}; "
@@ -111,7 +116,9 @@ class ShardSource:
         """The documents of each folder (see `load`)."""
         name = "train" if split == "train" else "validation"
         if name not in self._parts:
-            self._parts[name] = [Split(self._sound(folder.split(name))) for folder in self.folders]
+            folders = [folder.split(name) for folder in self.folders]
+            found = iter(self._damages([place for places in folders for place in places]))
+            self._parts[name] = [Split(self._sound(places, list(islice(found, len(places))))) for places in folders]
         return self._parts[name]
 
     def fingerprint(self) -> str:
@@ -119,12 +126,16 @@ class ShardSource:
         sums = [[place.shard.files["tokens"].sha256 for place in part.places] for part in self.parts("train")]
         return hashlib.sha256(repr((sums, self.weights)).encode()).hexdigest()
 
-    def _sound(self, places: Sequence[Place]) -> list[Place]:
-        """The shards that are as they were written."""
-        left, bad = [], {}
+    def _damages(self, places: Sequence[Place]) -> list[str | None]:
+        """What is wrong with each shard of all folders: counted over all, many small folders are divided among processes too."""
         # Each process reads a share of them for all; where damaged ones are left out, each has to find the same.
         share = (0, 1) if self.skip_damaged else share_of_processes()
-        for place, why in zip(places, damages(places, share if self.is_hashed else None), strict=True):
+        return damages(places, share if self.is_hashed else None)
+
+    def _sound(self, places: Sequence[Place], found: Sequence[str | None]) -> list[Place]:
+        """The shards of a folder that are as they were written, by what was found of each."""
+        left, bad = [], {}
+        for place, why in zip(places, found, strict=True):
             if why is None:
                 left.append(place)
             elif self.skip_damaged:
@@ -158,6 +169,7 @@ def share_of_processes() -> tuple[int, int]:
     return (0, 1) if rank_zero_only.rank == 0 else (1, 1)  # type: ignore[attr-defined]
 
 
-def ends_of(manifest: Manifest) -> tuple[bool, bool]:
-    """Whether documents of a folder have BOS in front and EOS behind."""
-    return bool(manifest.settings["adds_bos"]), bool(manifest.settings["adds_eos"])
+def ends_of(manifest: Manifest) -> tuple[bool, bool, int]:
+    """Whether documents of a folder have BOS in front and EOS behind, and how many further EOS at most."""
+    settings = manifest.settings
+    return bool(settings["adds_bos"]), bool(settings["adds_eos"]), int(settings["max_extra_eos"])

@@ -56,7 +56,8 @@ class RollingCheckpoint(StepCallback):
     And, if asked to, `before_decay.ckpt` where the constant phase of the learning rate ends: the model that other decays start from.
 
     SIGTERM (under SLURM also SIGUSR1 and SIGUSR2) to any process of a run makes all of them finish the step, save, and stop: with
-    `Preempted`, or by the handler that a job launcher had installed, which may queue the job again.
+    `Preempted`, or by the handler that a job launcher had installed, which may queue the job again. So does Ctrl-C; a second one stops at
+    once.
 
     Args:
         folder: where they go.
@@ -91,7 +92,7 @@ class RollingCheckpoint(StepCallback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Remember who listens before Lightning and we do."""
-        signals = [signal.SIGTERM]
+        signals = [signal.SIGTERM, signal.SIGINT]
         if "SLURM_JOB_ID" in os.environ:
             signals += [signal.SIGUSR1, signal.SIGUSR2]
         if threading.current_thread() is threading.main_thread():
@@ -148,6 +149,9 @@ class RollingCheckpoint(StepCallback):
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if os.getpid() == self._process:
+            if number == signal.SIGINT:
+                signal.signal(number, self._handlers.get(number) or signal.default_int_handler)  # for the next one
+                os.write(2, b"\nsaving after this step; Ctrl-C again: stop without\n")
             self.signal = number
         else:  # a process that builds batches has inherited this
             signal.signal(number, signal.SIG_DFL)
@@ -166,7 +170,7 @@ class RollingCheckpoint(StepCallback):
                 f"stopped by {name} after step {step}; saved in {self.folder / LAST}; resume=auto goes on", flush=True
             )
         handler = self._handlers.get(number)
-        if self.signal and callable(handler):
+        if self.signal and callable(handler) and number != signal.SIGINT:
             handler(number, None)  # submitit's queues the job again and ends the process
         # One process speaks for all: a launcher that sees another fail would kill this one.
         raise Preempted(128 + number if trainer.is_global_zero else 0)

@@ -3,6 +3,7 @@
 from illada_lab.training.checkpoint.loading import LoadedRun, load_predictor, load_run, load_weights
 from illada_lab.training.checkpoint.reading import (
     find_checkpoint,
+    find_damaged,
     find_resumable,
     predictor_state,
     read_about,
@@ -31,6 +32,7 @@ __all__ = [
     "LoadedRun",
     "SaveFailed",
     "find_checkpoint",
+    "find_damaged",
     "find_resumable",
     "load_predictor",
     "load_run",

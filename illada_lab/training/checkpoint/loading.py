@@ -1,5 +1,6 @@
 """Trained models out of checkpoints, ours or published, for everything but resuming."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,12 +56,12 @@ def load_run(path: str | Path) -> LoadedRun:
     """Load a trained model with its tokenizer and configuration; raises as `load_predictor`.
 
     A folder in a published layout needs its tokenizer beside the weights. One that does not say whether the model answers questions, as
-    our exports do, is taken for one that does where it brings a chat template.
+    our exports do, is taken for one that does where it brings a chat template (which is said), unless its name ends in -Base.
     """
     from illada_lab.data.tokenizer import Tokenizer
 
     if is_published(path):
-        return _published_run(checkpoint_folder(path))
+        return _published_run(path)
     payload = read_checkpoint(path, has_optimiser=False)
     about = payload["illada_lab"]
     return LoadedRun(
@@ -72,13 +73,21 @@ def load_run(path: str | Path) -> LoadedRun:
     )
 
 
-def _published_run(folder: Path) -> LoadedRun:
+def _published_run(path: str | Path) -> LoadedRun:
     from illada_lab.training.start import start_tokenizer
 
+    folder = checkpoint_folder(path)
     predictor, tokenizer = load_published(folder), start_tokenizer(folder)
     is_chat = trained_on_chat(folder)
-    # Tokenizers of published base models bring a template too: it decides only where nothing is said.
-    is_chat = tokenizer.chat_template is not None if is_chat is None else is_chat
+    if is_chat is None:
+        # Tokenizers of published base models bring a template too: it decides only where nothing else does.
+        name = str(path).partition("@")[0].rstrip("/")
+        is_chat = tokenizer.chat_template is not None and not name.endswith("-Base")
+        if is_chat and not name.endswith("-Instruct"):
+            print(
+                f"checkpoint = {path}; taken for a chat model: only its chat template says so; is_chat=false where it is none",
+                file=sys.stderr,
+            )
     # What commands ask a configuration; the published one says nothing of data.
     has_eos = adds_eos(folder)
     # Without either nothing stands in front: published code asks as the tokenizer encodes.

@@ -97,16 +97,31 @@ def told_as(setting: str) -> Iterator[None]:
 
 def find_resumable(run_dir: str | Path) -> Path | None:
     """The newest checkpoint of a run that can be read, or None: a damaged last one falls back to the ones before."""
-    folder, newest, most = Path(run_dir) / "checkpoints", None, -1
-    for name in (LAST, PREVIOUS, BEFORE_DECAY):
-        if _is_checkpoint(folder / name):
-            try:
-                step = read_about(folder / name)["global_step"]
-            except ValueError:
-                continue
-            if step > most:
-                newest, most = folder / name, step
+    newest, most = None, -1
+    for path in _saved(run_dir):
+        try:
+            step = read_about(path)["global_step"]
+        except ValueError:
+            continue
+        if step > most:
+            newest, most = path, step
     return newest
+
+
+def find_damaged(run_dir: str | Path) -> dict[Path, str]:
+    """The checkpoints of a run that cannot be read, and why, in a line each."""
+    found = {}
+    for path in _saved(run_dir):
+        try:
+            read_about(path)
+        except ValueError as error:
+            found[path] = str(error)
+    return found
+
+
+def _saved(run_dir: str | Path) -> list[Path]:
+    folder = Path(run_dir) / "checkpoints"
+    return [folder / name for name in (LAST, PREVIOUS, BEFORE_DECAY) if _is_checkpoint(folder / name)]
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -11,21 +11,14 @@ from omegaconf import DictConfig
 
 from illada_lab.student_t import prediction_interval
 from illada_lab.training.checkpoint import read_about
-from illada_lab.training.recipe import recipe, recipe_of
+from illada_lab.training.recipe import MACHINE, recipe, recipe_of
 
 FOLDER = Path(__file__).parent / "recorded"
 # A single loss swings with t; the mean of so many steps can be compared. Our choice: a toy's spread of it over seeds is some percent.
 WINDOW = 50
 # Settings that change a curve by no more than a seed does: other draws, other roundings, other devices. (Muon orthogonalises in bf16
 # on a GPU and in float32 on a CPU; pre-training ends alike, fine-tuned answers differ: results/tried.md. `Reference.where` tells.)
-SAME_CURVE = frozenset(
-    ["seed", "data.seed", "data.source.seed", "data.micro_batch_size", "data.n_workers"]
-    + [
-        f"trainer.{name}"
-        for name in ("accelerator", "devices", "n_nodes", "strategy", "tensor_parallel", "precision",
-                     "activation_checkpointing", "is_compiled", "attention")
-    ]
-)  # fmt: skip
+SAME_CURVE = MACHINE | {"seed", "data.seed", "data.source.seed"}
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from filelock import FileLock
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Backend
 
 from illada_lab.data.build_tokenizer import word_tokenizer
 from illada_lab.data.shards.layout import LOCK, MANIFEST, PROGRESS, TOKENIZER, token_dtype
 from illada_lab.data.shards.read import Folder, Split
 from illada_lab.data.shards.write import ShardWriter
+from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.tokens import SpecialTokens
 from tests.data.shards.made import BYTE, made, texts
 
 CHAT = [[{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": f"answer {i}"}] for i in range(30)]
@@ -72,10 +76,32 @@ def test_conversations_keep_what_is_prompt(tmp_path):
     assert np.concatenate([b.is_prompt for b in blocks]).tolist() == [flag for _, flags in rendered for flag in flags]
 
 
-def test_the_files_do_not_depend_on_the_number_of_processes(tmp_path):
+def test_extra_ends_are_drawn_and_kept(tmp_path):
+    """Their number depends on the seed alone; whoever goes on with another one is refused."""
+    plain = [len(ids) for ids in (made(tmp_path / "plain", CHAT), documents(tmp_path / "plain"))[1]]
+    for name, seed in (("one", 1), ("again", 1), ("two", 2)):
+        done = made(tmp_path / name, CHAT, max_extra_eos=3, seed=seed)
+        assert done.manifest.settings["max_extra_eos"] == 3 and done.manifest.settings["seed"] == seed
+        extra = [len(ids) - n for ids, n in zip(documents(tmp_path / name), plain, strict=True)]
+        assert set(extra) == {0, 1, 2, 3}
+    assert contents(tmp_path / "one") == contents(tmp_path / "again") != contents(tmp_path / "two")
+
+
+def spelt() -> Tokenizer:
+    """A tokenizer as published ones are, whose special tokens are added to it."""
+    backend = Backend.from_str(BYTE.backend.to_str())
+    backend.add_special_tokens([AddedToken("<s>", special=True), AddedToken("<m>", special=True)])
+    return Tokenizer(backend, SpecialTokens(mask=BYTE.vocab_size + 1, eos=BYTE.vocab_size))
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "given"), [(BYTE, texts(120)), (spelt(), [f"{text}<m><s>" for text in texts(60)])]
+)
+def test_the_files_do_not_depend_on_the_number_of_processes(tmp_path, tokenizer, given):
     for n in (1, 2):
-        made(tmp_path / str(n), texts(120), n_processes=n)
+        made(tmp_path / str(n), given, n_processes=n, tokenizer=tokenizer)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    assert sum(ids.count(tokenizer.tokens.mask) for ids in documents(tmp_path / "2")) == 0
 
 
 def break_off(folder, monkeypatch, *given, n_before: int, **settings) -> None:
@@ -110,6 +136,25 @@ def test_a_broken_off_preparation_goes_on_and_ends_with_the_same_files(tmp_path,
         done.n_tokens
         == done.manifest.total("train", "n_tokens") + done.manifest.total("validation", "n_tokens") - n_finished
     )
+
+
+def test_a_line_of_progress_that_was_cut_off_is_a_shard_to_be_made_again(tmp_path, monkeypatch):
+    made(tmp_path / "whole", texts(120))
+    out = tmp_path / "out"
+    break_off(out, monkeypatch, texts(120), n_before=2)
+    begun = (out / PROGRESS).read_bytes()
+    assert begun.count(b"\n") == 3  # the settings and two shards
+    (out / PROGRESS).write_bytes(begun[:-9])
+    said = []
+    made(out, texts(120), say=said.append)
+    assert "going on behind 1 finished shards" in said[0] and contents(out) == contents(tmp_path / "whole")
+
+
+def test_each_finished_shard_is_written_down_once(tmp_path):
+    """Not all before it again: a corpus of many shards would be written down many times."""
+    sizes = []
+    made(tmp_path / "out", texts(120), say=lambda line: sizes.append((tmp_path / "out" / PROGRESS).read_bytes()))
+    assert len(sizes) > 4 and all(b.startswith(a) and b.count(b"\n") == a.count(b"\n") + 1 for a, b in pairwise(sizes))
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,13 @@ def test_several_folders_without_weights_are_one_corpus(folders):
     assert both.n_tokens == sum(data.n_tokens or 0 for data in single)
 
 
+def test_several_folders_without_weights_are_validated_one_by_one(folders):
+    data = module(ShardSource(path=[folders["a"], folders["b"]]), n_validation=20, validates_rows=True)
+    n_tokens = [part.n_tokens for part in data.source.parts("train")]
+    kinds = Counter(document["kind"] for document in data.validation_documents())
+    assert kinds == {"a": round(20 * n_tokens[0] / sum(n_tokens)), "b": round(20 * n_tokens[1] / sum(n_tokens))}
+
+
 @pytest.mark.parametrize("kind", ["truncated", "changed", "missing", "offsets"])
 def test_a_damaged_shard_stops_the_run_or_is_skipped_said_and_counted(folders, tmp_path, capsys, kind):
     shutil.copytree(folders["a"], tmp_path / "out")
@@ -156,6 +163,20 @@ def test_processes_share_the_reading_of_files(folders, tmp_path, monkeypatch):
         ShardSource(path=str(tmp_path / "out")).load("train")
 
 
+def test_processes_share_the_reading_of_many_small_folders(folders, tmp_path, monkeypatch):
+    paths = [str(tmp_path / name) for name in ("one", "two")]
+    for path in paths:
+        shutil.copytree(folders["b"], path)
+    file = tmp_path / "two" / "train-00000.tokens"
+    file.write_bytes(file.read_bytes()[::-1])
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}.items():
+        monkeypatch.setenv(name, value)
+    assert len(ShardSource(path=paths).load("train").places) == 2
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(ValueError, match="two/train-00000.tokens; its checksum"):
+        ShardSource(path=paths).load("train")
+
+
 def test_a_corpus_of_damaged_shards_is_no_corpus(folders, tmp_path):
     shutil.copytree(folders["b"], tmp_path / "out")
     for path in (tmp_path / "out").glob("train-*.tokens"):
@@ -170,6 +191,17 @@ def test_a_checkpoint_knows_its_data(folders):
     for other in ({"path": folders["b"]}, {"path": [folders["a"], folders["b"]], "weights": [1, 1]}):
         with pytest.raises(ValueError, match="not what the checkpoint was trained on"):
             module(ShardSource(**other)).load_state_dict(state)
+    for settings, told in (
+        ({"length": 32}, "length 16, now 32"),
+        ({"packing": WholeDocuments()}, "packing ConcatAndCut, now WholeDocuments"),
+        ({"seed": 1}, "seed 0, now 1"),
+    ):
+        with pytest.raises(ValueError, match=f"not what the checkpoint was trained on .*{told}"):
+            module(ShardSource(path=folders["a"]), **settings).load_state_dict(state)
+    before = {"data": state["data"]["fingerprint"]}  # as it was kept once
+    module(ShardSource(path=folders["a"]), seed=1).load_state_dict(before)
+    with pytest.raises(ValueError, match="not what the checkpoint was trained on"):
+        module(ShardSource(path=folders["b"])).load_state_dict(before)
 
 
 def test_what_does_not_fit_the_tokens_is_refused(folders, tmp_path):
@@ -184,6 +216,13 @@ def test_what_does_not_fit_the_tokens_is_refused(folders, tmp_path):
     made(tmp_path / "no_eos", ["a"], adds_eos=False)
     with pytest.raises(ValueError, match="prepared with another BOS and EOS than"):
         module(ShardSource(path=[folders["a"], str(tmp_path / "no_eos")]))
+    made(tmp_path / "more_eos", ["a"], max_extra_eos=7)
+    module(ShardSource(path=str(tmp_path / "more_eos")), max_extra_eos=7)
+    for given in (0, 6):
+        with pytest.raises(
+            ValueError, match=f"data.max_extra_eos = {given}; .* was prepared with 7; data.max_extra_eos=7"
+        ):
+            module(ShardSource(path=str(tmp_path / "more_eos")), max_extra_eos=given)
     with pytest.raises(FileNotFoundError, match="no prepared data"):
         module(ShardSource(path=str(tmp_path)))
     with pytest.raises(ValueError, match="tokenizer = prepared; this data has no tokenizer"):
