@@ -60,6 +60,7 @@ class Worker:
     """A variant in a process of its own, because memory allocation is a process's; it waits while others take their turn."""
 
     name: str
+    precision: str
     pipe: Connection
     seconds: list[float]
     losses: list[float]
@@ -162,7 +163,7 @@ def hire(threads: int, device: str, precision: str | None, is_compiled: bool = F
     get_context("spawn").Process(
         target=serve, args=(there, threads, device, precision, is_compiled), daemon=True
     ).start()
-    return Worker(here.recv(), here, [], [])
+    return Worker(here.recv(), "bf16" if precision == "bf16-mixed" else "float32", here, [], [])
 
 
 def measure(workers: list[Worker], rounds: int, steps_per_round: int) -> None:
@@ -189,7 +190,7 @@ def side_by_side(arguments: argparse.Namespace) -> None:
 
     spec = predictor("meta" if device == "meta" else "cpu").spec
     flops = spec.flops_per_token(LENGTH)
-    peak = matmul_rate(device, "bf16" if precision == "bf16-mixed" else "float32")
+    peaks = {kind: matmul_rate(device, kind) for kind in sorted({variant.precision for variant in variants})}
     table = []
     for variant in variants:
         ratios = [base / own for base, own in zip(variants[0].seconds, variant.seconds, strict=True)]
@@ -204,7 +205,7 @@ def side_by_side(arguments: argparse.Namespace) -> None:
                 "ratio_min": min(ratios),
                 "ratio_max": max(ratios),
                 "ratio_of_fastest": min(variants[0].seconds) / min(variant.seconds),
-                "model_flops_over_matmul_peak": rate * flops / peak,
+                "model_flops_over_matmul_peak": rate * flops / peaks[variant.precision],
                 "last_losses_mean": statistics.mean(variant.losses[-8:]),
             }
         )
@@ -213,7 +214,7 @@ def side_by_side(arguments: argparse.Namespace) -> None:
         "length": LENGTH,
         "rows": N_ROWS,
         "default_precision": precision,
-        "matmul_peak_flops": peak,
+        "matmul_peak_flops": peaks,
         "variants": table,
     }
     result = write(arguments, "training", content)

@@ -73,8 +73,7 @@ _TRACE = _object(
     prompt_tokens=[TEXT],
     tokens=[TEXT],
     records=[_RECORD],
-    **{"given?": [_object(count="position", text="token")]},
-)
+) | {"given?": [_object(count="position", text="token")]}
 
 # A list holds the layout of its entries; {"*": x} has any keys.
 LAYOUT: dict[str, Any] = {

@@ -18,9 +18,12 @@ def matmul_rate(device: torch.device | str, precision: str, size: int = 1024, se
         device: where.
         precision: "float32" or "bf16".
         size: rows of the matrices (CUDA: 8 times as many, to fill it).
-        seconds: how long to measure; where a product of half the size takes longer than a quarter of that, it is the only one.
+        seconds: how long to measure (CUDA: 10 times as long, for a device raises its clock while it works: six measurements of a fifth of a
+            second on H200s found 634 to 775 TFLOP/s); where a product of half the size takes longer than a quarter of that, it is the
+            only one.
     """
     device = torch.device(device)
+    seconds = 10 * seconds if device.type == "cuda" else seconds
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     size = 8 * size if device.type == "cuda" else size
 
