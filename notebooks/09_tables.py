@@ -111,7 +111,7 @@ pd.DataFrame(rows).round(3)
 
 # %%
 figure, axes = plt.subplots(figsize=(8.5, 4.2))
-own_look = {"base": (COLOURS[3], MARKERS[3]), "instruct": (COLOURS[6], MARKERS[6])}  # the others are the recipes' below
+own_look = {"base": (COLOURS[3], MARKERS[3]), "instruct": (COLOURS[5], MARKERS[5])}  # the others are the recipes' below
 for number, row in enumerate(reversed(rows)):
     colour, marker = own_look[row["model"]]
     axes.plot([row["ci_low"], row["ci_high"]], [number, number], color=colour, marker="", lw=2)
