@@ -18,7 +18,7 @@ from illada_lab.data.held_out import held_out_documents, held_out_rows
 from illada_lab.data.order import Draw, StreamOrder
 from illada_lab.data.packing import OnePerRow, Packing, Rows, WholeDocuments, pack_blocks
 from illada_lab.data.rows import take
-from illada_lab.data.shards.source import ShardSource
+from illada_lab.data.shards.source import ShardSource, share_of_processes
 from illada_lab.data.stream import StreamBatches
 from illada_lab.data.tables import parts_of, row_table
 from illada_lab.data.text import TextSource
@@ -269,9 +269,15 @@ class DataModule(pl.LightningDataModule):
         return {"data": {**about, "n_tokens": self.n_tokens, "crc32": zlib.crc32(some.tokens.tobytes())}}
 
     def row_without_response(self) -> str | None:
-        """The beginning of a training row in which all is prompt, None if there is none; of a stream it is not known."""
+        """The beginning of a training row in which all is prompt, None if there is none; of a stream it is not known.
+
+        Several processes divide the rows: one of them finds it.
+        """
         assert self.tokenizer is not None, "prepare() comes first"
-        for first in range(0, self.n_rows or 0, ROWS_AT_ONCE):
+        own, n_processes = share_of_processes()
+        for piece, first in enumerate(range(0, self.n_rows or 0, ROWS_AT_ONCE)):
+            if piece % n_processes != own:
+                continue
             rows = take(self.train_rows, np.arange(first, min(first + ROWS_AT_ONCE, self.n_rows or 0)))
             is_empty = ~((rows.segment_ids > 0) & ~rows.is_prompt).any(1)
             if is_empty.any():

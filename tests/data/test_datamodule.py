@@ -13,6 +13,7 @@ import torch
 
 import illada_lab.data.tables
 from illada_lab.config import compose_and_check
+from illada_lab.data import datamodule
 from illada_lab.data.build_tokenizer import word_tokenizer
 from illada_lab.data.datamodule import DataModule
 from illada_lab.data.order import StreamOrder
@@ -195,6 +196,16 @@ def test_a_row_without_response_is_found():
         "numpy"
     )
     assert data.row_without_response() == WORD.decode(take(data.train_rows, np.array([0])).tokens[0].tolist())[:60]
+
+
+def test_processes_divide_the_search_for_a_row_without_response(monkeypatch):
+    data, seen = module(numbered(400)), []
+    monkeypatch.setattr(datamodule, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(datamodule, "take", lambda rows, index: seen.append(index.tolist()) or take(rows, index))
+    for share in ((0, 2), (1, 2), (1, 1)):
+        monkeypatch.setattr(datamodule, "share_of_processes", lambda share=share: share)
+        assert data.row_without_response() is None
+    assert data.n_rows and data.n_rows > 6 and sorted(sum(seen, [])) == list(range(data.n_rows))
 
 
 def test_validation_documents_bring_what_is_known_of_them():
