@@ -4,8 +4,9 @@
 
 Each shape is trained for three steps by Lightning, with this package's module, objective and optimiser, in a process of its own. Measured
 are the allocator's peak (on a CPU by torch's profiler) and the process's peak of resident memory above what it held before the model was
-there (on CUDA what the allocator reserved); the plan is made with the largest share of masked positions of those steps. Writes a table
-and `benchmarks/results/memory_<device>.json`.
+there (on CUDA what the allocator reserved). The plan is made before: with the largest share of masked positions that can be expected of so
+many rows; what it would have been with that of those steps is written beside it (`planned_knowing_the_masks`). Writes a table and
+`benchmarks/results/memory_<device>.json`.
 """
 
 import argparse

@@ -11,7 +11,7 @@ import torch
 
 import illada_lab
 from illada_lab.extras import OPTIONAL
-from illada_lab.manifest import memory_bytes, processor_name, versions
+from illada_lab.manifest import memory_bytes, memory_limits, processor_name, versions
 from illada_lab.models.kernels import KERNELS, Kernel, Need, choose, trial
 
 PACKAGES = (
@@ -103,14 +103,15 @@ def memory() -> dict[str, Any]:
 
 
 def free_memory_bytes() -> int:
-    """Memory that a new process could take, 0 where the system does not tell."""
+    """Memory that a new process could take, within the limits of its container or job too; 0 where the system does not tell."""
+    found = [limit - taken for limit, taken in memory_limits()]
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable"):
-                return int(line.split()[1]) * 1024
+                found.append(int(line.split()[1]) * 1024)
     except (OSError, ValueError):
         pass
-    return 0
+    return max(0, min(found, default=0))
 
 
 def gpu() -> dict[str, Any] | None:

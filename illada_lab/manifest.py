@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ import illada_lab
 PACKAGES = ("torch", "lightning", "hydra-core", "datasets", "tokenizers", "numpy")
 # Everything but results, as git is told.
 CODE = (":/", ":(top,exclude)results", ":(top,exclude)benchmarks/results")
+
+CONTROL_GROUPS, OWN_CONTROL_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+V1_FILES, V2_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")
 
 
 def manifest(*, seed: int, scale: str, command: str | None = None) -> dict[str, Any]:
@@ -61,10 +65,58 @@ def machine() -> dict[str, Any]:
 
 
 def memory_bytes() -> int:
-    """Memory of the machine, 0 where the system does not tell."""
+    """Memory that processes may take here: the machine's, or less where a container or SLURM says so; 0 where nobody tells."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
+        whole = 0
+    return min((n for n in (whole, *(limit for limit, _ in memory_limits())) if n > 0), default=0)
+
+
+def memory_limits() -> list[tuple[int, int]]:
+    """Limits of the control groups (cgroup v1 and v2) that this process is in, its own and all above it.
+
+    Returns:
+        For each limit: bytes allowed, and bytes taken that cannot be given back at once (0 where that is not told).
+    """
+    found = []
+    for folder, limit_file, taken_file in _control_groups():
+        limit, taken = _number(folder / limit_file), _number(folder / taken_file)
+        if limit > 0:
+            found.append((limit, max(0, taken - _cached(folder))))
+    return found
+
+
+def _control_groups() -> Iterator[tuple[Path, str, str]]:
+    """Folders of the groups, with the names of the files that tell limit and usage."""
+    try:
+        lines = OWN_CONTROL_GROUPS.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        mount, files = (CONTROL_GROUPS / "memory", V1_FILES) if controllers else (CONTROL_GROUPS, V2_FILES)
+        # In a container the path may be the host's, which is not seen there: the mount itself is the container's group then.
+        steps = [step for step in path.split("/") if step]
+        for n in range(len(steps) + 1):
+            yield mount.joinpath(*steps[:n]), *files
+
+
+def _cached(folder: Path) -> int:
+    """Bytes of files that are kept in memory while nobody needs it."""
+    try:
+        of_group = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return int(of_group.get("total_inactive_file", of_group.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        return 0
+
+
+def _number(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # "max" is no number
         return 0
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from illada_lab.commands.train import USED as TRAIN
 from illada_lab.config import build
 from illada_lab.planner.job import job
-from illada_lab.planner.memory import Memory, memory_per_device
+from illada_lab.planner.memory import memory_per_device
 from illada_lab.planner.nearest import nearest_that_fit
 from illada_lab.planner.plan import SECONDS_PER_DAY, Plan, largest_micro_batch, plan, refusal
 from illada_lab.report.tables import duration
@@ -18,6 +18,7 @@ from illada_lab.report.tables import duration
 # The words of a `train` command can be planned as they are; the others belong to other commands.
 USED = (*TRAIN, "device", "plan")
 GIB = 2**30
+FITS = {True: "yes", False: "no", None: "not known"}
 Rows = list[tuple[str, ...]]
 
 
@@ -32,19 +33,30 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     """Print the plan, as tables or as JSON.
 
     Raises:
-        ValueError: the run does not fit; the message names the nearest that do. The plan has been printed then.
+        ValueError: the run does not fit; the message names the nearest that do. The plan has been printed then. Or, before anything is
+            printed: with what is computed again the assumed MFU is more than a device can do.
     """
     device, settings = build(config.device), build(config.plan)
     made = plan(job(config, settings, device), device, settings)
+    if not made.is_within_peak:
+        raise ValueError(_beyond_peak(made))
     largest = largest_micro_batch(made.job, device, settings)
-    nearest = [] if made.fits else nearest_that_fit(made)
+    nearest = nearest_that_fit(made) if made.fits is False else []
     if is_json:
         print(json.dumps({**made.to_dict(), "largest_micro_batch": largest, "nearest": nearest}, indent=1))
     else:
         _print(made, largest)
-    if not made.fits:
+    if made.fits is False:
         raise ValueError(refusal(made, nearest))
     return 0
+
+
+def _beyond_peak(made: Plan) -> str:
+    needed = made.settings.mfu * (made.work or 1)
+    return (
+        f"plan.mfu = {made.settings.mfu}; with activation checkpointing {_word(made.job.recomputed)} {needed:.1%} of the peak would be "
+        f"needed; at most {made.largest_mfu}"
+    )
 
 
 def _print(made: Plan, largest: int | None) -> None:
@@ -132,15 +144,15 @@ def _memory(made: Plan, largest: int | None) -> Rows:
     rows.append(
         (
             "usable",
-            *(_gib(made.usable_bytes) for _ in columns),
-            f"{made.settings.usable_share:.0%} of {_gib(device.memory_bytes)}",
+            *(_gib(made.usable_bytes) if made.usable_bytes else "not known" for _ in columns),
+            f"{made.settings.usable_share:.0%} of {_gib(device.memory_bytes)}" if made.usable_bytes else "",
         )
     )
-    rows.append(("fits", *(_yes(memory, made) for memory in columns.values()), ""))
+    rows.append(("fits", *(FITS[made.holds(memory)] for memory in columns.values()), ""))
     rows.append(
         (
             "largest micro-batch",
-            "none" if largest is None else f"{largest}",
+            ("not known" if made.fits is None else "none") if largest is None else f"{largest}",
             "",
             "",
             "rows per pass that fit and divide the batch",
@@ -159,11 +171,12 @@ def _time(made: Plan) -> Rows:
         ("time", f"{days:,.2f} days" if days >= 1 else duration(made.seconds)),
         (unit, f"{made.device_hours:,.1f}" if made.device_hours >= 1 else f"{made.device_hours:.2g}"),
     ]
-    if made.job.recomputed == 1:
+    if made.n_recomputed_layers and made.work:
         rows.append(
             (
                 "with recomputation",
-                f"{4 / 3 * made.settings.mfu:.0%} of the peak must be reached: a third more arithmetic",
+                f"{made.work * made.settings.mfu:.0%} of the peak must be reached: {made.work - 1:.0%} more arithmetic, of "
+                f"{made.n_recomputed_layers} of {made.job.spec.n_layers} layers",
             )
         )
     return rows
@@ -171,10 +184,6 @@ def _time(made: Plan) -> Rows:
 
 def _gib(n_bytes: int | float) -> str:
     return f"{n_bytes / GIB:,.2f}" if n_bytes < 100 * GIB else f"{n_bytes / GIB:,.0f}"
-
-
-def _yes(memory: Memory, made: Plan) -> str:
-    return "yes" if memory.total <= made.usable_bytes else "no"
 
 
 def _word(which: Any) -> str:

@@ -1,5 +1,6 @@
 """What is wrong between groups of a configuration, each of which is fine alone."""
 
+from math import gcd
 from typing import Any
 
 from omegaconf import DictConfig
@@ -21,6 +22,7 @@ def between_groups(tree: DictConfig) -> list[str]:
     devices = _n_replicas(tree)
     if all(isinstance(n, int) and n > 0 for n in (rows, micro or 1, devices)):
         problems += remainder(rows, (micro or 1) * devices)
+    problems += _undivided_layers(tree)
     if value_at(tree, "lora._target_") and value_at(tree, "init_from") is None:
         problems.append("init_from = null; adapters (lora) need a trained model to adapt; a run, a folder or a hub id")
     if value_at(tree, "lora._target_") and value_at(tree, "trainer.ema_decay") is not None:
@@ -63,6 +65,22 @@ def remainder(rows: int, per_pass: int) -> list[str]:
     return [
         f"data.batch_size = {rows}; must be a multiple of micro_batch_size * devices = {per_pass}; nearest: {nearest}"
     ]
+
+
+def _undivided_layers(tree: DictConfig) -> list[str]:
+    """What tensor parallelism cannot split evenly; nothing where layers are whole or a number is missing, reported at its own place."""
+    n, devices = value_at(tree, "trainer.tensor_parallel"), value_at(tree, "trainer.devices")
+    sizes = {key: value_at(tree, f"model.{key}") for key in ("n_heads", "n_kv_heads", "d_ffn")}
+    if not all(isinstance(number, int) and number > 0 for number in (n, devices, *sizes.values())):
+        return []
+    undivided = [f"model.{key} = {size}" for key, size in sizes.items() if size % n]
+    if not undivided:
+        return []
+    shared = gcd(devices, *sizes.values())
+    legal = [k for k in range(2, shared + 1) if shared % k == 0]
+    nearest = min(legal, key=lambda k: abs(k - n), default=None)
+    hint = "1, with trainer=fsdp" if nearest is None else f"nearest: {nearest}"
+    return [f"trainer.tensor_parallel = {n}; must divide {' and '.join(undivided)}; {hint}"]
 
 
 def _n_replicas(tree: DictConfig) -> Any:

@@ -95,12 +95,14 @@ class Ledger(TorchDispatchMode):
 
 
 class ExpectedCount(TorchDispatchMode):
-    """Answers what only data could tell: a boolean index picks a given number of positions, and no question of `bool(tensor)` is true.
+    """Answers what only data could tell: so many positions of a boolean tensor are true, and no question of `bool(tensor)` is.
 
-    Such questions are of the kind "is there nothing to keep apart in this batch?", where "no" is the case that takes memory.
+    Positions are asked for by an index, `tensor[is_wanted]`, or looked up first, `is_wanted.nonzero()`.
+
+    Questions are of the kind "is there nothing to keep apart in this batch?", where "no" is the case that takes memory.
 
     Args:
-        n_picked: positions that every boolean index is taken to have.
+        n_picked: positions that are taken to be true in every boolean tensor.
     """
 
     def __init__(self, n_picked: int) -> None:
@@ -108,9 +110,11 @@ class ExpectedCount(TorchDispatchMode):
         self.n_picked = n_picked
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Replace the boolean index of `tensor[is_wanted]` by as many positions as expected, and a single truth by "no"."""
+        """Put as many positions as expected in the place of a boolean index, find as many, and say "no" to a single truth."""
         if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:
             return False
+        if func is torch.ops.aten.nonzero.default and args[0].dtype == torch.bool:
+            return torch.empty(self.n_picked, args[0].ndim, dtype=torch.long, device=args[0].device)
         if func is torch.ops.aten.index.Tensor:
             tensor, indices = args
             if len(indices) == 1 and indices[0].dtype == torch.bool:

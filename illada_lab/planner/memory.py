@@ -6,7 +6,17 @@ from dataclasses import asdict, dataclass, replace
 from illada_lab.models import ModelSpec
 from illada_lab.planner.devices import Device
 from illada_lab.planner.job import Job
-from illada_lab.planner.rehearsal import ACTIVATIONS, BUFFERS, GRADIENTS, HEAD, OPTIMISER, WEIGHTS, Step, rehearse
+from illada_lab.planner.rehearsal import (
+    ACTIVATIONS,
+    BUFFERS,
+    GRADIENTS,
+    HEAD,
+    OPTIMISER,
+    WEIGHTS,
+    Step,
+    rehearse,
+    rehearse_sharded_update,
+)
 
 FLOAT32 = 4
 
@@ -41,8 +51,9 @@ def memory_per_device(job: Job, device: Device) -> Memory:
     """Rehearse the job's step and spread it over its devices.
 
     One device, and each of several that hold the whole model: the rehearsal as it is. Sharded: lasting parts are divided by the
-    number of devices, what passes is not (nor are the optimiser's temporaries, which Muon has), and the layers that are gathered come
-    on top. With tensor parallelism what passes is counted as if it were not divided: an upper limit.
+    number of devices, what passes is not, and the layers that are gathered come on top. Nor are the temporaries of the update divided:
+    Muon gathers whole matrices, but one at a time, so only those of the largest count. With tensor parallelism what passes is counted
+    as if it were not divided: an upper limit.
     """
     step = Step(
         spec=job.spec,
@@ -62,13 +73,14 @@ def memory_per_device(job: Job, device: Device) -> Memory:
     average = FLOAT32 * job.spec.n_parameters if job.has_ema else 0
     if not job.is_sharded:
         return _memory(whole.peak + Counter({WEIGHTS: average}))
-    # Of float32 parameters, which the optimiser sees; it does not matter for how many tokens.
-    update = rehearse(replace(step, is_sharded=False, is_compiled=False, n_rows=1, length=8)).update
+    update = rehearse_sharded_update(replace(step, n_rows=1, length=1, recomputed=None))  # once for all micro-batches
     lasting = _sharded_state(job, update)
     passes = Counter({part: whole.passing[part] for part in (ACTIVATIONS, HEAD, BUFFERS)})
     passes[BUFFERS] += _gathered(job.spec, is_bf16=step.precision == "bf16-mixed")
+    # Behind the backward pass: what is outside of the layers, its gradient, and the buffer that this leaves in.
+    sending = Counter({BUFFERS: 3 * _outside(job.spec)})
     updating = Counter({BUFFERS: update[BUFFERS]})
-    return _memory(lasting + max(passes, updating, key=Counter.total))
+    return _memory(lasting + max(passes, sending, updating, key=Counter.total))
 
 
 def _memory(parts: Counter[str]) -> Memory:
@@ -92,12 +104,16 @@ def _sharded_state(job: Job, update: Counter[str]) -> Counter[str]:
 def _gathered(spec: ModelSpec, *, is_bf16: bool) -> int:
     """Parameters that are whole for a while under FSDP2.
 
-    What is outside of the layers: gathered in float32 from the forward to the backward pass, and its gradient from the head's
-    backward pass on. Of layers: one in use, one arriving, the buffer it arrives in; its gradient, and that of the layer before,
-    in float32, on its way.
+    What is outside of the layers: gathered in float32 from the forward to the backward pass; its gradient is among the rehearsal's
+    buffers. Of layers: one in use, one arriving, the buffer it arrives in; its gradient, and that of the layer before, in float32, on
+    its way.
 
     Source: torch.distributed.fsdp.fully_shard (implicit prefetching of one layer); `training.distributed.sharding` for the units.
     """
-    outside = FLOAT32 * (spec.n_parameters - spec.n_layers * spec.n_layer_parameters)
     n_bytes = 2 if is_bf16 else FLOAT32
-    return 2 * outside + spec.n_layer_parameters * (3 * n_bytes + n_bytes + FLOAT32)
+    return _outside(spec) + spec.n_layer_parameters * (3 * n_bytes + n_bytes + FLOAT32)
+
+
+def _outside(spec: ModelSpec) -> int:
+    """Bytes of what is outside of the layers, in float32."""
+    return FLOAT32 * (spec.n_parameters - spec.n_layers * spec.n_layer_parameters)

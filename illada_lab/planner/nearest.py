@@ -54,7 +54,7 @@ def _first_fit(kinds: tuple[list[Change], ...], job: Job, device: Device, settin
         if changed.micro_batch_size not in changed.micro_batch_sizes or changed.batch_size % changed.n_replicas:
             continue
         made = plan(changed, device, settings)
-        if made.fits:
+        if made.fits and made.is_within_peak:
             return f"{' '.join(change.text for change in changes)} ({made.memory.total / GIB:.1f} GiB)"
     return None
 

@@ -1,5 +1,6 @@
 """A run before it runs: memory, speed, time, and whether it fits."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ class Plan:
         settings: what is assumed.
         flops: per token.
         memory: on each device.
-        usable_bytes: of each device.
+        usable_bytes: of each device, 0 where the system does not tell how much there is.
     """
 
     job: Job
@@ -33,9 +34,13 @@ class Plan:
     usable_bytes: int
 
     @property
-    def fits(self) -> bool:
-        """Whether a step finds the memory it needs."""
-        return self.memory.total <= self.usable_bytes
+    def fits(self) -> bool | None:
+        """Whether a step finds the memory it needs; None: it is not known how much there is."""
+        return self.holds(self.memory)
+
+    def holds(self, memory: Memory) -> bool | None:
+        """Whether a device has room for it; None: not known."""
+        return memory.total <= self.usable_bytes if self.usable_bytes else None
 
     @property
     def tokens_per_second(self) -> float:
@@ -47,6 +52,35 @@ class Plan:
     def n_peaks(self) -> int:
         """Devices that multiply at once; processes on one machine's CPU share its peak."""
         return self.job.n_nodes if self.device.is_cpu else self.job.world_size
+
+    @property
+    def n_recomputed_layers(self) -> int | None:
+        """Layers whose forward pass is computed a second time; None: parts of layers are, and how much that is is not known here."""
+        which, n_layers = self.job.recomputed, self.job.spec.n_layers
+        if which == "ops":
+            return None
+        return 0 if which is None else -(-n_layers // which)
+
+    @property
+    def work(self) -> float | None:
+        """Arithmetic done over `flops`, which do not count what is computed again: 1 without recomputation; None: not known.
+
+        A layer's forward pass is a third of what it takes, of its frozen matrices a half; the head is not computed again.
+        """
+        if self.n_recomputed_layers is None:
+            return None
+        forward = self.flops.matrices / (3 if self.job.lora is None else 2) + self.flops.attention / 3
+        return 1 + self.n_recomputed_layers / self.job.spec.n_layers * forward / self.flops.total
+
+    @property
+    def largest_mfu(self) -> float:
+        """At which all of the peak would be reached, rounded down; 1 where the work is not known."""
+        return math.floor(1000 / (self.work or 1)) / 1000
+
+    @property
+    def is_within_peak(self) -> bool:
+        """Whether the assumed MFU asks for no more than the device can do."""
+        return self.settings.mfu * (self.work or 1) <= 1
 
     @property
     def seconds(self) -> float:
@@ -115,7 +149,7 @@ def plan(job: Job, device: Device, settings: PlanSettings) -> Plan:
 
 
 def largest_micro_batch(job: Job, device: Device, settings: PlanSettings) -> int | None:
-    """Most rows per forward pass and device that fit and divide the batch; None: not even one."""
+    """Most rows per forward pass and device that fit and divide the batch; None: not even one, or the device's memory is not known."""
     sizes, low, high = job.micro_batch_sizes, 0, len(job.micro_batch_sizes)
     while low < high:  # all sizes before `low` fit, none from `high` on does
         middle = (low + high) // 2

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Literal
 
@@ -18,6 +18,7 @@ from illada_lab.objectives import cross_entropy_at
 from illada_lab.planner.compiled import as_compiled
 from illada_lab.planner.ledger import ExpectedCount, Ledger
 from illada_lab.tokens import ILLADA
+from illada_lab.training import muon
 from illada_lab.training.distributed.sharding import Recomputed, recompute
 
 WEIGHTS, GRADIENTS, OPTIMISER = "weights", "gradients", "optimiser"
@@ -42,8 +43,9 @@ class Step:
         attention: kernel, as `trainer.attention` names it.
         is_on_cpu: kernels and masks of a CPU; otherwise those of a GPU.
         is_compiled: layers and loss are compiled, and keep less.
-        is_sharded: FSDP2's view of a layer: its weights arrive in the precision of the products, and are not autocast's copies; without
-            the update, which sees parts of them in float32.
+        is_sharded: FSDP2's view of a layer: its weights arrive in the precision of the products, and are not autocast's copies. Gradients
+            outside of the layers are buffers: they are whole until the backward pass is over. Without the update (see
+            `rehearse_sharded_update`), which sees parts in float32.
         lora: adapters, where only they are trained.
     """
 
@@ -119,14 +121,9 @@ def rehearse(step: Step) -> Rehearsal:
     Source: our choice: running the code that trains, because formulas of activation memory drift away from it.
     """
     shapes = _shapes(step)
-    with ExitStack() as stack:
-        stack.enter_context(FakeTensorMode())
-        stack.enter_context(_few_slices())
-        ledger = stack.enter_context(Ledger(lasting=LASTING))
-        stack.enter_context(ExpectedCount(step.n_predicted))
-        ledger.label = WEIGHTS
+    with _books(step) as ledger:
         predictor = _predictor(step, shapes)
-        for parameter in _trained(predictor):
+        for parameter in _trained(predictor.layers if step.is_sharded else predictor):
             # A gradient is one as soon as it is there, not only when the pass is over.
             parameter.register_post_accumulate_grad_hook(lambda p: ledger.relabel([p.grad], GRADIENTS))
         # Behind the last norm comes the head.
@@ -134,6 +131,71 @@ def rehearse(step: Step) -> Rehearsal:
         optimizer = step.optim(predictor)
         _prepare(step, predictor, optimizer, ledger)
         return _run(step, predictor, optimizer, ledger)
+
+
+@cache
+def rehearse_sharded_update(step: Step) -> Counter[str]:
+    """The optimiser's update where parameters are spread over devices, every one of them counted whole.
+
+    Each parameter is updated alone. AdamW takes parts, and no memory but its state; Muon gathers one matrix after the other.
+
+    Args:
+        step: of its rows nothing depends.
+
+    Returns:
+        Bytes by part: weights and the optimiser's state, and as `BUFFERS` what the greediest parameter takes for a while.
+    """
+    step = replace(step, is_sharded=False, is_compiled=False)  # the optimiser sees float32 parameters
+    shapes = _shapes(step)
+    with _books(step) as ledger:
+        predictor = _predictor(step, shapes)
+        optimizer = step.optim(predictor)
+        # What they take hangs on their shape alone, and on who updates them.
+        one_of_each = [p for group in optimizer.param_groups for p in {p.shape: p for p in group["params"]}.values()]
+        _make_state(predictor, optimizer, ledger)
+        optimizer.zero_grad()
+        ledger.reset_peak()
+        for parameter in one_of_each:
+            ledger.label = GRADIENTS
+            parameter.grad = torch.empty_like(parameter)
+            ledger.label = BUFFERS
+            optimizer.step()
+            parameter.grad = None
+        peak = ledger.passing_peak
+    return Counter({part: peak[part] for part in (WEIGHTS, OPTIMISER, BUFFERS)})
+
+
+@contextmanager
+def _books(step: Step) -> Iterator[Ledger]:
+    """Fake tensors, and books that begin with the weights."""
+    with ExitStack() as stack:
+        stack.enter_context(FakeTensorMode())
+        stack.enter_context(_few_slices())
+        ledger = stack.enter_context(Ledger(lasting=LASTING))
+        stack.enter_context(ExpectedCount(step.n_predicted))
+        if not step.is_on_cpu:
+            stack.enter_context(_muon_of_a_gpu(ledger))
+        ledger.label = WEIGHTS
+        yield ledger
+
+
+@contextmanager
+def _muon_of_a_gpu(ledger: Ledger) -> Iterator[None]:
+    """Muon computes in bf16 on anything but a CPU, whose tensors the fake ones are; those without a device count the same."""
+    every = muon.orthogonalise
+
+    def elsewhere(update: Tensor) -> Tensor:
+        label, ledger.label = ledger.label, None  # the update itself is in the books
+        update_elsewhere = torch.empty_like(update, device="meta")
+        ledger.label = label
+        every(update_elsewhere)
+        return torch.empty_like(update)
+
+    muon.orthogonalise = elsewhere
+    try:
+        yield
+    finally:
+        muon.orthogonalise = every
 
 
 @contextmanager
@@ -182,8 +244,8 @@ def _predictor(step: Step, predictor: MaskPredictor) -> MaskPredictor:
     return predictor
 
 
-def _trained(predictor: MaskPredictor) -> list[nn.Parameter]:
-    return [parameter for parameter in predictor.parameters() if parameter.requires_grad]
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def _prepare(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger: Ledger) -> None:
@@ -195,13 +257,24 @@ def _prepare(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger:
         predictor.layers = layers
     # Not before: tracing does not go into a checkpoint.
     recompute(predictor, step.recomputed)
+    if step.is_sharded:
+        _make_gradients(predictor, ledger)
+    else:
+        _make_state(predictor, optimizer, ledger)
+
+
+def _make_gradients(predictor: MaskPredictor, ledger: Ledger) -> None:
     ledger.label = GRADIENTS
     for parameter in _trained(predictor):
         parameter.grad = torch.empty_like(parameter)
     ledger.label = BUFFERS
-    if not step.is_sharded:
-        optimizer.step()
-        ledger.relabel_all(BUFFERS, OPTIMISER)
+
+
+def _make_state(predictor: MaskPredictor, optimizer: Optimizer, ledger: Ledger) -> None:
+    """The optimiser's, as the first step leaves it."""
+    _make_gradients(predictor, ledger)
+    optimizer.step()
+    ledger.relabel_all(BUFFERS, OPTIMISER)
 
 
 def _loss(step: Step, predictor: MaskPredictor) -> Tensor:
@@ -221,7 +294,7 @@ def _run(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger: Led
     ledger.reset_peak()
     ledger.label = ACTIVATIONS
     loss = _loss(step, predictor)
-    if not step.keeps_gradients:
+    if step.is_sharded or not step.keeps_gradients:  # sharded: parts are kept, and what is whole comes anew
         optimizer.zero_grad()
     ledger.label = BUFFERS
     loss.backward()

@@ -124,15 +124,16 @@ def _planned(made: Plan) -> tuple[str, ...]:
 
 
 def count(n: int | float) -> str:
-    """A number of tokens as a person says it.
+    """A number of tokens as a person says it: three digits at most, two below ten.
 
-    >>> count(2_943_286), count(12e12), count(950)
-    ('2.9M', '12T', '950')
+    >>> count(2_943_286), count(12e12), count(950), count(999.9e9)
+    ('2.9M', '12T', '950', '1T')
     """
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if n >= size:
-            return f"{n / size:.3g}{letter}" if n >= 10 * size else f"{n / size:.2g}{letter}"
-    return f"{n:.0f}"
+    for size, letter in ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "B"), (1e12, "T")):
+        value = round(n / size, 1 if letter and n < 100 * size else 0)
+        if value < 1000:  # rounded: 999.9 of one unit are 1 of the next
+            break
+    return f"{value:.1f}".removesuffix(".0") + letter
 
 
 def _conditions(plans: dict[str, Plan]) -> str:

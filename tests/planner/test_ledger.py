@@ -66,3 +66,11 @@ def test_a_boolean_index_picks_the_expected_number_of_rows_and_lets_gradients_th
         assert picked.shape == (5, 3)
         picked.sum().backward()
         assert h.grad is not None and h.grad.shape == h.shape
+
+
+def test_places_that_are_looked_up_first_are_as_many():
+    with FakeTensorMode(), Ledger() as ledger, ExpectedCount(5):
+        assert torch.empty(2, 4, dtype=torch.bool).nonzero().shape == (5, 2)
+        where = torch.empty(8, dtype=torch.bool).nonzero()[:, 0]
+        assert ledger.alive.total() == 5 * where.element_size()  # they take memory, as they do with data
+        assert torch.empty(8, 3)[where].shape == (5, 3)

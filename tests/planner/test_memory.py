@@ -12,9 +12,10 @@ from illada_lab.diffusion import RowRandom, StratifiedTimes
 from illada_lab.models import MaskPredictor, ModelSpec, head_loss
 from illada_lab.models.lora import Lora
 from illada_lab.objectives import Autoregressive
-from illada_lab.planner import Step, in_proportion, rehearsal, rehearse
+from illada_lab.planner import Device, Job, Step, in_proportion, memory_per_device, rehearsal, rehearse
 from illada_lab.planner.measure import measured_steps
 from illada_lab.tokens import ILLADA
+from illada_lab.training import muon as muon_file
 from illada_lab.training.machine import can_compile
 from illada_lab.training.optim import adamw, muon
 
@@ -36,6 +37,59 @@ def test_muon_keeps_one_momentum_for_the_matrices_of_the_layers():
     in_layers = spec.n_layers * (spec.n_layer_parameters - 2 * spec.d_model)
     saved = rehearse(STEP).update["optimiser"] - rehearse(replace(STEP, optim=MUON)).update["optimiser"]
     assert 0 <= saved - 4 * in_layers < 1024  # and the matrices' step counters
+
+
+@pytest.mark.parametrize(
+    ("is_on_cpu", "n_bytes"), [(True, 12 * 448 * 128 + 8 * 128 * 128), (False, 10 * 448 * 128 + 2 * 128 * 128)]
+)
+def test_sharded_muon_takes_one_matrix_at_a_time_in_the_precision_of_its_device(is_on_cpu, n_bytes):
+    """On a CPU the update, its outcome and the last one in float32, and two small products; on a GPU two outcomes, one of them in bf16."""
+    for n_layers in (2, 8):
+        step = replace(STEP, optim=MUON, is_on_cpu=is_on_cpu, spec=replace(STEP.spec, n_layers=n_layers))
+        assert rehearsal.rehearse_sharded_update(step)["buffers"] == pytest.approx(n_bytes, abs=16)
+
+
+def test_whole_muon_of_a_gpu_orthogonalises_in_bf16():
+    before = muon_file.orthogonalise
+    on_cpu, on_gpu = (rehearse(replace(STEP, optim=MUON, is_on_cpu=is_on_cpu)).update for is_on_cpu in (True, False))
+    assert on_gpu["buffers"] < 0.8 * on_cpu["buffers"] and on_gpu["optimiser"] == on_cpu["optimiser"]
+    assert muon_file.orthogonalise is before
+
+
+SHARDED = Job(
+    scale="test", spec=replace(STEP.spec, n_layers=4), length=256, batch_size=32, micro_batch_size=8, n_tokens=1e6, optim=ADAMW,
+    precision="32-true", devices=4, strategy="fsdp",
+)  # fmt: skip
+GPU = Device(name="test", bf16_tflops=100.0, float32_tflops=10.0, memory_gib=80.0)
+
+
+def test_a_sharded_job_with_muon_needs_no_stack_of_matrices():
+    job = replace(SHARDED, spec=replace(STEP.spec, n_layers=8), length=64, micro_batch_size=1, recomputed=1)
+    with_muon, with_adamw = (memory_per_device(replace(job, optim=optim), GPU) for optim in (MUON, ADAMW))
+    assert with_muon.total < with_adamw.total
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_head_of_its_own_is_gathered_beside_the_embedding(precision):
+    """Each has one gradient; the embedding's is not there yet when memory is fullest."""
+    job = replace(SHARDED, spec=replace(SHARDED.spec, vocab_size=8192), precision=precision)
+    tied, own = (
+        memory_per_device(replace(job, spec=replace(job.spec, is_tied=is_tied)), GPU) for is_tied in (True, False)
+    )
+    assert own.buffers - tied.buffers == pytest.approx(4 * 8192 * 128, rel=0.01)
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("batch_size", [4, 8])
+def test_no_gradient_outside_of_the_layers_counts_twice(is_tied, batch_size):
+    """Few rows, a large vocabulary, one pass per step and two: what is outside is there three times, as itself, gradient, and on its way.
+
+    Four times where two gradients are added to one.
+    """
+    spec = replace(SHARDED.spec, vocab_size=32_768, is_tied=is_tied)
+    job = replace(SHARDED, spec=spec, length=8, micro_batch_size=1, batch_size=batch_size)
+    outside = 4 * (spec.n_parameters - spec.n_layers * spec.n_layer_parameters)
+    assert 3 * outside <= memory_per_device(job, GPU).buffers < (4.5 if is_tied else 3.5) * outside
 
 
 def test_activations_grow_with_rows_and_shrink_when_they_are_computed_again():

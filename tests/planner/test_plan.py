@@ -11,9 +11,12 @@ from illada_lab.cli import main
 from illada_lab.commands.plan import _arithmetic, _time
 from illada_lab.config import build, compose_and_check
 from illada_lab.models import ModelSpec
+from illada_lab.models.lora import Lora
 from illada_lab.planner import (
     Device,
     Job,
+    Memory,
+    Plan,
     PlanSettings,
     flops_per_token,
     in_proportion,
@@ -162,6 +165,17 @@ def test_command_prints_the_count_that_config_prints(capsys):
     assert found["memory"]["total"] == sum(v for k, v in found["memory"].items() if k != "total")
 
 
+def test_memory_that_is_not_known_refuses_nothing(monkeypatch, capsys):
+    monkeypatch.setattr("illada_lab.planner.devices.memory_bytes", lambda: 0)
+    assert main(["plan", "scale=smoke", "device=cpu"]) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"fits +│ not known +│ not known +│ not known", table), table
+    assert re.search(r"largest micro-batch +│ not known", table), table
+    assert main(["plan", "scale=smoke", "device=cpu", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fits"] is None and found["largest_micro_batch"] is None and found["nearest"] == []
+
+
 def test_command_refuses_what_does_not_fit_and_names_what_does(capsys):
     # 65,536 tokens in one pass, on 4 GiB.
     words = ["scale=small", "device=rtx_4090", "device.memory_gib=4", "data.length=1024", "scale.batch_size=64"]
@@ -195,6 +209,54 @@ def test_times_are_in_units_that_say_something(seconds, time, hours):
     made = plan(JOB, device(80), SETTINGS)
     rows = dict(_time(replace(made, job=replace(JOB, n_tokens=seconds * made.tokens_per_second))))
     assert rows["time"] == time and rows["GPU-hours"] == hours
+
+
+@pytest.mark.parametrize(
+    ("which", "lora", "n_again", "share"),
+    [(1, None, 8, 1 / 3), (3, None, 3, 1 / 3), (16, None, 1, 1 / 3), (1, Lora(), 8, 1 / 2), (None, None, 0, 0.0)],
+)
+def test_a_forward_pass_that_comes_twice_is_work_that_mfu_does_not_count(which, lora, n_again, share):
+    """Of 8 layers. Frozen matrices are 4 N and not 6 N, of which the forward pass is 2 N; attention's is a third; the head comes once."""
+    given = replace(JOB, spec=replace(JOB.spec, n_layers=8), recomputed=which, lora=lora)
+    flops = flops_per_token(given.spec, 128, is_frozen=lora is not None)
+    made = Plan(
+        given,
+        device(80),
+        SETTINGS,
+        flops,
+        Memory(weights=0, gradients=0, optimiser=0, activations=0, head=0, buffers=0),
+        1,
+    )
+    extra = n_again / 8 * (flops.matrices * share + flops.attention / 3) / flops.total
+    assert made.work == pytest.approx(1 + extra)
+    said = dict(_time(made)).get("with recomputation")
+    expected = (
+        f"{0.5 * (1 + extra):.0%} of the peak must be reached: {extra:.0%} more arithmetic, of {n_again} of 8 layers"
+    )
+    assert said == (expected if which else None)
+
+
+def test_nothing_is_said_of_work_that_is_not_known():
+    made = plan(replace(JOB, recomputed="ops"), device(80), replace(SETTINGS, mfu=1.0))
+    assert made.work is None and made.is_within_peak and "with recomputation" not in dict(_time(made))
+
+
+def test_no_device_does_more_than_its_peak(capsys):
+    words = ["plan", "scale=smoke", "device=h100", "trainer.activation_checkpointing=1"]
+    assert main([*words, "plan.mfu=0.95"]) == 2
+    out, error = capsys.readouterr()
+    start = "illada-lab: plan.mfu = 0.95; with activation checkpointing of every layer "
+    said = re.fullmatch(start + r"1\d\d\.\d% of the peak would be needed; at most (0.\d+)\n", error)
+    assert said and out == ""
+    assert main([*words, f"plan.mfu={said[1]}"]) == 0 and "100% of the peak must be reached" in capsys.readouterr().out
+    assert main([*words, f"plan.mfu={float(said[1]) + 0.001}"]) == 2
+
+
+def test_no_way_is_named_that_no_device_goes():
+    """One layer at a time would fit, at 90 % of the peak for what counts; that is more than all of it for what is done."""
+    needs = plan(JOB, device(80), SETTINGS).memory.total
+    ways = nearest_that_fit(plan(JOB, device(0.9 * needs / 2**30), replace(SETTINGS, mfu=0.9)))
+    assert [way.split(" (")[0] for way in ways] == ["data.micro_batch_size=4"]
 
 
 def test_command_prints_tables_at_toy_scale(capsys):

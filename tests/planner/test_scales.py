@@ -46,6 +46,12 @@ def test_it_is_written_between_its_own_marks(tmp_path):
     assert page.read_text() == f"a\n{BEGIN}\nnew\n{END}\nb\n"
 
 
-@pytest.mark.parametrize(("n", "text"), [(950, "950"), (2_943_286, "2.9M"), (12e12, "12T"), (83.9e9, "83.9B")])
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [
+        (950, "950"), (999.7, "1k"), (2_943_286, "2.9M"), (9.94e6, "9.9M"), (9.96e6, "10M"), (83.9e9, "83.9B"),
+        (99.96e9, "100B"), (164.4e6, "164M"), (999.4e9, "999B"), (999.9e9, "1T"), (12e12, "12T"), (2.5e15, "2500T"),
+    ],
+)  # fmt: skip
 def test_numbers_of_tokens(n, text):
     assert count(n) == text
