@@ -15,7 +15,7 @@ def n_processes() -> int:
 
 
 def sums(values: Sequence[float], device: torch.device) -> list[float]:
-    """Each value summed over all processes, in float64 where the device has it.
+    """Each value summed over all processes, in float64.
 
     Args:
         values: as many in every process.
@@ -23,8 +23,7 @@ def sums(values: Sequence[float], device: torch.device) -> list[float]:
     """
     if n_processes() == 1:
         return list(values)
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    total = torch.tensor(values, dtype=dtype, device=device)
+    total = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return total.tolist()
 
