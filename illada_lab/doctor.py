@@ -161,9 +161,7 @@ def would_use(device: torch.device, kernels: dict[str, str]) -> dict[str, Any]:
 
     dtype = torch.bfloat16 if best_precision(device) == "bf16-mixed" else torch.float32
     attention = choose("auto", Need(device, dtype, HEAD_SIZE)).name
-    rates = {}
-    if device.type != "mps":
-        rates = {name: round(matmul_rate(device, name) / 1e9) for name in ("float32", "bf16")}
+    rates = {name: round(matmul_rate(device, name) / 1e9) for name in ("float32", "bf16")}
     return {
         "device": str(device),
         "precision": best_precision(device),
