@@ -81,8 +81,10 @@ def _check(config: DictConfig, checkpoint: Path, *, is_own: bool) -> None:
         holds, right = ("adapters alone", "lora=linear") if "lora" in before else ("a model without them", "lora=null")
         raise ValueError(f"lora = {_name(now)}; {checkpoint} holds {holds}; {right}, as it was trained, or {anew}")
     told = {key: (was, is_now) for key, was, is_now in differences(before, now)}
+    if "lora.targets" in told and set(told["lora.targets"][0]) == set(told["lora.targets"][1]):
+        del told["lora.targets"]  # in another order
     for key in (*RESTARTS, *(f"model.{name}" for name in FIXED)):
-        if key in told and not (key == "lora.targets" and set(told[key][0]) == set(told[key][1])):
+        if key in told:
             was, is_now = told[key]
             # Weights of another size are no start either.
             other = anew if key in RESTARTS else "a new run"
