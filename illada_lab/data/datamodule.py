@@ -1,5 +1,6 @@
 """From a source of documents to batches: the LightningDataModule."""
 
+import signal
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from illada_lab.data.held_out import held_out_documents, held_out_rows
 from illada_lab.data.order import Draw, StreamOrder
 from illada_lab.data.packing import OnePerRow, Packing, Rows, WholeDocuments, pack_blocks
 from illada_lab.data.rows import take
-from illada_lab.data.shards.source import ShardSource, share_of_processes
+from illada_lab.data.shards.source import ShardSource
 from illada_lab.data.stream import StreamBatches
 from illada_lab.data.tables import parts_of, row_table
 from illada_lab.data.text import TextSource
@@ -224,7 +225,11 @@ class DataModule(pl.LightningDataModule):
             "rank": ours["rank"],
             "world_size": ours["num_replicas"],
         }
-        workers: dict[str, Any] = {"num_workers": self.n_workers, "persistent_workers": self.n_workers > 0}
+        workers: dict[str, Any] = {
+            "num_workers": self.n_workers,
+            "persistent_workers": self.n_workers > 0,
+            "worker_init_fn": _ignore_interrupts,
+        }
         if self.n_rows is None:
             blocks = partial(self._blocks, STREAM_BLOCK)
             return DataLoader(
@@ -268,13 +273,14 @@ class DataModule(pl.LightningDataModule):
         some = take(self.train_rows, np.unique(np.linspace(0, self.n_rows - 1, FINGERPRINT_ROWS).astype(np.int64)))
         return {"data": {**about, "n_tokens": self.n_tokens, "crc32": zlib.crc32(some.tokens.tobytes())}}
 
-    def row_without_response(self) -> str | None:
+    def row_without_response(self, share: tuple[int, int] = (0, 1)) -> str | None:
         """The beginning of a training row in which all is prompt, None if there is none; of a stream it is not known.
 
-        Several processes divide the rows: one of them finds it.
+        Args:
+            share: (i, n): look at every n-th piece of the rows only, from the i-th on.
         """
         assert self.tokenizer is not None, "prepare() comes first"
-        own, n_processes = share_of_processes()
+        own, n_processes = share
         for piece, first in enumerate(range(0, self.n_rows or 0, ROWS_AT_ONCE)):
             if piece % n_processes != own:
                 continue
@@ -303,6 +309,11 @@ class DataModule(pl.LightningDataModule):
                 f"data; not what the checkpoint was trained on ({', '.join(told)}), so rows would be repeated and left out; the same "
                 "files, folders, weights and skipped shards, in the same rows and order, or init_from=... for a new run from its weights"
             )
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal: the run is to save first, and needs batches until then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Numbered(torch.utils.data.Dataset):

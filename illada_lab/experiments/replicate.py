@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from illada_lab.config import build, compose, groups, to_plain
+from illada_lab.config import build, compose, to_plain
 from illada_lab.experiments.claims import MIN_SEEDS, judge
 from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.study import Study
@@ -28,6 +28,8 @@ SECONDS_TO_SAVE = 30  # of a process whose parent is gone
 # Scales of which several runs fit a machine at once, and the memory that one of them may take.
 SIDE_BY_SIDE = ("smoke", "mini", "toy")
 BYTES_EACH = 1.5 * 2**30
+# Experiments whose models studies train, beside pre-training: other recipes of them are other measurements.
+TRAINED = ("sft", "sft_response_only", "autoregressive")
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,14 @@ def judged(study: Study, records: Sequence[dict[str, Any]], n_looks: int = 1) ->
     return found
 
 
+@cache
+def _told(scale: str, seed: int) -> tuple[Any, ...]:
+    """Recipes of all that studies train, and the scale's numbers."""
+    lab = Lab(scale, seed)
+    configs = [lab.config(), *(lab.config(f"experiment={name}") for name in TRAINED)]
+    return [recipe(config) for config in configs], to_plain(configs[0])["scale"]
+
+
 @dataclass(frozen=True, eq=False)
 class _Job:
     """One study for one seed; plain, so that it can go to another process."""
@@ -237,10 +247,7 @@ class _Job:
     @cached_property
     def path(self) -> Path:
         """Where its result is kept: other settings of the study or another recipe of the scale are another measurement."""
-        lab = Lab(self.scale, self.seed, self.runs_dir)
-        # Any of them may be what a study trains.
-        configs = [lab.config(), *(lab.config(f"experiment={name}") for name in sorted(groups()["experiment"]))]
-        told = [self.node, [recipe(config) for config in configs], to_plain(configs[0])["scale"]]
+        told = [self.node, *_told(self.scale, self.seed)]
         fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
         return Path(self.runs_dir) / f"replicate-{self.scale}-seed{self.seed}" / f"{self.name}-{fingerprint}.json"
 

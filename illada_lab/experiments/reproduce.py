@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,9 @@ def _staged(config: DictConfig, run_dir: Path, stage: str, init_from: Path | Non
 
 def _trained(config: DictConfig) -> TrainedRun:
     """The run of this configuration, finished now if it was not."""
-    with locked(Path(config.run_dir)):
+    # Several processes of one run all come here, and would wait for the first.
+    is_alone = config.trainer.devices * config.trainer.n_nodes == 1
+    with locked(Path(config.run_dir)) if is_alone else nullcontext():
         return _finished(config) or train(config)
 
 

@@ -69,6 +69,6 @@ class EndOfThinking:
             before = position[:, None] + torch.arange(-n, 0, device=x.device)
             stands = (x.gather(1, before.clamp(min=0)) == sequence[:n]).all(1)
             n_said = torch.where(stands & (place > n), n, n_said)
-        push = self.amount * (place.double() / budget).clamp(max=1.0) ** self.power
+        push = torch.where(is_due, self.amount * (place.double() / budget).clamp(0.0, 1.0) ** self.power, 0.0)
         first = (n_masked.cumsum(0) - n_masked).clamp(max=len(logits) - 1)
-        logits.index_put_((first, sequence[n_said]), (push * is_due).to(logits.dtype), accumulate=True)
+        logits.index_put_((first, sequence[n_said]), push.to(logits.dtype), accumulate=True)

@@ -14,7 +14,6 @@ from omegaconf import DictConfig
 from illada_lab.config import build, build_all, to_plain
 from illada_lab.data.datamodule import DataModule
 from illada_lab.models.mask_predictor import MaskPredictor
-from illada_lab.objectives import ResponseOnly
 from illada_lab.tokens import has_bos_of
 from illada_lab.training import callbacks as cb
 from illada_lab.training.callbacks.guard import LossGuard
@@ -76,11 +75,6 @@ def build_module(
     else:  # a checkpoint of adapters does not hold their base
         start = from_seed(config.seed) if config.init_from is None else from_trained(config.init_from)
     documents, objective = data.validation_documents(), build(config.objective)
-    if isinstance(objective, ResponseOnly) and (row := data.row_without_response()) is not None:
-        raise ValueError(
-            f"data = {row!r}...; a row without a response to learn from; leave the conversation out, a longer data.length, or "
-            "objective=sft"
-        )
     with told_as("init_from"):
         start_recipe = recipe_of(config.init_from)
     validation = FrozenMasks(

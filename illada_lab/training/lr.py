@@ -61,6 +61,8 @@ class WarmupConstantDecay(LRScheduler, ABC):
             n_decay_steps=n_decay_steps,
             peak_ratio=peak_ratio,
         )
+        if n_steps < 1:
+            problems.append(f"n_steps = {n_steps}; counts from 1; 1 or more")
         if problems:
             raise ValueError("; ".join(problems))
         told = {

@@ -13,6 +13,8 @@ from illada_lab.training.recipe import MACHINE, differences, recipe
 
 # What a state cannot be taken over into.
 FIXED = ("_target_", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ffn", "is_tied", "has_qk_norm")
+# What has no part in a model that stands at the last step already.
+OF_THE_WAY = frozenset(["trainer.max_steps", "lr.n_steps", "trainer.validate_every", "trainer.n_validation_draws"])
 # What another of may start from the weights, the state of the old one being of no use to it.
 RESTARTS = ("optim._target_", "lora.rank", "lora.targets", "lora.is_base_bf16")
 
@@ -96,11 +98,11 @@ def _check(config: DictConfig, checkpoint: Path, *, is_own: bool) -> None:
             f"twice; data.batch_size={was}, or {anew}"
         )
     step = saved["global_step"]
-    changed = [key for key in told if key not in MACHINE and not key.startswith("tokenizer")]
+    changed = [key for key in told if key not in MACHINE | OF_THE_WAY and not key.startswith("tokenizer")]
     if config.trainer.max_steps == step and is_own and changed:
         was, is_now = told[changed[0]]
         raise ValueError(
-            f"{changed[0]} = {is_now}; {checkpoint} is the end of a run with {was}; trainer.max_steps={step + 1} or more to go on, or "
+            f"{changed[0]} = {is_now}; {checkpoint} stands at that step with {was}; trainer.max_steps={step + 1} or more to go on, or "
             "another name=... for a new run"
         )
     if config.trainer.max_steps < step or (config.trainer.max_steps == step and not is_own):

@@ -98,7 +98,7 @@ def train(config: DictConfig) -> TrainedRun:
     told = json.dumps({**about, "config": to_plain(config)}, indent=1)
     trainer.callbacks.append(AtStart(partial(write_text, run_dir / "manifest.json", told)))  # type: ignore[attr-defined]
     # Before a checkpoint is read: it fits the data of all processes or of none.
-    trainer.callbacks.append(LambdaCallback(setup=lambda *_, stage: _check_same_rows(data)))  # type: ignore[attr-defined]
+    trainer.callbacks.append(LambdaCallback(setup=lambda trainer, module, stage: _check_rows(trainer, module, data)))  # type: ignore[attr-defined]
     if checkpoint is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         say_changes(config, checkpoint)
     has_wandb = _has_wandb_run()
@@ -128,10 +128,12 @@ def _fit(
 ) -> None:
     """Lightning's fit from where the checkpoint stopped; another process that is gone is said in one line."""
     from illada_lab.training.callbacks.guard import TrainingStopped
+    from illada_lab.training.callbacks.saving import RollingCheckpoint
     from illada_lab.training.distributed.together import is_lost_process
 
     if checkpoint is not None:
         data.start_batch = read_about(checkpoint)["global_step"] * here.accumulate
+    handler = signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings():
             # Hints for other uses of Lightning: our loader is endless by design, its workers are a setting, its folder may exist.
@@ -144,7 +146,7 @@ def _fit(
         # Lightning makes an exit of Ctrl-C, and leaves its signal ignored; a run that has saved first says so with the status of shells.
         if stop.code == 128 + signal.SIGINT or isinstance(stop.__context__, KeyboardInterrupt):
             if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.signal(signal.SIGINT, handler or signal.default_int_handler)
             raise KeyboardInterrupt from None
         raise
     except RuntimeError as error:
@@ -155,6 +157,9 @@ def _fit(
             f"was silent for trainer.timeout_minutes = {settings.timeout_minutes:g} ({str(error).splitlines()[0][:100]}); "
             "look for what the others said, then resume=auto"
         ) from error
+    saving = next(callback for callback in trainer.callbacks if isinstance(callback, RollingCheckpoint))  # type: ignore[attr-defined]
+    if saving.signal == signal.SIGINT:  # pressed while the last step was saved: what would come next is not to begin
+        raise KeyboardInterrupt
 
 
 def _has_wandb_run() -> bool:
@@ -169,6 +174,25 @@ def _end_wandb(loggers: Sequence[Any], *, was_active: bool) -> None:
     for logger in loggers:
         if isinstance(logger, WandbLogger) and not was_active and _has_wandb_run():
             logger.experiment.finish()
+
+
+def _check_rows(trainer: "pl.Trainer", module: Any, data: "DataModule") -> None:
+    """Refuse rows that cannot be trained on: in every process, whichever has found them.
+
+    Raises:
+        ValueError: see `_check_same_rows`; or a row without a response where nothing else is learnt.
+    """
+    from illada_lab.objectives import ResponseOnly
+    from illada_lab.training.distributed.together import gathered
+
+    _check_same_rows(data)
+    if isinstance(module.objective, ResponseOnly):
+        found = gathered(data.row_without_response((trainer.global_rank, trainer.world_size)))
+        if (row := next((row for row in found if row is not None), None)) is not None:
+            raise ValueError(
+                f"data = {row!r}...; a row without a response to learn from; leave the conversation out, a longer data.length, or "
+                "objective=sft"
+            )
 
 
 def _check_same_rows(data: "DataModule") -> None:

@@ -22,6 +22,7 @@ from illada_lab.experiments.replicate import (
     _begin,
     _Job,
     _run_all,
+    _told,
     at_once,
     command,
     replicate,
@@ -126,7 +127,9 @@ def test_another_recipe_is_another_measurement(experiment, change, monkeypatch, 
         return config(self, *overrides, *([change] if is_meant else []))
 
     monkeypatch.setattr(Lab, "config", changed)
+    _told.cache_clear()
     after = _Job(*told).path
+    _told.cache_clear()
     assert after != before and after.parent == before.parent
 
 

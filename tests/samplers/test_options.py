@@ -67,6 +67,8 @@ def test_the_boost_of_every_row_is_that_of_the_row_alone():
         first += sum(masked)
     assert 10 < (expected > 0).sum() < 50
     torch.testing.assert_close(logits, expected)
+    EndOfThinking(sequence=[7, 7, 8], amount=torch.inf, power=0.5)(logits, x, is_masked, n_prompt, budget)
+    assert torch.equal(logits == torch.inf, expected > 0) and not logits.isnan().any()
 
 
 def test_draws_in_parts_are_those_at_once(monkeypatch):

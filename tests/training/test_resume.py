@@ -103,10 +103,10 @@ def test_a_run_that_is_over_is_no_run_with_other_settings(tmp_path):
     """Nothing would be trained, and the old bounds told as those of the new settings; on another machine it is what it is."""
     done = run(tmp_path / "a", "scale.n_steps=4")
     with pytest.raises(
-        ValueError, match="optim.lr = 0.002; .* is the end of a run with 0.01; trainer.max_steps=5 or more"
+        ValueError, match="optim.lr = 0.002; .* stands at that step with 0.01; trainer.max_steps=5 or more"
     ):
         run(tmp_path / "a", "scale.n_steps=4", "resume=auto", "optim.lr=0.002")
-    again = run(tmp_path / "a", "scale.n_steps=4", "resume=auto", "data.micro_batch_size=4", "trainer.log_every=1")
+    again = run(tmp_path / "a", "scale.n_steps=4", "resume=auto", "data.micro_batch_size=4", "trainer.validate_every=3")
     assert again.history["validation"] == done.history["validation"]
 
 

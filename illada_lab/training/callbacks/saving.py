@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -92,7 +93,9 @@ class RollingCheckpoint(StepCallback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Remember who listens before Lightning and we do."""
-        signals = [signal.SIGTERM, signal.SIGINT]
+        signals = [signal.SIGTERM]
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a run in the background of a script is not meant
+            signals.append(signal.SIGINT)
         if "SLURM_JOB_ID" in os.environ:
             signals += [signal.SIGUSR1, signal.SIGUSR2]
         if threading.current_thread() is threading.main_thread():
@@ -149,10 +152,11 @@ class RollingCheckpoint(StepCallback):
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if os.getpid() == self._process:
+            self.signal = number
             if number == signal.SIGINT:
                 signal.signal(number, self._handlers.get(number) or signal.default_int_handler)  # for the next one
-                os.write(2, b"\nsaving after this step; Ctrl-C again: stop without\n")
-            self.signal = number
+                with suppress(OSError):  # the terminal may be gone
+                    os.write(2, b"\nsaving after this step; Ctrl-C again: stop without\n")
         else:  # a process that builds batches has inherited this
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -1,12 +1,17 @@
 """Checkpoints are written when they are due, and a kill while one is written loses nothing."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
+import lightning.pytorch as pl
+import pytest
 import torch
 
+from illada_lab.training.callbacks.saving import AtomicCheckpointIO, RollingCheckpoint
 from illada_lab.training.checkpoint import read_checkpoint
 from tests.training.small_runs import SMALL, run, weights
 
@@ -21,31 +26,71 @@ def test_checkpoints_are_due_by_the_clock_too(tmp_path):
     assert [path.name for path in (tmp_path / "b" / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
-def interrupt(folder, n: int) -> tuple[int, str, int]:
-    """Press Ctrl-C in a run of many steps; its status, its words, and the step it has saved."""
+def test_ctrl_c_saves(tmp_path):
+    """As a terminal does it, to the processes that build batches too, and with more of them to come in the same step."""
     settings = ["scale.n_steps=100000", "trainer.save_every=20", "trainer.validate_every=null"]
-    command = [sys.executable, "-m", "illada_lab.cli", "train", *SMALL, f"run_dir={folder}", *settings]
-    process = subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
+    settings += ["data.n_workers=1", "data.micro_batch_size=2", f"run_dir={tmp_path / 'a'}"]
+    command = [sys.executable, "-m", "illada_lab.cli", "train", *SMALL, *settings]
+    process = subprocess.Popen(
+        command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.time() + 120
-    while time.time() < deadline and not (folder / "checkpoints" / "previous.ckpt").is_file():
+    while time.time() < deadline and not (tmp_path / "a" / "checkpoints" / "previous.ckpt").is_file():
         time.sleep(0.02)
-    for _ in range(n):
-        process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=120)
-    return process.returncode, said, read_checkpoint(folder)["global_step"]
+    step = read_checkpoint(tmp_path / "a")["global_step"]
+    assert f"stopped by SIGINT after step {step}; saved in" in said and process.returncode == 130, said
+    assert "saving after this step; Ctrl-C again: stop without" in said and "Traceback" not in said
 
 
-def test_ctrl_c_saves_and_a_second_one_does_not_wait(tmp_path):
-    status, said, step = interrupt(tmp_path / "a", 1)
-    assert status == 130 and f"stopped by SIGINT after step {step}; saved in" in said and "Traceback" not in said
-    assert "saving after this step; Ctrl-C again: stop without" in said
-    status, said, _ = interrupt(tmp_path / "b", 2)
-    assert status == 130 and said.rstrip().endswith("stopped") and "Traceback" not in said
+@pytest.fixture
+def handler():
+    """Python's own for Ctrl-C, also afterwards."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def saving(folder):
+    made = RollingCheckpoint(folder=folder, every=None, keeps_before_decay=False, files=AtomicCheckpointIO())
+    made.setup(Mock(spec=pl.Trainer), Mock(spec=pl.LightningModule), "fit")
+    return made
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path, handler):
+    found = saving(tmp_path)
+    signal.signal(signal.SIGINT, found._on_signal)
+    signal.raise_signal(signal.SIGINT)
+    assert found.signal == signal.SIGINT and signal.getsignal(signal.SIGINT) is handler
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_run_that_is_not_to_hear_of_ctrl_c_does_not(tmp_path, handler):
+    """As a script's that was sent to the background."""
+    assert signal.SIGINT in saving(tmp_path)._handlers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert signal.SIGINT not in saving(tmp_path)._handlers
+
+
+def test_ctrl_c_while_the_last_step_is_saved_is_not_lost(tmp_path, handler, monkeypatch):
+    """Otherwise a second stage, or the next run of a sweep, would begin."""
+    plain = AtomicCheckpointIO.save_checkpoint
+
+    def pressed(self, *args, **settings):
+        signal.raise_signal(signal.SIGINT)
+        plain(self, *args, **settings)
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "a", "scale.n_steps=3", "trainer.keeps_before_decay=false")
+    assert read_checkpoint(tmp_path / "a")["global_step"] == 3 and signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_run_killed_while_saving_goes_on_to_the_same_end(tmp_path):
     """kill -9 at a moment when checkpoints are being written all the time."""
-    overrides = [*SMALL, f"run_dir={tmp_path / 'killed'}", "trainer.save_every=1", "scale.n_steps=60"]
+    overrides = [*SMALL, f"run_dir={tmp_path / 'killed'}", "trainer.save_every=1", "scale.n_steps=200"]
     command = [sys.executable, "-m", "illada_lab.cli", "train", *overrides]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     folder = tmp_path / "killed" / "checkpoints"
@@ -55,9 +100,9 @@ def test_a_run_killed_while_saving_goes_on_to_the_same_end(tmp_path):
     time.sleep(0.1)
     process.kill()
     process.wait()
-    assert (folder / "previous.ckpt").is_file() and read_checkpoint(folder)["global_step"] < 60
+    assert (folder / "previous.ckpt").is_file() and read_checkpoint(folder)["global_step"] < 200
     (folder / "last.ckpt.partial").write_bytes(b"half a checkpoint")
-    run(tmp_path / "killed", "trainer.save_every=1", "scale.n_steps=60", "resume=auto")
-    run(tmp_path / "whole", "scale.n_steps=60")
+    run(tmp_path / "killed", "trainer.save_every=1", "scale.n_steps=200", "resume=auto")
+    run(tmp_path / "whole", "scale.n_steps=200")
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(a[name], b[name]) for name in a)
