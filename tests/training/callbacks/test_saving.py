@@ -32,7 +32,13 @@ def test_ctrl_c_saves(tmp_path):
     settings += ["data.n_workers=1", "data.micro_batch_size=2", f"run_dir={tmp_path / 'a'}"]
     command = [sys.executable, "-m", "illada_lab.cli", "train", *SMALL, *settings]
     process = subprocess.Popen(
-        command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Whoever runs these tests in the background of a script has the signal ignored, and so would this process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.time() + 120
     while time.time() < deadline and not (tmp_path / "a" / "checkpoints" / "previous.ckpt").is_file():
