@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from illada_lab.files import check_writable
-from illada_lab.training.checkpoint import find_checkpoint, find_damaged, find_resumable, read_about, told_as
+from illada_lab.training.checkpoint import find_checkpoint, find_saved, read_about, told_as
 from illada_lab.training.recipe import MACHINE, differences, recipe
 
 # What a state cannot be taken over into.
@@ -29,14 +29,14 @@ def resume_point(config: DictConfig) -> Path | None:
     """
     run_dir = Path(config.run_dir)
     check_writable("run_dir", run_dir, is_folder=True)
-    found, damaged = find_resumable(run_dir), find_damaged(run_dir)
+    found, damaged = find_saved(run_dir)
     if found is None and damaged:
         raise ValueError(
-            f"run_dir = {run_dir}; what a run has saved there cannot be read and would be lost ({next(iter(damaged.values()))}); mend or "
+            f"run_dir = {run_dir}; what a run has saved there cannot be read and would be lost ({damaged[0]}); mend or "
             "delete it, or another name=..."
         )
     if found is not None and damaged and config.resume == "auto":
-        print(f"goes on from {found}; {'; '.join(damaged.values())}", flush=True)
+        print(f"goes on from {found}; {'; '.join(damaged)}", flush=True)
     if config.resume == "auto":
         checkpoint = found
     else:

@@ -3,8 +3,8 @@
 from illada_lab.training.checkpoint.loading import LoadedRun, load_predictor, load_run, load_weights
 from illada_lab.training.checkpoint.reading import (
     find_checkpoint,
-    find_damaged,
     find_resumable,
+    find_saved,
     predictor_state,
     read_about,
     read_checkpoint,
@@ -32,8 +32,8 @@ __all__ = [
     "LoadedRun",
     "SaveFailed",
     "find_checkpoint",
-    "find_damaged",
     "find_resumable",
+    "find_saved",
     "load_predictor",
     "load_run",
     "load_weights",

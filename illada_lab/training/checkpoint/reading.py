@@ -97,31 +97,22 @@ def told_as(setting: str) -> Iterator[None]:
 
 def find_resumable(run_dir: str | Path) -> Path | None:
     """The newest checkpoint of a run that can be read, or None: a damaged last one falls back to the ones before."""
-    newest, most = None, -1
-    for path in _saved(run_dir):
-        try:
-            step = read_about(path)["global_step"]
-        except ValueError:
-            continue
-        if step > most:
-            newest, most = path, step
-    return newest
+    return find_saved(run_dir)[0]
 
 
-def find_damaged(run_dir: str | Path) -> dict[Path, str]:
-    """The checkpoints of a run that cannot be read, and why, in a line each."""
-    found = {}
-    for path in _saved(run_dir):
-        try:
-            read_about(path)
-        except ValueError as error:
-            found[path] = str(error)
-    return found
-
-
-def _saved(run_dir: str | Path) -> list[Path]:
-    folder = Path(run_dir) / "checkpoints"
-    return [folder / name for name in (LAST, PREVIOUS, BEFORE_DECAY) if _is_checkpoint(folder / name)]
+def find_saved(run_dir: str | Path) -> tuple[Path | None, list[str]]:
+    """`find_resumable`, and why each of the run's other checkpoints cannot be read, a line each; of those that can, nothing."""
+    folder, newest, most, damages = Path(run_dir) / "checkpoints", None, -1, []
+    for path in (folder / name for name in (LAST, PREVIOUS, BEFORE_DECAY)):
+        if _is_checkpoint(path):
+            try:
+                step = read_about(path)["global_step"]
+            except ValueError as error:
+                damages.append(str(error))
+                continue
+            if step > most:
+                newest, most = path, step
+    return newest, damages
 
 
 def _is_checkpoint(path: Path) -> bool:
