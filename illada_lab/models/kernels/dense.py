@@ -127,24 +127,22 @@ def fused(q: Tensor, k: Tensor, v: Tensor, is_visible: Tensor | None = None, is_
     q, k = q.to(v.dtype), k.to(v.dtype)
     is_grouped, is_causal = q.shape[1] != k.shape[1], is_causal and is_visible is None
     if is_grouped and q.is_cuda and (v.dtype == torch.float32 or (is_visible is not None and not _has_cudnn(q.device))):
-        return folded(q, k, v, is_visible, is_causal)
+        return in_turn(q, k, v, is_visible, is_causal)
     return F.scaled_dot_product_attention(q, k, v, is_visible, is_causal=is_causal, enable_gqa=is_grouped)
 
 
-def folded(q: Tensor, k: Tensor, v: Tensor, is_visible: Tensor | None = None, is_causal: bool = False) -> Tensor:
-    """Attention by torch's fused kernel, the queries of a group one after the other before their one key head.
+def in_turn(q: Tensor, k: Tensor, v: Tensor, is_visible: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    """Attention by torch's fused kernel, one query of each group after the other, so that each call has as many keys as queries.
 
     For GPUs where torch takes grouped queries in FlashAttention only, which has neither masks nor float32: its next kernel that does
-    holds all scores in memory and expands keys and values.
+    holds all scores in memory and expands keys and values. A group's queries stood before their key in one row would need the mask
+    as many times.
     """
-    n_rows, n_heads, length, head_size = q.shape
-    n_group = n_heads // k.shape[1]
-    if is_causal:
-        is_visible = torch.ones(length, k.shape[2], dtype=torch.bool, device=q.device).tril()[None, None]
-    if is_visible is not None and is_visible.shape[2] > 1:
-        is_visible = is_visible.repeat(1, 1, n_group, 1)
-    grouped = q.reshape(n_rows, k.shape[1], n_group * length, head_size)
-    return F.scaled_dot_product_attention(grouped, k, v, is_visible).view(n_rows, n_heads, length, head_size)
+    n_group = q.shape[1] // k.shape[1]
+    out = [
+        F.scaled_dot_product_attention(q[:, i::n_group], k, v, is_visible, is_causal=is_causal) for i in range(n_group)
+    ]
+    return torch.stack(out, 2).flatten(1, 2)
 
 
 @functools.cache

@@ -244,14 +244,14 @@ def test_whole_rows_are_dense_and_the_others_are_not(ids, n_given, causal_block)
 
 
 @pytest.mark.parametrize("sight", ["whole", "causal", "segments", "keys", "columns"])
-def test_queries_of_a_group_can_stand_before_their_key_one_after_the_other(sight):
+def test_queries_of_a_group_can_be_asked_in_turn(sight):
     """What GPUs are given that take grouped queries in one kernel only."""
     (q, k, v), weight = inputs(*IDS.shape)
     view, is_causal = Sight(IDS), sight == "causal"
     mask = {"segments": view.mask, "keys": (IDS > 0)[:, None, None, :], "columns": view.mask_of(slice(3, 9))}.get(sight)
     if sight == "columns":
         q, weight = q[:, :, 3:9].detach().requires_grad_(), weight[:, :, 3:9]
-    found, expected = (function(q, k, v, mask, is_causal) for function in (dense.folded, dense.plain))
+    found, expected = (function(q, k, v, mask, is_causal) for function in (dense.in_turn, dense.plain))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     for a, b in zip(gradients(found, weight, (q, k, v)), gradients(expected, weight, (q, k, v)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
