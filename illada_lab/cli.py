@@ -45,6 +45,7 @@ EXAMPLES = {
         "illada-lab train data=shards data.path=prepared scale=small",
         "illada-lab train data=shards data.path=[web,code] data.source.weights=[0.7,0.3] scale=small",
         "illada-lab train scale=smoke model.n_layers=1,2 seed=0,1 --multirun",
+        "illada-lab train scale=smoke lr.peak_ratio=0.1,0.3,1 --multirun  (the learning rates of all parts of the optimiser)",
     ),
     "evaluate": (
         "illada-lab evaluate checkpoint=runs/sft-toy",
@@ -106,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     flags = {SHORT.get(a, a) for a in arguments if a.startswith("-")}
     words = [a for a in arguments if not a.startswith("-")]
+    if os.getcwd() not in sys.path:  # last: what lies there by chance must not stand before a library
+        sys.path.append(os.getcwd())
     try:
         status = _main(words, flags)
         sys.stdout.flush()

@@ -50,7 +50,7 @@ def _check_is_same(config: DictConfig, saved: Path) -> None:
     from illada_lab.training.recipe import MACHINE, differences, recipe, recipe_of
 
     for key, was, is_now in differences(recipe_of(saved) or {}, recipe(config)):
-        if key not in MACHINE | {"trainer.max_steps", "lr.n_steps", "tokenizer"}:
+        if key not in MACHINE | {"trainer.max_steps", "lr.n_steps"} and not key.startswith("tokenizer"):
             raise ValueError(
                 f"{key} = {is_now}; {config.run_dir} holds the job of this number of another sweep, with {was}; another run_dir=..., or "
                 "delete that folder"

@@ -51,6 +51,12 @@ MISTAKES = {
     "run_dir=${nam}": "run_dir = ${nam}; there is no key nam; did you mean name?",
     "model.is_causal=true": "model.is_causal = true; the objective predicts from both sides; false",
     "objective=autoregressive": "model.is_causal = false; the objective would see its own targets; true",
+    "objective.schedule._target_=illada_lab.diffusion.CosineSchedule": (
+        "CosineSchedule has no such argument; it has none; '~objective.schedule.min_probability' leaves it out"
+    ),
+    "objective.times={_target_:illada_lab.diffusion.UniformTimes,a:3}": (
+        "objective.times.a; objective.times has no such key; +objective.times.a=... adds it"
+    ),
     "evaluation.n_questions=0": "evaluation.n_questions = 0; out of range; 1 or more",
     "evaluation.n_mc_samples=-1": "evaluation.n_mc_samples = -1; out of range; 1 or more",
     "scale.n_questions=0": "scale.n_questions = 0; out of range; 1 or more",

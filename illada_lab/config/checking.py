@@ -153,6 +153,7 @@ def _check_node(path: str, node: DictConfig, broken: set[str]) -> list[str]:
             known = [name for name in parameters if name not in at_run_time or name in given]
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"did you mean {at(near[0])}?" if near else f"known: {', '.join(known)}"
+            hint = hint if known else f"it has none; '~{at(key)}' leaves it out"
             problems.append(f"{at(key)} = {shown(raw_value(node, key))}; {short} has no such argument; {hint}")
     for name, p in parameters.items():
         is_required = p.default is p.empty and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)

@@ -121,6 +121,9 @@ def _explain(override: str, error: Exception, tree: DictConfig) -> str:
         hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(groups()[key])}"
         return f"{key} = {value}; no such file in conf/{key}; {hint}"
     message = str(error)
+    inner = re.search(r"full_key: (\S+)", f"{message} {error.__cause__}")
+    if equals and inner and inner[1].startswith(f"{key}.") and OmegaConf.select(tree, key) is not None:
+        return f"{inner[1]}; {key} has no such key; +{inner[1]}=... adds it, one key at a time"
     if "Could not override" in message or "not in struct" in message or "Could not delete" in message:
         return f"{key} = {value}; there is no such key; {near_key(key, tree)}"
     if "Ambiguous value" in message:

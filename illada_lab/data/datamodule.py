@@ -1,6 +1,5 @@
 """From a source of documents to batches: the LightningDataModule."""
 
-import signal
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from illada_lab.data.stream import StreamBatches
 from illada_lab.data.tables import parts_of, row_table
 from illada_lab.data.text import TextSource
 from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.data.workers import leave_signals_to_the_run
 
 # Tokens of a stream packed at once: it wants its first batch soon.
 STREAM_BLOCK = 2**18
@@ -228,7 +228,7 @@ class DataModule(pl.LightningDataModule):
         workers: dict[str, Any] = {
             "num_workers": self.n_workers,
             "persistent_workers": self.n_workers > 0,
-            "worker_init_fn": _ignore_interrupts,
+            "worker_init_fn": leave_signals_to_the_run,
         }
         if self.n_rows is None:
             blocks = partial(self._blocks, STREAM_BLOCK)
@@ -309,11 +309,6 @@ class DataModule(pl.LightningDataModule):
                 f"data; not what the checkpoint was trained on ({', '.join(told)}), so rows would be repeated and left out; the same "
                 "files, folders, weights and skipped shards, in the same rows and order, or init_from=... for a new run from its weights"
             )
-
-
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal: the run is to save first, and needs batches until then."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Numbered(torch.utils.data.Dataset):

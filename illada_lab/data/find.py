@@ -2,13 +2,15 @@
 
 import difflib
 import lzma
+import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 FORMATS = {".txt": "text", ".md": "text", ".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
@@ -77,14 +79,22 @@ def open_bytes(name: str) -> Iterator[IO[bytes]]:
             yield file
         return
     import fsspec
+    from fsspec.compression import compr
 
     packed = PACKED.get(PurePosixPath(name).suffix)
     damages: tuple[type[Exception], ...] = (EOFError, zlib.error, lzma.LZMAError, OSError)
     if packed == "zstd":
         damages = (*damages, _zstd(name).ZstdError)
     try:
-        with fsspec.open(name, "rb", compression=packed) as file:  # type: ignore[union-attr]
-            yield file  # type: ignore[misc]
+        with ExitStack() as opened:
+            file: Any = opened.enter_context(fsspec.open(name, "rb"))  # type: ignore[arg-type]
+            if getattr(file, "size", 0) is None:
+                # An address that does not tell its length cannot go back to the beginning.
+                copy = opened.enter_context(TemporaryFile())
+                shutil.copyfileobj(file, copy)
+                copy.seek(0)
+                file = copy
+            yield opened.enter_context(compr[packed](file, mode="rb")) if packed else file
     except damages as error:
         if packed is None:
             raise

@@ -126,8 +126,8 @@ class WholeDocuments:
         sizes = np.minimum(lengths[owner] - piece * length, length)
         row, place, n_rows = _best_fit(sizes, length)
         # Position of every token: its row's start, its piece's place in the row, its place in the piece.
-        target = np.repeat(row * length + place, sizes) + _counts_within(sizes)
-        source = np.repeat(starts, sizes) + _counts_within(sizes)
+        target = np.repeat(row * length + place, sizes) + counts_within(sizes)
+        source = np.repeat(starts, sizes) + counts_within(sizes)
         number = np.repeat(np.arange(len(owner)), sizes)
         order = np.argsort(target, kind="stable")
         return _place(documents, target[order], number[order], length, filler, source[order], n_rows)
@@ -148,15 +148,29 @@ class OnePerRow:
             ValueError: an example is longer than a row; cutting it would cut its answer.
         """
         lengths = np.diff(documents.offsets)
+        self.check(lengths, length, documents.first)
+        target = np.repeat(np.arange(len(lengths)) * length, lengths) + counts_within(lengths)
+        number = np.repeat(np.arange(len(lengths)), lengths)
+        return _place(documents, target, number, length, filler, n_rows=len(lengths))
+
+    @staticmethod
+    def check(lengths: np.ndarray, length: int, first: int) -> None:
+        """Refuse examples that do not fit.
+
+        Args:
+            lengths: tokens of each.
+            length: tokens per row.
+            first: number of the first of them, for the message.
+
+        Raises:
+            ValueError: names the longest.
+        """
         if lengths.max(initial=0) > length:
             longest = int(lengths.argmax())
             raise ValueError(
-                f"example = {documents.first + longest}; {int(lengths[longest])} tokens, longer than a row and cannot be cut; "
+                f"example = {first + longest}; {int(lengths[longest])} tokens, longer than a row and cannot be cut; "
                 f"scale.length={int(lengths[longest])} or more, or drop it"
             )
-        target = np.repeat(np.arange(len(lengths)) * length, lengths) + _counts_within(lengths)
-        number = np.repeat(np.arange(len(lengths)), lengths)
-        return _place(documents, target, number, length, filler, n_rows=len(lengths))
 
 
 def pack_blocks(blocks: Iterable[Documents], packing: Packing, length: int, filler: int) -> Iterator[Rows]:
@@ -185,7 +199,7 @@ def pack_blocks(blocks: Iterable[Documents], packing: Packing, length: int, fill
         yield packing(rest[0], length, filler)
 
 
-def _counts_within(sizes: np.ndarray) -> np.ndarray:
+def counts_within(sizes: np.ndarray) -> np.ndarray:
     """0 ... n-1 for each size n, one after the other."""
     return np.arange(int(sizes.sum())) - np.repeat(sizes.cumsum() - sizes, sizes)
 

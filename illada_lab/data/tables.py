@@ -8,10 +8,10 @@ from typing import Any
 from illada_lab.data.encode import Encoder
 from illada_lab.data.mixture import Mixed
 from illada_lab.data.order import Computed, Order
-from illada_lab.data.packing import ConcatAndCut, Packing, pack_blocks
+from illada_lab.data.packing import ConcatAndCut, OnePerRow, Packing, pack_blocks
 from illada_lab.data.rows import RowTable, store
 from illada_lab.data.shards.read import Split
-from illada_lab.data.shards.rows import JoinedRows, ShardRows
+from illada_lab.data.shards.rows import DocumentRows, JoinedRows, ShardRows
 from illada_lab.data.shards.source import ShardSource
 
 # Tokens packed at once: best fit is as good as over everything, and memory stays small.
@@ -53,8 +53,8 @@ def row_table(
 ) -> tuple[RowTable, Order | None, int]:
     """The rows of all parts, the order in which they are seen, and the number of tokens in them.
 
-    Documents that are tokens already are cut into rows where they are, if the packing is one stream; everything else is packed
-    into a table. Both give the same rows.
+    Documents that are tokens already are cut into rows where they are, if the packing is one stream or one document per row;
+    everything else is packed into a table. Both give the same rows.
 
     Args:
         parts: of the source.
@@ -73,6 +73,9 @@ def row_table(
     for i, part in enumerate(parts):
         if isinstance(part.table, Split) and isinstance(packing, ConcatAndCut):
             tables.append(ShardRows(part.table, length=length, filler=filler))
+            n_tokens += part.table.n_tokens
+        elif isinstance(part.table, Split) and isinstance(packing, OnePerRow):
+            tables.append(DocumentRows(part.table, length=length, filler=filler))
             n_tokens += part.table.n_tokens
         else:
             rows = pack_blocks(encoder.blocks(part.table, BLOCK), packing, length, filler)

@@ -92,7 +92,8 @@ class Tokenizer:
         if self.is_word_level and self.tokens.unk in ids:
             pairs = zip(text.split(), ids, strict=False)  # unequal where a mark sticks to a word
             word, *others = dict.fromkeys(word for word, i in pairs if i == self.tokens.unk)
-            known = [known for known in self.backend.get_vocab() if known not in self.special_text.values()]
+            special = {self.backend.id_to_token(i) for i in self.special_text}
+            known = [known for known in self.backend.get_vocab() if known not in special]
             near = ", ".join(difflib.get_close_matches(word, known, n=3)) or _some(known)
             neither = f" (neither is {', '.join(map(repr, others))})" if others else ""
             raise ValueError(f"{name} = {word!r}; not a word of this model's vocabulary{neither}; {near}")

@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from illada_lab.models.spec import ModelSpec
 
+# Ends of the names of all that is drawn from a normal distribution.
+MATRICES = ("_proj.weight", "embed_tokens.weight", "lm_head.weight")
+
 
 @torch.no_grad()
 def initialise(model: nn.Module, spec: ModelSpec, generator: torch.Generator | None = None) -> None:
@@ -29,10 +32,18 @@ def initialise(model: nn.Module, spec: ModelSpec, generator: torch.Generator | N
 
 @torch.no_grad()
 def draw(name: str, parameter: Tensor, spec: ModelSpec, generator: torch.Generator | None = None) -> None:
-    """Draw one parameter of a mask predictor in place, by the rule of `initialise`; whole, or the draws come out otherwise."""
-    if parameter.ndim == 1:
+    """Draw one parameter of a mask predictor in place, by the rule of `initialise`; whole, or the draws come out otherwise.
+
+    Raises:
+        ValueError: there is no rule for it.
+    """
+    if "norm" in name and parameter.ndim == 1:
         parameter.fill_(1.0)
         return
+    if not name.endswith(MATRICES):
+        raise ValueError(
+            f"model = {name}; a parameter without initial values; the class's draw_weight(name, weight, generator) gives it some"
+        )
     writes_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
     scale = 1 / math.sqrt(2 * spec.n_layers) if writes_residual else 1.0
     parameter.normal_(0.0, spec.init_std * scale, generator=generator)

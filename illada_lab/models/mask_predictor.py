@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from illada_lab.models.cache import Cache, LayerCache
 from illada_lab.models.head_loss import MAX_LOGITS, sliced_losses
-from illada_lab.models.init import initialise
+from illada_lab.models.init import draw, initialise
 from illada_lab.models.kernels import ATTENTION, Dense, Need, Sight, View, choose
 from illada_lab.models.layer import Layer
 from illada_lab.models.linear import Linear, linear
@@ -95,6 +95,21 @@ class MaskPredictor(nn.Module):
         self.lm_head = None if is_tied else Linear(d_model, vocab_size)
         if not self.embed_tokens.weight.is_meta:
             initialise(self, spec, generator)
+
+    def draw_weight(self, name: str, weight: Tensor, generator: torch.Generator | None = None) -> None:
+        """Give a parameter its initial values, in place. A subclass with parameters of its own overrides this for them.
+
+        A run builds its model without memory and then draws one whole parameter after the other, whatever the constructor has put there.
+
+        Args:
+            name: of the parameter, as `named_parameters` has it.
+            weight: of its shape.
+            generator: source of randomness; None: torch's global one.
+
+        Raises:
+            ValueError: there is no rule for it.
+        """
+        draw(name, weight, self.spec, generator)
 
     @staticmethod
     def check_config(**values: Any) -> list[str]:

@@ -14,13 +14,14 @@ from omegaconf import DictConfig
 from illada_lab.config import build, build_all, to_plain
 from illada_lab.data.datamodule import DataModule
 from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.objectives import Objective
 from illada_lab.tokens import has_bos_of
 from illada_lab.training import callbacks as cb
 from illada_lab.training.callbacks.guard import LossGuard
 from illada_lab.training.callbacks.progress import LiveProgress
 from illada_lab.training.callbacks.samples import Samples
 from illada_lab.training.callbacks.saving import AtomicCheckpointIO, RollingCheckpoint
-from illada_lab.training.checkpoint import told_as
+from illada_lab.training.checkpoint import read_about, told_as
 from illada_lab.training.checkpoint.adapters import Adapters, add_adapters
 from illada_lab.training.distributed.placement import Placement, from_seed, from_trained, to_be_loaded
 from illada_lab.training.distributed.strategy import make_strategy
@@ -51,6 +52,9 @@ def build_predictor(config: DictConfig, data: DataModule) -> MaskPredictor:
         )
     with torch.device("meta"):
         predictor = build(config.model, **sizes)
+    if not isinstance(predictor, MaskPredictor) or any(True for _ in predictor.buffers()):
+        why = "has buffers, which no checkpoint keeps" if isinstance(predictor, MaskPredictor) else "no MaskPredictor"
+        raise ValueError(f"model._target_ = {config.model._target_}; {why}; a subclass of it with parameters alone")
     if data.length > predictor.spec.max_length:
         raise ValueError(
             f"data.length = {data.length}; longer than model.max_length; at most {predictor.spec.max_length}"
@@ -74,9 +78,11 @@ def build_module(
         start = to_be_loaded
     else:  # a checkpoint of adapters does not hold their base
         start = from_seed(config.seed) if config.init_from is None else from_trained(config.init_from)
-    documents, objective = data.validation_documents(), build(config.objective)
+    documents, objective = data.validation_documents(), build_objective(config)
     with told_as("init_from"):
-        start_recipe = recipe_of(config.init_from)
+        start_recipe = (
+            recipe_of(config.init_from) if checkpoint is None else read_about(checkpoint)["illada_lab"].get("start")
+        )
     validation = FrozenMasks(
         documents,
         # As in training: a BOS that is EOS as well is learnt, so it is counted too.
@@ -103,6 +109,21 @@ def build_module(
         ),
         about={"config": to_plain(config), "tokenizer": tokenizer.to_dict(), "start": start_recipe},
     )
+
+
+def build_objective(config: DictConfig) -> Objective:
+    """The objective of a run.
+
+    Raises:
+        ValueError: somebody's own lacks something.
+    """
+    objective = build(config.objective)
+    for name in ("needs_causal", "is_response_only", "__call__"):
+        if not hasattr(objective, name):
+            raise ValueError(
+                f"objective._target_ = {config.objective._target_}; has no {name}; all of illada_lab.objectives.Objective"
+            )
+    return objective
 
 
 def build_trainer(

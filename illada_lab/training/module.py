@@ -85,6 +85,8 @@ class DiffusionModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Loss of one micro-batch, weighed so that a step's gradient is that of the step's rows taken at once."""
         loss = self.objective(self.predictor, batch, RowRandom(self.seed, batch.index))
+        if not isinstance(loss, Loss):
+            raise ValueError(f"objective = {type(self.objective).__name__}; returned {type(loss).__name__}; a Loss")
         share = self._step.add(loss, self.device)
         return loss.value if share == 1.0 else loss.value * share
 

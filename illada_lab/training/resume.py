@@ -1,15 +1,15 @@
 """Where a run goes on from: which checkpoint, what must be the same, what is said of the rest."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from illada_lab.files import check_writable
-from illada_lab.training.checkpoint import find_checkpoint, find_saved, read_about, told_as
-from illada_lab.training.recipe import MACHINE, differences, recipe
+from illada_lab.training.checkpoint import find_checkpoint, find_saved, read_about, shards, told_as
+from illada_lab.training.recipe import MACHINE, differences, recipe, recipe_of
 
 # What a state cannot be taken over into.
 FIXED = ("_target_", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_ffn", "is_tied", "has_qk_norm")
@@ -27,16 +27,19 @@ def resume_point(config: DictConfig) -> Path | None:
         ValueError: steps in `run_dir` would be lost unasked, or the checkpoint is of another model, optimiser, adapters or base, or of
             a step at which this run would be over.
     """
+    from lightning.pytorch.utilities import rank_zero_only
+
     run_dir = Path(config.run_dir)
     check_writable("run_dir", run_dir, is_folder=True)
     found, damaged = find_saved(run_dir)
     if found is None and damaged:
         raise ValueError(
-            f"run_dir = {run_dir}; what a run has saved there cannot be read and would be lost ({damaged[0]}); mend or "
+            f"run_dir = {run_dir}; what a run has saved there cannot be read and would be lost ({next(iter(damaged.values()))}); mend or "
             "delete it, or another name=..."
         )
-    if found is not None and damaged and config.resume == "auto":
-        print(f"goes on from {found}; {'; '.join(damaged)}", flush=True)
+    if found is not None and damaged and config.resume == "auto" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        print(f"goes on from {found}; {'; '.join(damaged.values())}", flush=True)
+        _set_aside(damaged)
     if config.resume == "auto":
         checkpoint = found
     else:
@@ -55,14 +58,31 @@ def resume_point(config: DictConfig) -> Path | None:
     return checkpoint
 
 
+def _set_aside(damaged: Iterable[Path]) -> None:
+    """Rename what is damaged: the next save would put it in the place of the good one."""
+    for path in damaged:
+        aside = path.with_name(path.name + ".damaged")
+        shards.clear(aside)
+        path.rename(aside)
+
+
 def say_changes(config: DictConfig, checkpoint: Path) -> None:
     """What this run is told otherwise than the one that saved: its own settings hold, the checkpoint brings the state."""
     saved = read_about(checkpoint)
     before, now = recipe(saved["illada_lab"]["config"]), recipe(config)
     before.pop("tokenizer")  # always the checkpoint's
     changed = [f"{key} {was} -> {is_now}" for key, was, is_now in differences(before, now)]
+    if _has_other_start(config, saved):
+        changed.append("init_from (its weights are not read)")
     if changed:
         print(f"goes on from step {saved['global_step']} with other settings: {'; '.join(changed)}", flush=True)
+
+
+def _has_other_start(config: DictConfig, saved: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint began with another model than `init_from`, as far as both say what they have learnt from."""
+    with told_as("init_from"):
+        before, now = saved["illada_lab"].get("start"), recipe_of(config.init_from)
+    return before is not None and now is not None and any(differences(before, now))
 
 
 def _step(checkpoint: Path | None) -> int:
@@ -98,8 +118,14 @@ def _check(config: DictConfig, checkpoint: Path, *, is_own: bool) -> None:
             f"twice; data.batch_size={was}, or {anew}"
         )
     step = saved["global_step"]
+    is_over = config.trainer.max_steps == step and is_own
+    if _has_other_start(config, saved) and is_over:
+        raise ValueError(
+            f"init_from = {config.init_from}; {checkpoint} stands at that step, and began with another model; "
+            f"trainer.max_steps={step + 1} or more to go on, or another name=... for a new run"
+        )
     changed = [key for key in told if key not in MACHINE | OF_THE_WAY and not key.startswith("tokenizer")]
-    if config.trainer.max_steps == step and is_own and changed:
+    if is_over and changed:
         was, is_now = told[changed[0]]
         raise ValueError(
             f"{changed[0]} = {is_now}; {checkpoint} stands at that step with {was}; trainer.max_steps={step + 1} or more to go on, or "

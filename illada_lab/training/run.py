@@ -98,7 +98,8 @@ def train(config: DictConfig) -> TrainedRun:
     told = json.dumps({**about, "config": to_plain(config)}, indent=1)
     trainer.callbacks.append(AtStart(partial(write_text, run_dir / "manifest.json", told)))  # type: ignore[attr-defined]
     # Before a checkpoint is read: it fits the data of all processes or of none.
-    trainer.callbacks.append(LambdaCallback(setup=lambda trainer, module, stage: _check_rows(trainer, module, data)))  # type: ignore[attr-defined]
+    check = partial(_check_rows, data=data, checkpoint=checkpoint)
+    trainer.callbacks.append(LambdaCallback(setup=lambda trainer, module, stage: check(trainer, module)))  # type: ignore[attr-defined]
     if checkpoint is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         say_changes(config, checkpoint)
     has_wandb = _has_wandb_run()
@@ -159,7 +160,8 @@ def _fit(
         ) from error
     saving = next(callback for callback in trainer.callbacks if isinstance(callback, RollingCheckpoint))  # type: ignore[attr-defined]
     if saving.signal == signal.SIGINT:  # pressed while the last step was saved: what would come next is not to begin
-        raise KeyboardInterrupt
+        # One process speaks for all: a launcher that sees another fail would kill this one.
+        raise KeyboardInterrupt if trainer.is_global_zero else SystemExit(0)
 
 
 def _has_wandb_run() -> bool:
@@ -176,16 +178,22 @@ def _end_wandb(loggers: Sequence[Any], *, was_active: bool) -> None:
             logger.experiment.finish()
 
 
-def _check_rows(trainer: "pl.Trainer", module: Any, data: "DataModule") -> None:
+def _check_rows(trainer: "pl.Trainer", module: Any, data: "DataModule", checkpoint: Path | None) -> None:
     """Refuse rows that cannot be trained on: in every process, whichever has found them.
 
     Raises:
-        ValueError: see `_check_same_rows`; or a row without a response where nothing else is learnt.
+        ValueError: see `_check_same`; or a row without a response where nothing else is learnt.
     """
     from illada_lab.objectives import ResponseOnly
     from illada_lab.training.distributed.together import gathered
 
-    _check_same_rows(data)
+    _check_same(
+        {
+            **data.state_dict()["data"],
+            "validation documents": module.validation.fingerprint(),
+            "step to go on from": None if checkpoint is None else read_about(checkpoint)["global_step"],
+        }
+    )
     if isinstance(module.objective, ResponseOnly):
         found = gathered(data.row_without_response((trainer.global_rank, trainer.world_size)))
         if (row := next((row for row in found if row is not None), None)) is not None:
@@ -195,22 +203,25 @@ def _check_rows(trainer: "pl.Trainer", module: Any, data: "DataModule") -> None:
             )
 
 
-def _check_same_rows(data: "DataModule") -> None:
-    """Refuse processes that would train on different rows: each has read them for itself, perhaps from another disk.
+def _check_same(state: dict[str, Any]) -> None:
+    """Refuse processes that would not do the same: each has read data and checkpoint for itself, perhaps from another disk.
+
+    Args:
+        state: what is to be the same in all of them.
 
     Raises:
         ValueError: in every process; names those that differ from the first, and in what.
     """
     from illada_lab.training.distributed.together import gathered
 
-    states: list[Any] = gathered(data.state_dict()["data"])
+    states: list[Any] = gathered(state)
     ranks = [rank for rank, state in enumerate(states) if state != states[0]]
     if ranks:
         told = [(states[0], states[rank]) for rank in ranks]
         keys = sorted({key for a, b in told for key in {*a, *b} if a.get(key) != b.get(key)})
         raise ValueError(
-            f"data; process {', '.join(map(str, ranks))} would train on other rows than process 0 (another {', '.join(keys)}); "
-            "the same files, settings and skipped shards for every process"
+            f"data; process {', '.join(map(str, ranks))} would train otherwise than process 0 (another {', '.join(keys)}); "
+            "the same files, settings, skipped shards and run_dir for every process"
         )
 
 

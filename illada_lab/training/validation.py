@@ -1,5 +1,6 @@
 """Validation on frozen masks: the same documents, the same masks, at every step of every run."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,13 @@ class FrozenMasks:
             positions = self.maskable[document]
             n_masked = 1 + int(ratio[number] * len(positions))
             self.rows.append(FrozenRow(document, random.choice(positions, size=n_masked, replace=False)))
+
+    def fingerprint(self) -> int:
+        """Names the documents and what of them can be masked: processes that share their validation need the same."""
+        numbers = [
+            np.asarray(part) for d, m in zip(self.documents, self.maskable, strict=True) for part in (d["ids"], m)
+        ]
+        return zlib.crc32(np.concatenate(numbers).astype(np.int64).tobytes())
 
     def entropy_per_token(self, *, is_causal: bool = False) -> float | None:
         """Entropy of all documents, nats per token, of a causal model with their length; None where it is not known exactly."""

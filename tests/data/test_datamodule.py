@@ -182,11 +182,18 @@ def test_processes_with_other_rows_are_named(monkeypatch, tmp_path):
         return [value, value, {**value, "crc32": 0}, {**value, "n_rows": 1}]
 
     monkeypatch.setattr(together, "gathered", among)
-    with pytest.raises(
-        ValueError, match="process 2, 3 would train on other rows than process 0 .another crc32, n_rows.;"
-    ):
+    with pytest.raises(ValueError, match="process 2, 3 would train otherwise than process 0 .another crc32, n_rows.;"):
         run.train(compose_and_check(["scale=smoke", f"run_dir={tmp_path}/run"]))
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_short_examples_end_in_eos_that_is_learnt():
+    """Source: LLaDA, fine-tuning: what a batch is padded with is part of the response."""
+    batch = next(iter(module(numbered(80), packing=OnePerRow(), batch_size=16).train_dataloader()))
+    first = (batch.tokens == WORD.tokens.eos).int().argmax(1)
+    is_behind = torch.arange(batch.tokens.shape[1]) >= first[:, None]
+    assert (first < batch.tokens.shape[1] - 1).any() and (batch.tokens[is_behind] == WORD.tokens.eos).all()
+    assert batch.is_valid.all() and not batch.is_prompt[is_behind].any()
 
 
 def test_a_row_without_response_is_found():
@@ -210,6 +217,7 @@ def test_processes_divide_the_search_for_a_row_without_response(monkeypatch):
 def test_validation_documents_bring_what_is_known_of_them():
     data = module(numbered(30), n_validation=7, max_validation_length=4)
     documents = data.validation_documents()
+    assert len(documents) >= 7
     assert all(len(d["ids"]) <= 4 for d in documents) and all(d["n_bytes"] > 0 for d in documents)
 
 

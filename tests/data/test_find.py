@@ -2,12 +2,18 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import ClassVar
 
 import datasets
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from illada_lab.data import find
@@ -124,6 +130,40 @@ def test_a_file_on_the_web_has_the_stamp_of_its_version(monkeypatch, one, other)
     monkeypatch.setattr(find, "_system", lambda url: (Web(size=0), url))
     with pytest.raises(ValueError, match="b.txt; the file is empty"):
         find_files("https://a.org/b.txt", None)
+
+
+class NoLengths(BaseHTTPRequestHandler):
+    """Sends what it is asked for and does not say how long that is."""
+
+    content: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.content[self.path[1:]])
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.parquet", "a.jsonl.gz", "a.json.gz"])
+def test_addresses_that_do_not_tell_a_length(name, monkeypatch):
+    table = io.BytesIO()
+    pq.write_table(pa.table({"text": TEXTS}), table)
+    listed = json.dumps([{"text": text} for text in TEXTS]).encode()
+    files = {**CONTENT, "a.json": listed, "a.parquet": table.getvalue()}
+    files |= {f"{short}.gz": gzip.compress(files[short]) for short in ("a.jsonl", "a.json")}
+    monkeypatch.setattr(NoLengths, "content", files)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), NoLengths)
+    Thread(target=server.serve_forever, daemon=True).start()
+    source = TextSource(path=f"http://127.0.0.1:{server.server_port}/{name}", n_held_out=2)
+    try:
+        found = [row["text"].strip() for split in ("train", "validation") for row in source.load(split)]
+        assert sorted(found) == sorted(TEXTS)
+    finally:
+        server.shutdown()
 
 
 def test_what_may_be_of_any_size_lies_on_the_disk(monkeypatch, tmp_path):

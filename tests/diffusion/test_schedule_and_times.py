@@ -25,6 +25,19 @@ def test_weight_is_the_derivative_over_the_probability(schedule):
     torch.testing.assert_close(schedule.weight(t.detach()), (slope / p).detach())
 
 
+def test_a_smallest_probability_weighs_as_in_llada():
+    """1 / p for the p that tokens are masked with, which no longer is the derivative's share."""
+    t = torch.linspace(0.01, 1, 9)
+    torch.testing.assert_close(LinearSchedule(min_probability=0.1).weight(t), 1 / (0.9 * t + 0.1))
+
+
+@pytest.mark.parametrize("times", [UniformTimes(), StratifiedTimes(), AntitheticTimes()])
+def test_one_row_has_another_time_under_every_seed(times):
+    t = torch.cat([times(RowRandom(seed, torch.arange(1)), 1) for seed in range(64)])
+    # Of 64 uniform numbers the standard deviation is 0.289, give or take 0.02.
+    assert len(t.unique()) > 60 and abs(t.std() - 12**-0.5) < 0.08
+
+
 @pytest.mark.parametrize("times", [UniformTimes(), StratifiedTimes(), AntitheticTimes()])
 def test_every_time_alone_is_uniform_above_zero(times):
     # 4096 rows of 3 segments; the mean of U(0, 1] over independent draws has a standard error of 0.0045 at most.

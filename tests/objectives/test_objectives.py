@@ -8,7 +8,8 @@ from illada_lab.diffusion import AntitheticTimes, LinearSchedule, RowRandom, Str
 from illada_lab.objectives import Autoregressive, Pretrain, RandomCut, RandomLength, ResponseOnly, cross_entropy_at
 from illada_lab.objectives.autoregressive import shift_right
 from illada_lab.objectives.corruption import corrupt
-from tests.small import random_batch, small_predictor
+from illada_lab.tokens import ILLADA
+from tests.small import UniformPredictor, random_batch, small_predictor
 
 
 def test_the_same_rows_give_the_same_loss_in_any_batch():
@@ -21,6 +22,47 @@ def test_the_same_rows_give_the_same_loss_in_any_batch():
         half = type(batch)(**{k: v[rows] for k, v in vars(batch).items()})
         halves.append(objective(predictor, half, RowRandom(1, half.index)).value)
     torch.testing.assert_close(whole, torch.stack(halves).mean())
+
+
+@torch.no_grad()
+def test_the_loss_of_a_cut_row_by_hand():
+    """Each piece has its own t, sees itself alone, and weighs 1 / t; the sum is over all tokens."""
+    predictor, batch = small_predictor(), random_batch(n_rows=1)
+    batch.segment_ids[:] = 1
+    is_first = torch.arange(16) < 6
+    objective = Pretrain(
+        shorten=lambda segment_ids, random: torch.where(is_first, 1, 2)[None],
+        times=lambda random, n: torch.tensor([[1.0, 0.5]], dtype=torch.float64)[:, :n],
+    )
+    found = objective(predictor, batch, RowRandom(0, batch.index)).value
+    t = torch.where(is_first, 1.0, 0.5)
+    is_masked = RowRandom(0, batch.index).uniform(16) < t
+    x = torch.where(is_masked, predictor.tokens.mask, batch.tokens)
+    log_p = torch.cat((predictor(x[:, :6]), predictor(x[:, 6:])), 1).log_softmax(-1)
+    log_p = log_p.gather(-1, batch.tokens[..., None])[..., 0]
+    assert float(found) == pytest.approx(float(-(log_p / t)[is_masked].sum() / 16), rel=1e-5)
+
+
+def test_bos_and_padding_are_not_in_the_denominator():
+    """Where everything that can be masked is, an ignorant predictor has the logarithm of the vocabulary per token."""
+    batch = random_batch()
+    batch.tokens[:, [0, 8]] = ILLADA.anchor
+    objective = Pretrain(times=lambda random, n: torch.ones(4, n, dtype=torch.float64))
+    loss = objective(UniformPredictor(24), batch, RowRandom(0, batch.index))
+    assert float(loss.value) == pytest.approx(math.log(24), rel=1e-6) and loss.n_tokens == 4 * 12
+
+
+def test_the_twin_can_learn_responses_alone():
+    batch = random_batch()
+    loss = Autoregressive(is_response_only=True)(small_predictor(is_causal=True), batch, RowRandom(0, batch.index))
+    assert loss.n_predicted == int((batch.is_valid & ~batch.is_prompt).sum())
+
+
+def test_where_a_row_is_cut_has_nothing_to_do_with_whether():
+    segment_ids = torch.ones(200, 16, dtype=torch.long)
+    lengths = (RandomCut(probability=0.3)(segment_ids, RowRandom(0, torch.arange(200))) == 1).sum(1)
+    # Of about 60 cuts half lie behind the middle.
+    assert ((lengths > 8) & (lengths < 16)).sum() > 10
 
 
 @pytest.mark.parametrize("times", [UniformTimes(), StratifiedTimes(), AntitheticTimes()])

@@ -52,6 +52,15 @@ def test_plateau_starts_the_decay_and_a_falling_loss_does_not():
     assert schedule.factor(69) == pytest.approx(0.025)
 
 
+def test_no_decay_begins_within_the_warmup():
+    seen = rates(Cosine, 100, n_steps=100, n_warmup_steps=10, min_ratio=0.0)
+    assert seen[9] == seen[10] == 2.0 and seen[55] == pytest.approx(1.0)
+    schedule = ConstantCosine(optimizer(), n_steps=100, n_warmup_steps=10, decay_start="plateau", patience=1)
+    schedule.observe(3.0)
+    schedule.observe(3.0)
+    assert schedule.decay_from is None
+
+
 def test_state_survives_and_is_plain(tmp_path):
     opt = optimizer()
     schedule = ConstantCosine(opt, n_steps=100, decay_start="plateau", patience=1)

@@ -1,5 +1,6 @@
 """Runs that go on: to the bit, with other settings, from a branch; and what is refused."""
 
+import errno
 import json
 
 import pytest
@@ -121,6 +122,41 @@ def test_nothing_that_was_saved_is_lost_because_it_cannot_be_read(tmp_path):
     assert last.read_bytes() == content
 
 
+def test_half_a_folder_of_shards_is_no_empty_place(tmp_path):
+    (tmp_path / "a" / "checkpoints" / "last.ckpt").mkdir(parents=True)
+    for resume in ("auto", "null"):
+        with pytest.raises(ValueError, match=r"would be lost .*last\.ckpt; parts of it are missing"):
+            run(tmp_path / "a", "scale.n_steps=3", f"resume={resume}")
+
+
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
+    run(tmp_path / "a", "trainer.save_every=5")
+    load = torch.load
+
+    def busy(file, *args, **settings):
+        if str(file).endswith("last.ckpt"):
+            raise OSError(errno.EMFILE, "Too many open files", str(file))
+        return load(file, *args, **settings)
+
+    monkeypatch.setattr(torch, "load", busy)
+    with pytest.raises(ValueError, match=r"last\.ckpt; cannot be read now \(Too many open files\)"):
+        run(tmp_path / "a", "resume=auto")
+
+
+def test_a_run_that_is_over_is_no_run_from_another_start(tmp_path, capsys):
+    starts = [run(tmp_path / name, "scale.n_steps=3", f"seed={seed}").run_dir for seed, name in enumerate("ab")]
+    first = ["experiment=sft", "trainer.max_steps=3", f"init_from={starts[0]}"]
+    done = run(tmp_path / "c", *first)
+    assert run(tmp_path / "c", *first, "resume=auto").history["validation"] == done.history["validation"]
+    other = [*first[:1], f"init_from={starts[1]}", "resume=auto"]
+    with pytest.raises(ValueError, match="init_from = .* stands at that step, and began with another model"):
+        run(tmp_path / "c", *other, "trainer.max_steps=3")
+    capsys.readouterr()
+    run(tmp_path / "c", *other, "trainer.max_steps=4")
+    assert "init_from (its weights are not read)" in capsys.readouterr().out
+    assert read_checkpoint(tmp_path / "c")["illada_lab"]["start"]["seed"] == 0
+
+
 def test_a_sweep_does_not_go_on_with_the_jobs_of_another(tmp_path):
     run(tmp_path / "a", "trainer.max_steps=3", "lr.n_steps=3")
     config = compose([*SMALL, f"run_dir={tmp_path / 'a'}", "trainer.max_steps=6", "lr.n_steps=6"])
@@ -155,8 +191,12 @@ def test_a_truncated_last_checkpoint_falls_back_to_the_one_before(tmp_path):
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"last\.ckpt; truncated.*previous\.ckpt"):
         read_checkpoint(tmp_path / "a")
-    resumed = run(tmp_path / "a", "trainer.save_every=5", "resume=auto")
+    resumed = run(tmp_path / "a", "trainer.save_every=20", "resume=auto")
     assert resumed.history["train"][-1]["step"] == 20
+    # What was good is not given up for what is damaged.
+    assert read_checkpoint(last)["global_step"] == 20
+    assert read_checkpoint(last.with_name("previous.ckpt"))["global_step"] == 15
+    assert len(last.with_name("last.ckpt.damaged").read_bytes()) == 1000
     # From step 15 on the samples of the first run are void.
     samples = (tmp_path / "a" / "samples.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in samples] == [10, 20]

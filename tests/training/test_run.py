@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -10,7 +11,14 @@ from unittest.mock import Mock
 import pytest
 import torch
 
+from illada_lab.diffusion import RowRandom
+from illada_lab.objectives import Pretrain
 from illada_lab.training.checkpoint import load_run, read_checkpoint
+from illada_lab.training.distributed.gradients import total_norm
+from illada_lab.training.lr import ConstantCosine
+from illada_lab.training.module import DiffusionModule
+from illada_lab.training.optim import adamw
+from tests.small import random_batch, small_predictor
 from tests.training.small_runs import run, weights
 
 
@@ -146,6 +154,42 @@ def test_the_snippet_of_the_readme_runs(tmp_path, capsys):
     capsys.readouterr()
     exec(snippet.replace("runs/pretrain-toy", str(tmp_path / "a")), {})
     assert len(capsys.readouterr().out.splitlines()) == 1  # it may be empty: 20 steps know little
+
+
+def test_gradients_are_clipped(tmp_path, monkeypatch):
+    norms, step = [], torch.optim.AdamW.step
+
+    def watched(self, *arguments, **options):
+        out = step(self, *arguments, **options)
+        norms.append(float(total_norm(p for group in self.param_groups for p in group["params"])))
+        return out
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    run(tmp_path / "a", "optim=adamw", "trainer.max_norm=0.01", "scale.n_steps=3")
+    assert norms == pytest.approx([0.01] * 3, rel=1e-2)
+
+
+def test_masks_are_those_of_the_seed():
+    seen, batch = [], random_batch()
+
+    class Watched(Pretrain):
+        def __call__(self, predictor, batch, random):
+            seen.append(random.uniform(4))
+            return super().__call__(predictor, batch, random)
+
+    for seed in (5, 6):
+        optim, lr = partial(adamw, lr=0.1), partial(ConstantCosine, n_steps=2)
+        module = DiffusionModule(predictor=small_predictor(), objective=Watched(), optim=optim, lr=lr, seed=seed)
+        module.training_step(batch, 0)
+        assert torch.equal(seen[-1], RowRandom(seed, batch.index).uniform(4))
+    assert not torch.equal(*seen)
+
+
+def test_a_plateau_of_a_run_begins_its_decay(tmp_path):
+    settings = ["lr.decay_start=plateau", "lr.patience=1", "lr.min_progress=0.9", "trainer.validate_every=3"]
+    done = run(tmp_path / "a", *settings, "trainer.log_every=1", "scale.n_steps=20")
+    rates = [record["lr"] for record in done.history["train"]]
+    assert rates[-1] < 0.5 * rates[4]
 
 
 def test_golden_losses(tmp_path):

@@ -8,7 +8,7 @@ import torch
 
 from illada_lab.config import build, compose
 from illada_lab.training.checkpoint import load_run
-from illada_lab.training.validation import FrozenMasks
+from illada_lab.training.validation import FrozenMasks, _per_token
 from tests.diffusion.test_nelbo import enumerated_nelbo
 from tests.small import UniformPredictor, small_predictor
 from tests.training.small_runs import SMALL, run
@@ -51,6 +51,17 @@ def test_uniform_predictor_gives_log_vocabulary_per_token():
     for row in summary.values():
         assert row["nelbo_per_token"] == pytest.approx(math.log(24), rel=1e-6)
         assert row["stderr"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_standard_error_by_hand():
+    """Three documents of 1, 2 and 3 tokens with 1, 3 and 2 nats: 1 nat per token, residuals 0, 1 and -1."""
+    assert _per_token(np.array([1.0, 3.0, 2.0]), np.array([1, 2, 3])) == pytest.approx((1.0, 3**0.5 / 6))
+
+
+def test_the_ratio_of_a_row_is_what_is_masked_of_it():
+    frozen = FrozenMasks(documents(), bos=0)
+    expected = [len(row.masked) / (len(frozen.documents[row.document]["ids"]) - 1) for row in frozen.rows]
+    assert frozen.evaluate(Uniform(24)).ratio.tolist() == pytest.approx(expected)
 
 
 def test_rows_are_the_same_every_time_and_bos_is_never_masked():

@@ -1,9 +1,10 @@
-"""Rows of prepared data, cut out where they are asked for: the packing of the paper without a packed copy."""
+"""Rows of prepared data, taken out of the shards where they are asked for: both papers' packings without a packed copy."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from illada_lab.data.packing import OnePerRow, counts_within
 from illada_lab.data.rows import COLUMNS, RowTable
 from illada_lab.data.shards.read import Split
 
@@ -34,12 +35,7 @@ class ShardRows:
         Args:
             chosen: numbers of the rows, int64 [B].
         """
-        shape = (len(chosen), self.length)
-        columns = {
-            "tokens": np.full(shape, self.filler, dtype=np.int32),
-            "segment_ids": np.zeros(shape, dtype=np.int32),
-            "is_prompt": np.zeros(shape, dtype=bool),
-        }
+        columns = _empty(len(chosen), self.length, self.filler)
         for i, row in enumerate(np.asarray(chosen).tolist()):
             self._fill({name: column[i] for name, column in columns.items()}, row * self.length)
         return columns
@@ -59,6 +55,48 @@ class ShardRows:
             done += last - first
             n_segments = int(row["segment_ids"][done - 1]) if done else 0
             number += 1
+
+
+class DocumentRows:
+    """The rows that `OnePerRow` makes of all documents of a split: row r holds document r, and padding behind it.
+
+    Padded rows are many times as large as what is in them: here they are made when they are asked for.
+
+    Args:
+        split: the documents.
+        length: tokens per row.
+        filler: id of padding.
+
+    Raises:
+        ValueError: a document is longer than a row.
+    """
+
+    def __init__(self, split: Split, *, length: int, filler: int) -> None:
+        self.split, self.length, self.filler = split, length, filler
+        # Number of documents in front of each shard.
+        self._first = np.cumsum([0, *(place.shard.n_documents for place in split.places)])
+        for place, first in zip(split.places, self._first.tolist(), strict=False):
+            OnePerRow.check(np.diff(place.read("offsets")), length, first)
+
+    def __len__(self) -> int:
+        return self.split.n_documents
+
+    def __getitem__(self, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of some rows (see `ShardRows`)."""
+        columns = _empty(len(chosen), self.length, self.filler)
+        owner = np.searchsorted(self._first, chosen, side="right") - 1
+        for number in np.unique(owner).tolist():
+            place, rows = self.split.places[number], np.flatnonzero(owner == number)
+            offsets, documents = place.read("offsets"), chosen[rows] - self._first[number]
+            starts = offsets[documents]
+            sizes = offsets[documents + 1] - starts
+            column = counts_within(sizes)
+            there, source = (np.repeat(rows, sizes), column), np.repeat(starts, sizes) + column
+            columns["tokens"][there] = place.read("tokens")[source]
+            columns["segment_ids"][there] = 1
+            if "prompt" in place.shard.files:
+                columns["is_prompt"][there] = place.read("prompt")[source]
+        return columns
 
 
 class JoinedRows:
@@ -82,6 +120,15 @@ class JoinedRows:
         parts = [self.tables[i][chosen[owner == i] - self._starts[i]] for i in np.unique(owner)]
         back = np.argsort(order, kind="stable")
         return {name: np.concatenate([part[name] for part in parts])[back] for name in COLUMNS}
+
+
+def _empty(n: int, length: int, filler: int) -> dict[str, np.ndarray]:
+    """Columns of `n` rows that hold nothing yet."""
+    return {
+        "tokens": np.full((n, length), filler, dtype=np.int32),
+        "segment_ids": np.zeros((n, length), dtype=np.int32),
+        "is_prompt": np.zeros((n, length), dtype=bool),
+    }
 
 
 def _segments(offsets: np.ndarray, first: int, last: int) -> np.ndarray:

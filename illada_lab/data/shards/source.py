@@ -1,6 +1,7 @@
 """Prepared folders as a data source: one, several one after the other, or a mixture with weights."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,7 +22,8 @@ class ShardSource:
             all folders once an epoch, validated folder by folder in proportion to their training tokens.
         skip_damaged: train without shards that are truncated, changed or missing, and say so, instead of stopping.
         is_hashed: compare every file with its checksum when the source is opened: about a second per gigabyte and core, divided among the
-            processes of a run (with `skip_damaged` every one reads them all). Sizes are compared always.
+            processes of each machine, which may have a copy of its own (with `skip_damaged` every process reads them all). Sizes are
+            compared always.
 
     Attributes:
         skipped: what is wrong with each shard that was left out.
@@ -155,17 +157,21 @@ class ShardSource:
 
 
 def share_of_processes() -> tuple[int, int]:
-    """(i, n): of the work that the n processes of a run divide, this one has every n-th piece, from the i-th on.
+    """(i, n): of the work that the n processes of a run on this machine divide, this one has every n-th piece, from the i-th on.
 
-    By what torchrun or SLURM has put into the environment: before there is a process group. Lightning's own launcher begins the others when
-    the first is through, so that one has all of it, and the others (i = n) nothing.
+    By what torchrun or SLURM has put into the environment: before there is a process group; where that is silent, all of it. Lightning's
+    own launcher begins the others when the first is through, so that one has all of it, and the others (i = n) nothing.
     """
     from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
     from lightning.pytorch.utilities import rank_zero_only
 
-    for launcher in (TorchElasticEnvironment, SLURMEnvironment):
+    for launcher, of_a_machine in (
+        (TorchElasticEnvironment, "LOCAL_WORLD_SIZE"),
+        (SLURMEnvironment, "SLURM_NTASKS_PER_NODE"),
+    ):
         if launcher.detect():
-            return launcher().global_rank(), launcher().world_size()
+            n = int(os.environ.get(of_a_machine, 1))
+            return (launcher().local_rank(), n) if n > 1 else (0, 1)
     return (0, 1) if rank_zero_only.rank == 0 else (1, 1)  # type: ignore[attr-defined]
 
 

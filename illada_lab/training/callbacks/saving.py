@@ -58,7 +58,7 @@ class RollingCheckpoint(StepCallback):
 
     SIGTERM (under SLURM also SIGUSR1 and SIGUSR2) to any process of a run makes all of them finish the step, save, and stop: with
     `Preempted`, or by the handler that a job launcher had installed, which may queue the job again. So does Ctrl-C; a second one stops at
-    once.
+    once, as does the first where no step has been made: layers may be compiled first, for minutes.
 
     Args:
         folder: where they go.
@@ -89,7 +89,7 @@ class RollingCheckpoint(StepCallback):
         self._saved_at = time.monotonic()
         self.signal = 0
         self._handlers: dict[int, Any] = {}
-        self._process, self._begin = os.getpid(), 0
+        self._process, self._begin, self._has_stepped = os.getpid(), 0, False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Remember who listens before Lightning and we do."""
@@ -110,6 +110,7 @@ class RollingCheckpoint(StepCallback):
 
     def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
         """Save if due; stop if told to, or if the last checkpoint could not be written."""
+        self._has_stepped = True
         saving_error = getattr(trainer.strategy, "saving_error", lambda: None)()
         is_old = self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes
         # Clocks differ: what one process finds is done by all.
@@ -155,6 +156,8 @@ class RollingCheckpoint(StepCallback):
             self.signal = number
             if number == signal.SIGINT:
                 signal.signal(number, self._handlers.get(number) or signal.default_int_handler)  # for the next one
+                if not self._has_stepped:
+                    raise KeyboardInterrupt
                 with suppress(OSError):  # the terminal may be gone
                     os.write(2, b"\nsaving after this step; Ctrl-C again: stop without\n")
         else:  # a process that builds batches has inherited this

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from illada_lab.config.building import locate
 from illada_lab.interop import adds_bos, adds_eos, checkpoint_folder, is_published, load_published, trained_on_chat
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.tokens import SpecialTokens
@@ -123,7 +124,28 @@ def _predictor(payload: dict[str, Any], path: Path, tokens: SpecialTokens | None
 
         return load_adapted(about, predictor_state(payload), path, tokens)
     with torch.device("meta"):
-        predictor = MaskPredictor(tokens=tokens or SpecialTokens.from_dict(about["tokens"]), **about["model"])
+        own = _class_of(about, path)
+        predictor = own(tokens=tokens or SpecialTokens.from_dict(about["tokens"]), **about["model"])
     predictor.to_empty(device="cpu")
     load_weights(predictor, payload, path)
     return predictor.eval()
+
+
+def _class_of(about: dict[str, Any], path: Path) -> type[MaskPredictor]:
+    """The model's class: a subclass of somebody's own is imported from where it was.
+
+    Raises:
+        ValueError: it cannot be imported here, or is something else.
+    """
+    target = str(about["config"]["model"]["_target_"])
+    if target.rpartition(".")[2] == MaskPredictor.__name__:
+        return MaskPredictor
+    try:
+        found = locate(target)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"checkpoint = {path}; a model of {target}, which cannot be imported ({error}); the folder of its module in PYTHONPATH"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, MaskPredictor)):
+        raise ValueError(f"checkpoint = {path}; a model of {target}; no MaskPredictor; a subclass of it")
+    return found

@@ -1,5 +1,6 @@
 """Checkpoints are found and read without running code from the file."""
 
+import errno
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
@@ -9,9 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint import CheckpointException
 
 from illada_lab.training.checkpoint import shards
 from illada_lab.training.checkpoint.writing import BEFORE_DECAY, FORMAT, LAST, PREVIOUS
+
+# Errors of the system that say nothing of the file.
+NOT_NOW = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)
+
+
+class Unreadable(ValueError):
+    """A checkpoint cannot be read at the moment; it may be whole."""
 
 
 def read_checkpoint(path: str | Path, *, has_optimiser: bool = True, is_mapped: bool = False) -> dict[str, Any]:
@@ -46,7 +55,9 @@ def _undamaged(read: Callable[[], Any], file: Path) -> Any:
     """What a file holds, or one line that says that it is damaged."""
     try:
         return read()
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as error:
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError, CheckpointException) as error:
+        if isinstance(error, OSError) and error.errno in NOT_NOW:
+            raise Unreadable(f"checkpoint = {file}; cannot be read now ({error.strerror}); try again") from error
         reason = (str(error) or type(error).__name__).splitlines()[0][:80]
         raise ValueError(
             f"checkpoint = {file}; truncated or not a checkpoint ({reason}); "
@@ -100,18 +111,29 @@ def find_resumable(run_dir: str | Path) -> Path | None:
     return find_saved(run_dir)[0]
 
 
-def find_saved(run_dir: str | Path) -> tuple[Path | None, list[str]]:
-    """`find_resumable`, and why each of the run's other checkpoints cannot be read, a line each; of those that can, nothing."""
-    folder, newest, most, damages = Path(run_dir) / "checkpoints", None, -1, []
+def find_saved(run_dir: str | Path) -> tuple[Path | None, dict[Path, str]]:
+    """`find_resumable`, and those of the run's checkpoints that are damaged, each with a line that says so.
+
+    Raises:
+        Unreadable: one may be whole, but cannot be read at the moment.
+    """
+    folder, newest, most = Path(run_dir) / "checkpoints", None, -1
+    damages: dict[Path, str] = {}
     for path in (folder / name for name in (LAST, PREVIOUS, BEFORE_DECAY)):
         if _is_checkpoint(path):
             try:
                 step = read_about(path)["global_step"]
+                if shards.is_shards(path):
+                    _undamaged(partial(shards.check_files, path), path)
+            except Unreadable:
+                raise
             except ValueError as error:
-                damages.append(str(error))
+                damages[path] = str(error)
                 continue
             if step > most:
                 newest, most = path, step
+        elif path.exists():
+            damages[path] = f"checkpoint = {path}; parts of it are missing"
     return newest, damages
 
 

@@ -25,6 +25,20 @@ def is_shards(path: str | Path) -> bool:
     return (Path(path) / ".metadata").is_file() and (Path(path) / ABOUT).is_file()
 
 
+def check_files(folder: str | Path) -> None:
+    """Look whether all files of a checkpoint are there and long enough.
+
+    Raises:
+        FileNotFoundError, EOFError: names one that is not.
+    """
+    lengths: dict[str, int] = {}
+    for part in dcp.FileSystemReader(folder).read_metadata().storage_data.values():
+        lengths[part.relative_path] = max(lengths.get(part.relative_path, 0), part.offset + part.length)
+    for name, length in lengths.items():
+        if (size := (Path(folder) / name).stat().st_size) < length:
+            raise EOFError(f"{name} has {size:,} bytes, {length:,} were written")
+
+
 def read_about(folder: str | Path) -> dict[str, Any]:
     """All of a checkpoint but its tensors."""
     return torch.load(Path(folder) / ABOUT, map_location="cpu", weights_only=True)

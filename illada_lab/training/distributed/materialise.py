@@ -4,9 +4,9 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from illada_lab.models.init import draw
 from illada_lab.models.mask_predictor import MaskPredictor
 
 
@@ -42,11 +42,13 @@ def materialise(predictor: MaskPredictor, device: torch.device | str, seed: int)
         for name, shape in [(name, p.shape) for name, p in template.named_parameters()]:
             # Lightning may have made the GPU the default device: its generator would draw other numbers.
             whole = torch.empty(shape, device="cpu")
-            draw(name, whole, predictor.spec)
+            template.draw_weight(name, whole)
             places[name].copy_(part_like(whole, places[name]))
 
 
 def _template(predictor: MaskPredictor) -> MaskPredictor:
     """The same model as its constructor leaves it, without weights: sharding may have changed the other's modules."""
+    # Sharding puts a class of torch's in front.
+    plain = next(cls for cls in type(predictor).__mro__ if not issubclass(cls, FSDPModule))
     with torch.device("meta"):
-        return MaskPredictor(tokens=predictor.tokens, **predictor.to_config())
+        return plain(tokens=predictor.tokens, **predictor.to_config())

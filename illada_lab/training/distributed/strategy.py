@@ -134,12 +134,12 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def _together(self, work: Any, path: Path) -> None:
         """Let the first process do something; if it fails, all fail."""
-        error: OSError | None = None
+        error: Exception | None = None
         if self.is_global_zero:
             try:
                 work()
-            except OSError as caught:
-                error = caught
+            except (OSError, RuntimeError) as caught:  # torch's writer makes one of a full disk
+                error = caught.__context__ if isinstance(caught.__context__, OSError) else caught
         if any(any_of([error is not None], self.root_device)):
             raise self._failed(error, path)
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from illada_lab.data.packing import ConcatAndCut, Documents, pack_blocks
+from illada_lab.data.packing import ConcatAndCut, Documents, OnePerRow, Rows, pack_blocks
 from illada_lab.data.rows import COLUMNS, take
 from illada_lab.data.shards.layout import MANIFEST, TOKENIZER
 from illada_lab.data.shards.read import Folder, Place, Split, damages
-from illada_lab.data.shards.rows import JoinedRows, ShardRows
+from illada_lab.data.shards.rows import DocumentRows, JoinedRows, ShardRows
 from illada_lab.data.shards.write import ShardWriter
 from tests.data.shards.made import made, texts
 
@@ -29,6 +29,12 @@ def written(folder: Path, shards: list[list[list[int]]], has_prompt: bool) -> tu
         places.append(Place(str(folder), writer.close(), "<u2"))
         parts.append(documents)
     return Split(places), Documents.join(parts)
+
+
+def assert_same(found: Rows, expected: Rows) -> None:
+    for name in COLUMNS:
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+        assert getattr(found, name).dtype == getattr(expected, name).dtype
 
 
 document = st.lists(st.integers(0, 65_535), max_size=9)
@@ -48,12 +54,36 @@ def test_rows_of_shards_are_the_rows_of_the_packing(shards, length, has_prompt):
         expected = ConcatAndCut()(documents, length, 9)
         rows = ShardRows(split, length=length, filler=9)
         assert len(rows) == len(expected.tokens)
-        found = take(rows, np.arange(len(rows)))
-        for name in COLUMNS:
-            assert np.array_equal(getattr(found, name), getattr(expected, name)), name
-            assert getattr(found, name).dtype == getattr(expected, name).dtype
+        assert_same(take(rows, np.arange(len(rows))), expected)
         packed = list(pack_blocks(split.blocks(5), ConcatAndCut(), length, 9))
         assert np.array_equal(np.concatenate([part.tokens for part in packed]), expected.tokens)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    shards=st.lists(st.lists(document, min_size=1, max_size=6), min_size=1, max_size=4),
+    length=st.integers(9, 12),
+    has_prompt=st.booleans(),
+    data=st.data(),
+)
+def test_one_document_per_row(shards, length, has_prompt, data):
+    with tempfile.TemporaryDirectory() as folder:
+        split, documents = written(Path(folder), shards, has_prompt)
+        if not split.n_tokens:
+            return
+        expected = OnePerRow()(documents, length, 9)
+        rows = DocumentRows(split, length=length, filler=9)
+        assert len(rows) == len(expected.tokens)
+        numbers = st.integers(0, len(rows) - 1)
+        chosen = np.array(data.draw(st.lists(numbers, min_size=1, max_size=9)))
+        assert_same(take(rows, chosen), Rows(*(getattr(expected, name)[chosen] for name in COLUMNS)))
+
+
+def test_a_document_that_does_not_fit_into_a_row_is_named(tmp_path):
+    split, documents = written(tmp_path, [[[1], [2, 3]], [[4], [5, 6, 7, 8]]], False)
+    for rows in (lambda: DocumentRows(split, length=3, filler=0), lambda: OnePerRow()(documents, 3, 0)):
+        with pytest.raises(ValueError, match=r"example = 3; 4 tokens.*scale.length=4"):
+            rows()
 
 
 def test_a_shard_that_was_written_anew_is_read_anew(tmp_path):

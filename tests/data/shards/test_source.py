@@ -146,10 +146,10 @@ def test_processes_share_the_reading_of_files(folders, tmp_path, monkeypatch):
     """But each reads all where damaged ones are left out: they have to leave out the same."""
     shutil.copytree(folders["a"], tmp_path / "out")
     spoil(tmp_path / "out", "changed")  # the second shard
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}.items():
+    for name, value in {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}.items():
         monkeypatch.setenv(name, value)
     assert ShardSource(path=str(tmp_path / "out")).load("train").places
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(ValueError, match="data.skip_damaged=true leaves the shard out"):
         ShardSource(path=str(tmp_path / "out")).load("train")
     monkeypatch.delenv("TORCHELASTIC_RUN_ID")
@@ -169,10 +169,10 @@ def test_processes_share_the_reading_of_many_small_folders(folders, tmp_path, mo
         shutil.copytree(folders["b"], path)
     file = tmp_path / "two" / "train-00000.tokens"
     file.write_bytes(file.read_bytes()[::-1])
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}.items():
+    for name, value in {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}.items():
         monkeypatch.setenv(name, value)
     assert len(ShardSource(path=paths).load("train").places) == 2
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(ValueError, match="two/train-00000.tokens; its checksum"):
         ShardSource(path=paths).load("train")
 

@@ -26,8 +26,9 @@ def test_checkpoints_are_due_by_the_clock_too(tmp_path):
     assert [path.name for path in (tmp_path / "b" / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
-def test_ctrl_c_saves(tmp_path):
-    """As a terminal does it, to the processes that build batches too, and with more of them to come in the same step."""
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_all_processes_saves(tmp_path, number, status):
+    """As a terminal or a queue does it, to those that build batches too, and with more of these to come in the same step."""
     settings = ["scale.n_steps=100000", "trainer.save_every=20", "trainer.validate_every=null"]
     settings += ["data.n_workers=1", "data.micro_batch_size=2", f"run_dir={tmp_path / 'a'}"]
     command = [sys.executable, "-m", "illada_lab.cli", "train", *SMALL, *settings]
@@ -43,11 +44,12 @@ def test_ctrl_c_saves(tmp_path):
     deadline = time.time() + 120
     while time.time() < deadline and not (tmp_path / "a" / "checkpoints" / "previous.ckpt").is_file():
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     said, _ = process.communicate(timeout=120)
     step = read_checkpoint(tmp_path / "a")["global_step"]
-    assert f"stopped by SIGINT after step {step}; saved in" in said and process.returncode == 130, said
-    assert "saving after this step; Ctrl-C again: stop without" in said and "Traceback" not in said
+    assert f"stopped by {number.name} after step {step}; saved in" in said and process.returncode == status, said
+    assert "Traceback" not in said
+    assert ("saving after this step; Ctrl-C again: stop without" in said) == (number == signal.SIGINT)
 
 
 @pytest.fixture
@@ -64,8 +66,17 @@ def saving(folder):
     return made
 
 
+def test_ctrl_c_before_the_first_step_does_not_wait(tmp_path, handler):
+    """Layers are compiled there, for minutes."""
+    found = saving(tmp_path)
+    signal.signal(signal.SIGINT, found._on_signal)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_a_second_ctrl_c_does_not_wait(tmp_path, handler):
     found = saving(tmp_path)
+    found._has_stepped = True
     signal.signal(signal.SIGINT, found._on_signal)
     signal.raise_signal(signal.SIGINT)
     assert found.signal == signal.SIGINT and signal.getsignal(signal.SIGINT) is handler

@@ -82,6 +82,30 @@ def test_a_damaged_sharded_checkpoint_falls_back_to_the_one_before(runs, tmp_pat
         load_run(folder / "last.ckpt")
 
 
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:500])])
+def test_a_sharded_checkpoint_without_all_of_its_shards_is_damaged(runs, tmp_path, spoil):
+    shutil.copytree(runs / "fsdp", tmp_path / "a")
+    folder = tmp_path / "a" / "checkpoints"
+    spoil(sorted((folder / "last.ckpt").glob("*.distcp"))[0])
+    assert find_resumable(tmp_path / "a") in (folder / "previous.ckpt", folder / "before_decay.ckpt")
+
+
+def go_on_from_two_places(folder: Path) -> str:
+    """Each process with a folder of its own; only one of them holds a checkpoint."""
+    own = folder / ("a" if os.environ["RANK"] == "0" else "b")
+    try:
+        run(own, "trainer=ddp", "optim=adamw", *PAIR, "resume=auto")
+    except ValueError as error:
+        return str(error)
+    return "trained"
+
+
+def test_processes_that_would_go_on_from_different_steps_do_not_begin(tmp_path):
+    run(tmp_path / "a", "optim=adamw", "trainer.max_steps=3", "lr.n_steps=20")
+    for said in together(2, go_on_from_two_places, tmp_path):
+        assert "process 1 would train otherwise than process 0 (another step to go on from)" in said
+
+
 def test_a_sharded_checkpoint_is_a_model_like_any_other(runs):
     """Folder of shards in, whole model out: same weights, tokenizer, step; and the optimiser's state as one process would save it."""
     loaded, alone = load_run(runs / "fsdp"), load_run(runs / "adamw")

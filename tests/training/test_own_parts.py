@@ -1,0 +1,82 @@
+"""A model and an objective of one's own, named by their dotted paths: trained, saved and loaded as what they are."""
+
+import pytest
+import torch
+from torch import nn
+
+from illada_lab.models import MaskPredictor
+from illada_lab.objectives import Pretrain
+from illada_lab.training.checkpoint import load_run
+from tests.training.small_runs import run
+
+HERE = __name__
+
+
+class Gated(MaskPredictor):
+    """A gate before the head, closed by half at the start."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.gate = nn.Parameter(torch.empty(self.spec.d_model))
+
+    def draw_weight(self, name, weight, generator=None):
+        if name == "gate":
+            weight.fill_(0.5)
+        else:
+            super().draw_weight(name, weight, generator)
+
+    def hidden(self, *inputs, **options):
+        return self.gate * super().hidden(*inputs, **options)
+
+
+class Forgotten(Gated):
+    draw_weight = MaskPredictor.draw_weight
+
+
+class Buffered(MaskPredictor):
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.register_buffer("seen", torch.zeros(1))
+
+
+class Bare:
+    def __call__(self, predictor, batch, random):
+        return Pretrain()(predictor, batch, random)
+
+
+class Tensors(Pretrain):
+    def __call__(self, predictor, batch, random):
+        return super().__call__(predictor, batch, random).value
+
+
+@pytest.mark.parametrize("settings", [(), ("trainer=fsdp", "trainer.devices=1")])
+def test_an_own_model_is_saved_and_loaded_as_what_it_is(tmp_path, settings):
+    done = run(tmp_path / "a", "scale.n_steps=3", f"model._target_={HERE}.Gated", "optim=adamw", *settings)
+    loaded = load_run(tmp_path / "a")
+    gate = dict(loaded.predictor.named_parameters())["gate"]
+    assert type(loaded.predictor) is Gated and 0.3 < float(gate.min()) < float(gate.max()) < 0.7
+    expected = done.history["validation"][-1]["kinds"]["all"]["nelbo_per_token"]
+    again = run(tmp_path / "a", "scale.n_steps=3", f"model._target_={HERE}.Gated", "optim=adamw", "resume=auto")
+    assert again.history["validation"][-1]["kinds"]["all"]["nelbo_per_token"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model._target_={}.Forgotten", "model = gate; a parameter without initial values; .* draw_weight"),
+        ("model._target_={}.Buffered", "model._target_ = .*Buffered; has buffers, which no checkpoint keeps"),
+        ("objective._target_={}.Bare", "objective._target_ = .*Bare; has no needs_causal"),
+        ("objective._target_={}.Tensors", "objective = Tensors; returned Tensor; a Loss"),
+    ],
+)
+def test_what_an_own_part_lacks_is_told_in_a_line(tmp_path, setting, message):
+    bare = ["~objective.schedule", "~objective.times", "~objective.shorten", "~objective.is_bos_maskable"]
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "a", "scale.n_steps=4", setting.format(HERE), *(bare if "Bare" in setting else []))
+
+
+def test_a_model_that_cannot_be_imported_here_is_named(tmp_path, monkeypatch):
+    run(tmp_path / "a", "scale.n_steps=3", f"model._target_={HERE}.Gated", "optim=adamw")
+    monkeypatch.delitem(globals(), "Gated")
+    with pytest.raises(ValueError, match=r"a model of .*Gated, which cannot be imported .*PYTHONPATH"):
+        load_run(tmp_path / "a")
