@@ -9,6 +9,7 @@ from illada_lab.planner.job import Job
 from illada_lab.planner.rehearsal import (
     ACTIVATIONS,
     BUFFERS,
+    FLOAT32,
     GRADIENTS,
     HEAD,
     OPTIMISER,
@@ -17,8 +18,6 @@ from illada_lab.planner.rehearsal import (
     rehearse,
     rehearse_sharded_update,
 )
-
-FLOAT32 = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +50,9 @@ def memory_per_device(job: Job, device: Device) -> Memory:
     """Rehearse the job's step and spread it over its devices.
 
     One device, and each of several that hold the whole model: the rehearsal as it is. Sharded: lasting parts are divided by the
-    number of devices, what passes is not, and the layers that are gathered come on top. Nor are the temporaries of the update divided:
-    Muon gathers whole matrices, but one at a time, so only those of the largest count. With tensor parallelism what passes is counted
-    as if it were not divided: an upper limit.
+    number of devices, what passes is not (gathered layers among it), and what is outside of the layers is gathered beside it. Nor are
+    the temporaries of the update divided: Muon gathers whole matrices, but one at a time, so only those of the largest count. With
+    tensor parallelism what passes is counted as if it were not divided: an upper limit.
     """
     step = Step(
         spec=job.spec,
@@ -76,7 +75,8 @@ def memory_per_device(job: Job, device: Device) -> Memory:
     update = rehearse_sharded_update(replace(step, n_rows=1, length=1, recomputed=None))  # once for all micro-batches
     lasting = _sharded_state(job, update)
     passes = Counter({part: whole.passing[part] for part in (ACTIVATIONS, HEAD, BUFFERS)})
-    passes[BUFFERS] += _gathered(job.spec, is_bf16=step.precision == "bf16-mixed")
+    # Gathered in float32 from the forward to the backward pass; its gradient is among the rehearsal's buffers.
+    passes[BUFFERS] += _outside(job.spec)
     # Behind the backward pass: what is outside of the layers, its gradient, and the buffer that this leaves in.
     sending = Counter({BUFFERS: 3 * _outside(job.spec)})
     updating = Counter({BUFFERS: update[BUFFERS]})
@@ -99,19 +99,6 @@ def _sharded_state(job: Job, update: Counter[str]) -> Counter[str]:
     weights = FLOAT32 * (-(-n_inside // job.world_size) - (-n_outside // job.n_replicas))
     state_per_weight = update[OPTIMISER] / max(1, FLOAT32 * job.spec.n_parameters)
     return Counter({WEIGHTS: weights, GRADIENTS: weights, OPTIMISER: round(weights * state_per_weight)})
-
-
-def _gathered(spec: ModelSpec, *, is_bf16: bool) -> int:
-    """Parameters that are whole for a while under FSDP2.
-
-    What is outside of the layers: gathered in float32 from the forward to the backward pass; its gradient is among the rehearsal's
-    buffers. Of layers: one in use, one arriving, the buffer it arrives in; its gradient, and that of the layer before, in float32, on
-    its way.
-
-    Source: torch.distributed.fsdp.fully_shard (implicit prefetching of one layer); `training.distributed.sharding` for the units.
-    """
-    n_bytes = 2 if is_bf16 else FLOAT32
-    return _outside(spec) + spec.n_layer_parameters * (3 * n_bytes + n_bytes + FLOAT32)
 
 
 def _outside(spec: ModelSpec) -> int:
