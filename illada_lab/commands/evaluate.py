@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ from omegaconf import DictConfig
 # Settings that a score can depend on; the others belong to training and to `sample`, and would be passed over in silence.
 EFFECTIVE = {"checkpoint", "seed", "evaluation", "scale"}
 WORLD = "toy"
+# Of the world's sampler what only an instruct model has a use for: a base model completes statements, whose length is given.
+OF_ANSWERS = ("max_length", "block_length", "steps_per_block", "stop_ids", "stop_sequences", "stop_strings")
 # Settings of tasks that an autoregressive model has no use for: it answers greedily and is scored by the chain rule.
 MASKED_ONLY = ("scoring", "n_samples", "has_eos", "block_length", "thinking_power")
 GREEDY = ("_target_", "max_length", "stop_strings")
+TWIN = "an autoregressive model, which answers greedily"
 
 
 def translate(overrides: Sequence[str]) -> list[str]:
@@ -43,7 +46,7 @@ def translate(overrides: Sequence[str]) -> list[str]:
         if key == "trainer.accelerator" or not (word.startswith("+") or top in root_keys()):
             continue
         if top not in EFFECTIVE or (top == "scale" and is_benchmark):
-            problems.append(f"{key} = {value}; has no effect on {command}; {_instead(key, is_benchmark)}")
+            problems.append(f"{key} = {value}; has no effect on {command}; {_instead(key, tasks, is_benchmark)}")
     if problems:
         raise ValueError("\n".join(problems))
     return words
@@ -54,10 +57,33 @@ def _in_our_words(word: str) -> str:
     return f"{ {'tasks': 'evaluation', 'data.path': 'evaluation.path'}.get(key, key) }{equals}{value}"
 
 
-def _instead(key: str, is_benchmark: bool) -> str:
-    if is_benchmark and key.startswith("sampler."):
-        return f"did you mean evaluation.{key}?"
+def _instead(key: str, tasks: Sequence[str], is_benchmark: bool) -> str:
+    """What to write instead: the same setting of the tasks, where all of them have it."""
+    from illada_lab.config import groups
+
+    if key.startswith("sampler.") and set(tasks) <= set(groups()["evaluation"]):
+        places = {_place(task, key) for task in tasks}
+        if len(places) == 1 and (place := places.pop()) is not None:
+            return f"did you mean {place}?"
     return "evaluation.*, checkpoint and seed" + ("" if is_benchmark else ", scale")
+
+
+def _place(task: str, key: str) -> str | None:
+    """Where a task has a setting of `sampler`; None: it has none of that name."""
+    import inspect
+
+    from omegaconf import OmegaConf
+
+    from illada_lab.config import conf_dir
+    from illada_lab.config.building import locate
+
+    file, name = OmegaConf.load(conf_dir() / "evaluation" / f"{task}.yaml"), key.removeprefix("sampler.")
+    if "sampler" not in file:  # a task of lm-eval, which has some of them among its own
+        return f"evaluation.{name}" if name in file else None
+    top = name.partition(".")[0]
+    if top in file.sampler:
+        return f"evaluation.{key}"
+    return f"+evaluation.{key}" if top in inspect.signature(locate(file.sampler["_target_"])).parameters else None
 
 
 def run(config: DictConfig) -> int:
@@ -150,9 +176,7 @@ def _refuse_for_twins(config: DictConfig) -> None:
     for place, given, usual, has_effect in parts:
         for key, value in given.items():
             if not has_effect(key) and value != usual.get(key):
-                raise ValueError(
-                    f"{place}.{key} = {value}; has no effect on an autoregressive model, which answers greedily; leave it out"
-                )
+                raise ValueError(f"{place}.{key} = {value}; has no effect on {TWIN}; leave it out")
 
 
 def _world(config: DictConfig) -> int:
@@ -202,12 +226,13 @@ def _suite(config: DictConfig, loaded: Any) -> Any:
     from illada_lab.tokens import has_bos_of, has_eos_of
 
     source, asked = loaded.config["data"]["source"], config.evaluation
-    if "world_seed" not in source:
-        why = (
-            "a published layout says nothing of a world"
-            if is_published(loaded.path)
-            else "trained on text, which has no questions"
-        )
+    if not _is_world(source):
+        own = str(source.get("_target_", ""))
+        why = "trained on text, which has no questions"
+        if is_published(loaded.path):
+            why = "a published layout says nothing of a world"
+        elif own and not own.startswith("illada_lab."):
+            why = f"trained on {own}, an own source; it has no questions"
         raise ValueError(
             f"checkpoint = {config.checkpoint}; {why}; tasks=gsm8k data.path=..., or a run trained with data=world"
         )
@@ -217,21 +242,68 @@ def _suite(config: DictConfig, loaded: Any) -> Any:
             f"evaluation.n_mc_samples = {asked.n_mc_samples}; has no effect on this model, which is scored without masks; "
             "leave it out"
         )
-    world = world_of(source)
+    world, sampler = world_of(source), _sampler(config, loaded)
     parts = (loaded.predictor, loaded.tokenizer, world)
     if is_chat(loaded.config):
         if asked.run_code:
             announce()
         return partial(
-            evaluate_instruct, *parts, n_questions=asked.n_questions, run_code=asked.run_code, seed=config.seed
-        )
+            evaluate_instruct, *parts, n_questions=asked.n_questions, sampler=sampler, run_code=asked.run_code,
+            seed=config.seed,
+        )  # fmt: skip
     if asked.run_code:
         raise ValueError("evaluation.run_code = true; has no effect: base models are asked for no functions; false")
     data = loaded.config["data"]
     return partial(
         evaluate_base, *parts, n_questions=asked.n_questions, n_mc_samples=asked.n_mc_samples,
-        has_bos=has_bos_of(data), has_eos=has_eos_of(data), seed=config.seed,
+        has_bos=has_bos_of(data), has_eos=has_eos_of(data), sampler=sampler, seed=config.seed,
     )  # fmt: skip
+
+
+def _is_world(source: Mapping[str, Any]) -> bool:
+    """Whether a run's data were a world's, by the class: a source of one's own may have settings of the same names."""
+    from illada_lab.config.building import locate
+    from illada_lab.data.worlds import WorldSource
+
+    if not {"world_seed", "n_people"} <= set(source):
+        return False
+    target = str(source.get("_target_"))
+    # Ours, wherever it stood when the run was trained.
+    if target.startswith("illada_lab.") and target.endswith(".WorldSource"):
+        return True
+    try:
+        found = locate(target)
+    except (ImportError, AttributeError):  # somebody's own, which is not here
+        return False
+    return isinstance(found, type) and issubclass(found, WorldSource)
+
+
+def _sampler(config: DictConfig, loaded: Any) -> Any:
+    """How the world's questions are answered; None: as usual.
+
+    Raises:
+        ValueError: a setting of the sampler that has no effect on this model.
+    """
+    from illada_lab.commands.writing import is_chat
+    from illada_lab.config import build, compose, to_plain
+    from illada_lab.evaluation.autoregressive import Greedy
+
+    node = config.evaluation.get("sampler")
+    if node is None:
+        return None
+    own, usual = to_plain(node), to_plain(compose([f"evaluation={WORLD}"]).evaluation.sampler)
+    idle: set[str] = set()
+    if is_twin := loaded.predictor.spec.is_causal:
+        idle = set(own) - ({"max_length"} if is_chat(loaded.config) else set())
+    elif not is_chat(loaded.config) and own["_target_"] == usual["_target_"]:
+        idle = set(OF_ANSWERS)
+    whom = TWIN if is_twin else "a base model, which completes statements of a given length"
+    for key, value in own.items():
+        if key in idle and value != usual.get(key):
+            raise ValueError(f"evaluation.sampler.{key} = {value}; has no effect on {whom}; leave it out")
+    if is_twin:
+        return Greedy(max_length=own["max_length"]) if is_chat(loaded.config) else None
+    return build(node, **({"tokenizer": loaded.tokenizer} if own.get("stop_strings") else {}))
 
 
 def _frame(loaded: Any) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def open_bytes(name: str) -> Iterator[IO[bytes]]:
                 shutil.copyfileobj(file, copy)
                 copy.seek(0)
                 file = copy
-            yield opened.enter_context(compr[packed](file, mode="rb")) if packed else file
+            yield opened.enter_context(compr[packed](file, mode="rb")) if packed else file  # type: ignore[index]
     except damages as error:
         if packed is None:
             raise

@@ -12,11 +12,10 @@ from illada_lab.models.cache import Cache, LayerCache
 from illada_lab.models.kernels import Dense
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.models.rope import rotary_table
-from illada_lab.samplers.canvas import Canvas
+from illada_lab.samplers.canvas import Canvas, Flags, Rows, as_rows
 from illada_lab.samplers.result import Sampled
 from illada_lab.samplers.room import write_by_room
 from illada_lab.samplers.stopping import Decoder, check_stop_strings, find_end
-from illada_lab.shapes import Positions, Tokens
 
 
 @torch.no_grad()
@@ -91,8 +90,8 @@ class Greedy:
     def sample(
         self,
         predictor: MaskPredictor,
-        prompt: Tokens,
-        is_valid: Positions | None = None,
+        prompt: Rows,
+        is_valid: Flags | None = None,
         generator: Any = None,
         on_step: Callable[[Canvas], None] | None = None,
     ) -> Sampled:
@@ -100,7 +99,7 @@ class Greedy:
 
         Args:
             predictor: the twin.
-            prompt: int64 [B, P], shorter prompts padded on the left.
+            prompt: int64 [B, P], shorter prompts padded on the left; or one list of ids per row.
             is_valid: bool [B, P], false at the padding.
             generator: not used: nothing is random.
             on_step: not called: there is no canvas.
@@ -108,6 +107,7 @@ class Greedy:
         Raises:
             ValueError: a model that is not causal, or a context that the prompt fills.
         """
+        prompt, is_valid = as_rows(prompt, is_valid, predictor)
 
         def write(rows: Tensor, prompt: Tensor, is_valid: Tensor | None, budget: int) -> Sampled:
             return self._write(predictor, prompt, is_valid, budget)

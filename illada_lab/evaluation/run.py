@@ -20,6 +20,7 @@ from illada_lab.evaluation.journal import Journal, Records
 from illada_lab.files import write_text
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.samplers import EndOfThinking
+from illada_lab.samplers.confidence import rule_told
 from illada_lab.samplers.room import cut_budgets
 from illada_lab.tokens import SpecialTokens
 
@@ -194,10 +195,13 @@ def _health(
 
 
 def _plain(sampler: Any) -> dict[str, Any]:
-    """A sampler's settings as plain data; parts by their class and settings, the tokenizer left out."""
+    """A sampler's settings as plain data; parts by their class and settings, one's own by dotted path; the tokenizer left out."""
     found: dict[str, Any] = {}
     for key in [field.name for field in fields(sampler) if field.name != "tokenizer"]:
         value = getattr(sampler, key)
-        is_part = hasattr(value, "__dataclass_fields__")
-        found[key] = {"_target_": type(value).__qualname__, **asdict(value)} if is_part else value
+        is_part = hasattr(value, "__dataclass_fields__") and type(value).__module__.startswith("illada_lab.")
+        if is_part:
+            found[key] = {"_target_": type(value).__qualname__, **asdict(value)}
+        else:
+            found[key] = rule_told(value) if callable(value) else value
     return found

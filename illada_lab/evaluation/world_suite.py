@@ -14,6 +14,7 @@ The autoregressive twin answers the same questions: greedily where a mask predic
 
 import random
 from collections.abc import Sequence
+from dataclasses import fields
 
 from illada_lab.data.chat import ChatTemplate
 from illada_lab.data.tokenizer import Tokenizer
@@ -29,7 +30,7 @@ from illada_lab.evaluation.masked import looks_back
 from illada_lab.evaluation.sandbox import run_programs
 from illada_lab.evaluation.world_choices import Frame, ending_choices, fact_choice
 from illada_lab.models.protocol import Predictor
-from illada_lab.samplers import FixedLength, VariableLength
+from illada_lab.samplers import FixedLength, Rules, VariableLength
 
 __all__ = ["BLOCK_LENGTH", "BUDGET", "TARGET", "SuiteResult", "evaluate_base", "evaluate_instruct"]
 
@@ -47,6 +48,7 @@ def evaluate_base(
     n_mc_samples: int,
     has_bos: bool | None = True,
     has_eos: bool = True,
+    sampler: Sampler | None = None,
     seed: int = 0,
     journal: Journal | None = None,
 ) -> SuiteResult:
@@ -60,6 +62,7 @@ def evaluate_base(
         n_mc_samples: mask sets per candidate.
         has_bos: what stood in front of the documents that it was trained on, see `tokens.has_bos_of`.
         has_eos: whether EOS stood behind them.
+        sampler: how statements are completed (`completing`); None: the surest first, one token per step; the twin greedily.
         seed: of items, masks and intervals.
         journal: keeps the items as they are answered; None: in memory only.
     """
@@ -69,9 +72,12 @@ def evaluate_base(
     encode = tokenizer.encode_known
     # The answer, the full stop and EOS: a statement's length is part of what the model is given.
     is_twin, n = looks_back(predictor), 2 + has_eos
-    sampler = Greedy(max_length=n) if is_twin else FixedLength(response_length=n, n_steps=n)
+    sampler = Greedy(max_length=n) if is_twin else completing(sampler, n)
+    length, is_quota = getattr(sampler, "response_length", None), getattr(sampler, "transfer", None) is None
     result.settings = {
-        "response_length": n, "block_length": n, "steps": n, "temperature": 0.0, "n_mc_samples": n_mc_samples
+        "response_length": length, "block_length": getattr(sampler, "block_length", None) or length,
+        "steps": (getattr(sampler, "n_steps", None) or length) if is_quota else None,
+        "temperature": getattr(sampler, "temperature", 0.0), "n_mc_samples": n_mc_samples,
     }  # fmt: skip
     if is_twin:  # it writes until it ends, token by token, and its likelihood is exact
         result.settings = {"max_length": n, **dict.fromkeys(result.settings), "temperature": 0.0}
@@ -196,6 +202,19 @@ def evaluate_instruct(
         result.add("functions", "tests passed", shares(found), chance=functions.chance(problems), note=note)
     result.health = examiner.health()
     return result
+
+
+def completing(sampler: Sampler | None, n: int) -> Sampler:
+    """How a base model completes a statement.
+
+    Args:
+        sampler: of iLLaDA's the rules only, since the length of a statement is given; another one as it is; None: the usual rules.
+        n: tokens that are wanted.
+    """
+    if sampler is not None and type(sampler) is not VariableLength:
+        return sampler
+    rules = {} if sampler is None else {field.name: getattr(sampler, field.name) for field in fields(Rules)}
+    return FixedLength(response_length=n, n_steps=n if rules.get("transfer") is None else None, **rules)
 
 
 def chance_of_facts(world: World, answers: Sequence[str]) -> float:

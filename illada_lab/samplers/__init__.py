@@ -1,6 +1,7 @@
 """Samplers: the reverse process."""
 
 from illada_lab.samplers.canvas import Canvas
+from illada_lab.samplers.confidence import Confidence
 from illada_lab.samplers.decode import Rules
 from illada_lab.samplers.fixed_length import FixedLength
 from illada_lab.samplers.infill import Infill
@@ -11,6 +12,7 @@ from illada_lab.samplers.variable_length import VariableLength
 
 __all__ = [
     "Canvas",
+    "Confidence",
     "EndOfThinking",
     "EntropyBound",
     "Factor",

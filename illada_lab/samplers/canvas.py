@@ -11,6 +11,10 @@ from illada_lab.models.protocol import Predictor
 from illada_lab.shapes import Positions, Tokens
 from illada_lab.tokens import SpecialTokens
 
+# What samplers take: a tensor, or one list of ids per row.
+Rows = Tokens | Sequence[Sequence[int]]
+Flags = Positions | Sequence[Sequence[bool]]
+
 
 @dataclass
 class Canvas:
@@ -120,6 +124,37 @@ class Canvas:
             end = next((i for i, token in enumerate(row) if token in tokens.stop_ids), None)
             found.append(row if end is None else row[:end])
         return found
+
+
+def as_rows(
+    x: Rows, is_valid: Flags | None, predictor: Predictor, name: str = "prompt"
+) -> tuple[Tensor, Tensor | None]:
+    """Token ids and flags as tensors; lists become tensors where the predictor computes.
+
+    Raises:
+        ValueError: lists that are no ids, not one per row, or rows of different lengths.
+    """
+    device = getattr(getattr(predictor, "head_weight", None), "device", None)
+    ids = x if isinstance(x, Tensor) else _tensor(x, name, device)
+    if is_valid is None or isinstance(is_valid, Tensor):
+        return ids, is_valid
+    return ids, _tensor(is_valid, "is_valid", ids.device)
+
+
+def _tensor(rows: Any, name: str, device: torch.device | None) -> Tensor:
+    try:
+        found = torch.as_tensor(rows, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        lengths = sorted({len(row) for row in rows if isinstance(row, Sequence)}) if isinstance(rows, Sequence) else []
+        if len(lengths) > 1:
+            raise ValueError(
+                f"{name} = rows of {lengths[0]} to {lengths[-1]} tokens; a batch has rows of one length; "
+                "pad on the left, and say where in is_valid"
+            ) from error
+        raise ValueError(f"{name} = {type(rows).__name__}; not token ids ({error}); [[id, id, ...], ...]") from error
+    if found.ndim != 2:
+        raise ValueError(f"{name} = shape {list(found.shape)}; one list per row; [[id, id, ...], ...]")
+    return found if found.numel() else found.long()
 
 
 def check_predictor(predictor: Predictor, x: Tensor) -> None:

@@ -1,6 +1,5 @@
 """The reverse process inside one window: predict, score, reveal, until no mask is left. Every sampler runs this loop."""
 
-import difflib
 import itertools
 import math
 from dataclasses import dataclass
@@ -10,7 +9,17 @@ from torch import Tensor
 
 from illada_lab.samplers.asker import NO_NUMBERS, Asker
 from illada_lab.samplers.canvas import Canvas, check_ids
-from illada_lab.samplers.confidence import LAST, PROBABILITIES, RULES
+from illada_lab.samplers.confidence import (
+    LAST,
+    PROBABILITY,
+    RULES,
+    Confidence,
+    check_rule,
+    is_drawn,
+    name_of,
+    rule_of,
+    unit_of,
+)
 from illada_lab.samplers.draw import draw
 from illada_lab.samplers.noise import Noise, RowNoise
 from illada_lab.samplers.thinking import EndOfThinking
@@ -25,7 +34,7 @@ class Rules:
     """How predictions become tokens; every sampler has these settings.
 
     Args:
-        remasking: confidence rule: low_confidence, margin, entropy, random or left_to_right.
+        remasking: confidence rule: low_confidence, margin, entropy, random or left_to_right, or one's own (`Confidence`).
         transfer: how many are revealed at a step: `Threshold`, `Factor`, `EntropyBound`; None: a fixed quota, masks over steps.
         guidance_scale: 0 is off.
         temperature: 0 is argmax.
@@ -46,7 +55,7 @@ class Rules:
         revisiting, here by lowest confidence at the time of revealing (our choice: no random choice to repeat).
     """
 
-    remasking: str = "low_confidence"
+    remasking: str | Confidence = "low_confidence"
     transfer: Transfer | None = None
     guidance_scale: float = 0.0
     temperature: float = 0.0
@@ -61,13 +70,14 @@ class Rules:
     has_trace: bool = True
 
     def __post_init__(self) -> None:
-        if self.remasking not in RULES:
-            near = difflib.get_close_matches(str(self.remasking), RULES) or list(RULES)
-            raise ValueError(f"remasking = {self.remasking!r}; not a rule; {', '.join(near)}")
-        if self.transfer is not None and self.remasking not in self.transfer.needs:
+        check_rule(self.remasking)
+        if self.transfer is not None and not _can_read(self.transfer, self.remasking):
+            legal = " or ".join(name for name in RULES if _can_read(self.transfer, name))
+            if not isinstance(self.remasking, str):
+                legal += f", or a rule with unit = {' or '.join(map(repr, self.transfer.needs))}"
             raise ValueError(
-                f"transfer = {type(self.transfer).__name__}; cannot read the numbers of remasking = {self.remasking}; "
-                f"remasking = {' or '.join(self.transfer.needs)}"
+                f"transfer = {type(self.transfer).__name__}; cannot read the numbers of remasking = {name_of(self.remasking)}; "
+                f"remasking = {legal}"
             )
         for name, value, zero in (
             ("temperature", self.temperature, "argmax"),
@@ -94,6 +104,15 @@ class Rules:
             raise ValueError(
                 f"n_revisited = {self.n_revisited}; with transfer = {type(self.transfer).__name__} a block might never end; 0"
             )
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two samples of one prompt can differ."""
+        return self.temperature > 0 or is_drawn(self.remasking)
+
+
+def _can_read(transfer: Transfer, remasking: str | Confidence) -> bool:
+    return not transfer.needs or bool({name_of(remasking), unit_of(remasking)} & set(transfer.needs))
 
 
 def quota_steps(
@@ -238,12 +257,23 @@ def _propose(asker: Asker, rules: Rules, logits: Tensor, positions: Tensor, nois
     drawn = draw(logits, rules.temperature, noise, rules.top_k, rules.top_p)
     logits[:, tokens.mask] = of_mask
     if not rules.defer_eos:
-        return drawn, RULES[rules.remasking](logits, drawn, positions, noise).float()
+        return drawn, _score(rules.remasking, logits, drawn, positions, noise)
     # As published: the confidence of everything else is that of a world without EOS.
     without = logits.index_fill(1, drawn.new_tensor(tokens.stop_ids), -torch.inf)
-    sureness = RULES[rules.remasking](without, drawn, positions, noise).float()
+    sureness = _score(rules.remasking, without, drawn, positions, noise)
     is_eos = torch.isin(drawn, drawn.new_tensor(tokens.stop_ids))
-    return drawn, sureness.masked_fill(is_eos, 0.0 if rules.remasking in PROBABILITIES else LAST)
+    return drawn, sureness.masked_fill(is_eos, 0.0 if unit_of(rules.remasking) == PROBABILITY else LAST)
+
+
+def _score(remasking: str | Confidence, logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noise) -> Tensor:
+    """Confidence of every prediction, float32 [M]."""
+    found = rule_of(remasking)(logits, tokens, positions, noise)
+    if not isinstance(found, Tensor) or found.shape != tokens.shape:
+        given = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"remasking = {name_of(remasking)}; gave {given}; a number for each of the M = {len(tokens)} predictions, [{len(tokens)}]"
+        )
+    return found.float()
 
 
 def _revisit(canvas: Canvas, is_ours: Tensor, rows: Tensor, rules: Rules, asker: Asker) -> None:

@@ -8,11 +8,10 @@ import torch
 from illada_lab.models.linear import packed_weights
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
-from illada_lab.samplers.canvas import Canvas
+from illada_lab.samplers.canvas import Canvas, Flags, Rows, as_rows
 from illada_lab.samplers.decode import Rules, check_revisited, fill_window, quota_steps
 from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
-from illada_lab.shapes import Positions, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +55,8 @@ class FixedLength(Rules):
     def sample(
         self,
         predictor: Predictor,
-        prompt: Tokens,
-        is_valid: Positions | None = None,
+        prompt: Rows,
+        is_valid: Flags | None = None,
         generator: Generators = None,
         on_step: Callable[[Canvas], None] | None = None,
     ) -> Sampled:
@@ -65,7 +64,7 @@ class FixedLength(Rules):
 
         Args:
             predictor: the model.
-            prompt: int64 [B, P], shorter prompts padded on the left.
+            prompt: int64 [B, P], shorter prompts padded on the left; or one list of ids per row.
             is_valid: bool [B, P], false at the padding.
             generator: randomness of draws and of random remasking, see `RowNoise.start`.
             on_step: called with the canvas after each step.
@@ -73,6 +72,7 @@ class FixedLength(Rules):
         Raises:
             ValueError: see `Canvas.start`.
         """
+        prompt, is_valid = as_rows(prompt, is_valid, predictor)
         canvas = Canvas.start(predictor, prompt, is_valid, self.response_length)
         canvas.on_step = on_step
         rows = torch.arange(len(prompt), device=prompt.device)

@@ -8,11 +8,10 @@ import torch
 from illada_lab.models.linear import packed_weights
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
-from illada_lab.samplers.canvas import Canvas
+from illada_lab.samplers.canvas import Canvas, Flags, Rows, as_rows
 from illada_lab.samplers.decode import Rules, check_revisited, fill_window
 from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
-from illada_lab.shapes import Positions, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +54,8 @@ class Infill(Rules):
     def sample(
         self,
         predictor: Predictor,
-        text: Tokens,
-        is_valid: Positions | None = None,
+        text: Rows,
+        is_valid: Flags | None = None,
         generator: Generators = None,
         on_step: Callable[[Canvas], None] | None = None,
     ) -> Sampled:
@@ -64,7 +63,7 @@ class Infill(Rules):
 
         Args:
             predictor: the model.
-            text: int64 [B, L] with [MASK] where a token is wanted.
+            text: int64 [B, L] with [MASK] where a token is wanted; or one list of ids per row.
             is_valid: bool [B, L], false at padding.
             generator: randomness of draws and of random remasking, see `RowNoise.start`.
             on_step: called with the canvas after each step.
@@ -72,6 +71,7 @@ class Infill(Rules):
         Raises:
             ValueError: see `Canvas.infill`.
         """
+        text, is_valid = as_rows(text, is_valid, predictor, "text")
         canvas = Canvas.infill(predictor, text, is_valid)
         canvas.on_step = on_step
         rows = torch.arange(len(text), device=text.device)

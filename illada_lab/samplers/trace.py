@@ -21,8 +21,8 @@ from typing import Any
 
 from illada_lab.files import write_text
 from illada_lab.models.protocol import Predictor
+from illada_lab.samplers.canvas import Flags, Rows, as_rows
 from illada_lab.samplers.result import Sampled
-from illada_lab.shapes import Positions, Tokens
 
 FORMAT, VERSION = "illada_lab trace", 2
 RECORD = ("step", "row", "position", "token", "confidence", "runner_up", "runner_up_confidence", "nfe")
@@ -78,8 +78,8 @@ class Parting:
 def trace_of(
     sampled: Sampled,
     predictor: Predictor,
-    prompt: Tokens,
-    is_valid: Positions | None = None,
+    prompt: Rows,
+    is_valid: Flags | None = None,
     text: Callable[[int], str] = str,
     **about: Any,
 ) -> Trace:
@@ -93,6 +93,7 @@ def trace_of(
         text: id -> text.
         about: how the run was made.
     """
+    prompt, is_valid = as_rows(prompt, is_valid, predictor)
     mask, is_infill = predictor.tokens.mask, bool((prompt == predictor.tokens.mask).any())
     rows = []
     for n, ids in enumerate(prompt.tolist()):

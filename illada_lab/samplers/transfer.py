@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from illada_lab.samplers.confidence import PROBABILITIES
+from illada_lab.samplers.confidence import NATS, PROBABILITY
 
 
 @runtime_checkable
@@ -15,7 +15,7 @@ class Transfer(Protocol):
     """Decides how many predictions are revealed; of every row at least one, so that each step comes nearer to the end."""
 
     needs: ClassVar[tuple[str, ...]]
-    """Confidence rules whose numbers it can read."""
+    """Units (or names) of the confidence rules whose numbers it can read; empty: any, as an order."""
 
     def __call__(self, confidence: Float[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
         """What is revealed; `confidence` is -inf where nothing can be."""
@@ -36,7 +36,7 @@ class Threshold:
     """
 
     threshold: float = 0.9
-    needs: ClassVar[tuple[str, ...]] = PROBABILITIES
+    needs: ClassVar[tuple[str, ...]] = (PROBABILITY,)
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
@@ -61,7 +61,7 @@ class Factor:
     """
 
     factor: float = 1.0
-    needs: ClassVar[tuple[str, ...]] = PROBABILITIES
+    needs: ClassVar[tuple[str, ...]] = (PROBABILITY,)
 
     def __post_init__(self) -> None:
         if not self.factor > 0:
@@ -91,7 +91,7 @@ class EntropyBound:
     """
 
     bound: float = 0.1
-    needs: ClassVar[tuple[str, ...]] = ("entropy",)
+    needs: ClassVar[tuple[str, ...]] = (NATS,)
 
     def __post_init__(self) -> None:
         if not self.bound >= 0:

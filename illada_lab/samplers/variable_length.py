@@ -10,13 +10,12 @@ from torch import Tensor
 from illada_lab.models.linear import packed_weights
 from illada_lab.models.protocol import Predictor
 from illada_lab.samplers.asker import Asker
-from illada_lab.samplers.canvas import Canvas, check_ids
+from illada_lab.samplers.canvas import Canvas, Flags, Rows, as_rows, check_ids
 from illada_lab.samplers.decode import Rules, check_revisited, fill_window
 from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
 from illada_lab.samplers.room import write_by_room
 from illada_lab.samplers.stopping import Decoder, check_stop_strings, check_stop_tokens, find_end
-from illada_lab.shapes import Positions, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +73,8 @@ class VariableLength(Rules):
     def sample(
         self,
         predictor: Predictor,
-        prompt: Tokens,
-        is_valid: Positions | None = None,
+        prompt: Rows,
+        is_valid: Flags | None = None,
         generator: Generators = None,
         on_step: Callable[[Canvas], None] | None = None,
     ) -> Sampled:
@@ -83,7 +82,7 @@ class VariableLength(Rules):
 
         Args:
             predictor: the model.
-            prompt: int64 [B, P], shorter prompts padded on the left.
+            prompt: int64 [B, P], shorter prompts padded on the left; or one list of ids per row.
             is_valid: bool [B, P], false at the padding.
             generator: randomness of draws and of random remasking, see `RowNoise.start`.
             on_step: called with the canvas after each step.
@@ -93,6 +92,7 @@ class VariableLength(Rules):
                 prompt (`write_by_room`).
         """
         check_stop_strings(self.stop_strings, self.tokenizer)
+        prompt, is_valid = as_rows(prompt, is_valid, predictor)
         noise = RowNoise.start(generator, len(prompt), prompt.device)
 
         def write(rows: Tensor, prompt: Tensor, is_valid: Tensor | None, budget: int) -> Sampled:

@@ -1,6 +1,7 @@
 """`illada-lab evaluate` on the world's questions."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -9,8 +10,21 @@ import pytest
 import torch
 
 from illada_lab.cli import main
+from illada_lab.commands.evaluate import translate
+from illada_lab.config import compose_and_check
 from illada_lab.evaluation import sandbox
 from illada_lab.training.checkpoint import predictor_state, read_checkpoint, shards
+from illada_lab.training.run import train
+from tests.samplers import test_own_rule as own
+
+
+@pytest.fixture(scope="session")
+def twin(models, tmp_path_factory):
+    """Folder of an autoregressive run."""
+    folder = tmp_path_factory.mktemp("twin")
+    train(compose_and_check(["scale=smoke", "experiment=autoregressive", "trainer.precision=32-true",
+                             "trainer.accelerator=cpu", "scale.n_steps=4", f"run_dir={folder}"]))  # fmt: skip
+    return f"checkpoint={folder}"
 
 
 @pytest.mark.parametrize("model", ["base", "instruct"])
@@ -114,7 +128,12 @@ def test_a_sharded_run_is_no_published_layout(models, tmp_path, capsys):
     [
         ("base", ["evaluation.run_code=true"], "evaluation.run_code = true; has no effect: base models"),
         ("instruct", ["evaluation.n_mc_samples=99"], "evaluation.n_mc_samples = 99; has no effect on this model"),
-        ("base", ["sampler.temperature=1"], "sampler.temperature = 1; has no effect on evaluate; evaluation.*, checkpoint"),
+        ("base", ["sampler.temperature=1"], "sampler.temperature = 1; has no effect on evaluate; did you mean evaluation.sampler."),
+        ("base", ["sampler.n_steps=1"], "sampler.n_steps = 1; has no effect on evaluate; evaluation.*, checkpoint"),
+        ("base", ["evaluation.sampler.block_length=4"], "evaluation.sampler.block_length = 4; has no effect on a base model"),
+        ("base", ["evaluation.sampler.remasking=rondom"], "evaluation.sampler.remasking = 'rondom'; not a rule; random"),
+        ("twin", ["evaluation.sampler.temperature=1.0"], "evaluation.sampler.temperature = 1.0; has no effect on an autoregressive"),
+        ("twin", ["evaluation.sampler.max_length=16"], "evaluation.sampler.max_length = 16; has no effect on an autoregressive"),
         ("base", ["init_from=foo"], "init_from = foo; has no effect on evaluate; evaluation.*, checkpoint and seed, scale"),
         ("base", ["evaluatoin.n_questions=5"], "did you mean evaluation"),
         ("base", ["evaluation.n_questions=0"], "evaluation.n_questions = 0; out of range; 1 or more"),
@@ -122,6 +141,62 @@ def test_a_sharded_run_is_no_published_layout(models, tmp_path, capsys):
         ("base", ["evaluation.n_questions=few"], "evaluation.n_questions = 'few'"),
     ],
 )  # fmt: skip
-def test_settings_without_effect_are_errors(models, model, words, message, capsys):
-    assert main(["evaluate", models[model], "scale=smoke", *words]) == 2
+def test_settings_without_effect_are_errors(models, twin, model, words, message, capsys):
+    assert main(["evaluate", {**models, "twin": twin}[model], "scale=smoke", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "word", "place"),
+    [
+        ("toy", "sampler.remasking=random", "evaluation.sampler.remasking"),
+        ("gsm8k", "sampler.remasking=random", "evaluation.sampler.remasking"),
+        ("gsm8k", "sampler.top_p=0.9", "+evaluation.sampler.top_p"),
+        ("math", "sampler.block_length=8", "evaluation.block_length"),
+    ],
+)
+def test_the_key_that_a_message_names_is_one(task, word, place):
+    with pytest.raises(ValueError, match=rf"did you mean {re.escape(place)}\?"):
+        translate([f"tasks={task}", word])
+    given = ["evaluation.path=a"] if task == "gsm8k" else []
+    more = ["evaluation.sampler.temperature=1.0"] if "top_p" in word else []
+    compose_and_check([f"evaluation={task}", *given, *more, f"{place}={word.partition('=')[2]}"])
+
+
+@pytest.mark.parametrize("model", ["base", "instruct"])
+def test_the_worlds_questions_are_answered_as_evaluation_sampler_says(models, model, tmp_path, capsys):
+    """With a rule of one's own, which the result tells by its path and settings."""
+    home = tmp_path / "run"
+    shutil.copytree(models[model].partition("=")[2], home, ignore=shutil.ignore_patterns("evaluation*"))
+    rule = {"_target_": f"{own.HERE}.Backwards", "size": 2.0}
+    words = ["evaluate", f"checkpoint={home}", "scale=smoke", "evaluation.n_questions=1", "seed=1"]
+    word = f"evaluation.sampler.remasking={{_target_: {rule['_target_']}, size: 2.0}}"
+    assert main([*words, word, "evaluation.sampler.temperature=0.5"]) == 0, capsys.readouterr().err
+    found = json.loads((home / "evaluation.json").read_text())
+    told = found["manifest"]
+    assert told["evaluation"]["sampler"]["remasking"] == rule and told["temperature"] == 0.5
+    traces = [item["trace"] for item in found["items"] if item["trace"]]
+    assert traces
+    for trace in traces:  # of the first block, the last position first
+        positions = [record["position"] for record in trace if record["position"] < 8]
+        assert positions == sorted(positions, reverse=True)
+
+
+def test_the_twin_of_a_world_is_asked_as_before(twin):
+    assert main(["evaluate", twin, "scale=smoke", "evaluation.n_questions=1"]) == 0
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"_target_": "mykit.Mine", "world_seed": 3},
+        {"_target_": "mykit.Mine", "world_seed": 3, "n_people": 8},
+        {"_target_": f"{own.HERE}.Backwards", "world_seed": 3, "n_people": 8},
+    ],
+)
+def test_a_source_of_ones_own_has_no_questions_whatever_its_settings_are_called(models, tmp_path, source, capsys):
+    folder = sharded(models["base"], tmp_path / "run", **source)
+    assert main(["evaluate", f"checkpoint={folder}", "scale=smoke"]) == 2
+    told = capsys.readouterr().err
+    why = f"trained on {source['_target_']}, an own source; it has no questions; tasks=gsm8k data.path=..., or a run trained"
+    assert why in told and len(told.strip().splitlines()) == 1

@@ -27,9 +27,7 @@ NOTHING = torch.empty(0, dtype=torch.long)
 def test_the_error_of_a_monte_carlo_estimate_falls_with_the_root_of_its_samples():
     predictor, prompt, response = small_predictor(), torch.tensor([8, 11]), torch.tensor([9, 12, 7, 20])
     generator = torch.Generator().manual_seed(0)
-    few, many = (
-        monte_carlo_log_likelihood(predictor, prompt, response, n, generator=generator)[1] for n in (64, 1024)
-    )
+    few, many = (monte_carlo_log_likelihood(predictor, prompt, response, n, generator=generator)[1] for n in (64, 1024))
     assert 3 < few / many < 5
 
 

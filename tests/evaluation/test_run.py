@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +20,10 @@ from illada_lab.evaluation.folder import fingerprint
 from illada_lab.evaluation.generation import steps_told
 from illada_lab.evaluation.harness_task import HarnessTask, rows_of, told_of
 from illada_lab.evaluation.intervals import bootstrap, share_interval, wilson
-from illada_lab.samplers import Threshold, VariableLength
+from illada_lab.samplers import FixedLength, Threshold, VariableLength
 from illada_lab.training.checkpoint import load_run
 from illada_lab.training.run import train
+from tests.samplers import test_own_rule as own_rule
 from tests.small import small_predictor
 
 QUESTIONS = [
@@ -226,6 +228,30 @@ def test_answers_with_less_room_than_configured_are_told(models, file, tmp_path,
         last = capsys.readouterr().out.splitlines()[-1]
         said = f"max_length = 8; the model's context had less room for 1 of 3 answers, {smallest} tokens at the least"
         assert last == f"{said}; a model with more context"
+
+
+def test_a_remasking_rule_of_ones_own_is_told_by_its_path_and_settings(models, file, tmp_path, capsys):
+    rule, out = {"_target_": "tests.samplers.test_own_rule.Backwards", "size": 2.0}, tmp_path / "out"
+    word = "evaluation.sampler.remasking={_target_: tests.samplers.test_own_rule.Backwards, size: %s}"
+    for _ in range(2):  # the folder is known again
+        assert evaluate(models, file, out, word % 2.0) == 0
+    told = json.loads((out / "results.json").read_text())["manifest"]
+    assert told["sampler"]["remasking"] == rule == told["evaluation"]["sampler"]["remasking"]
+    assert evaluate(models, file, out, word % 3.0) == 2
+    assert "holds a run with sampler = " in capsys.readouterr().err
+
+
+def test_settings_of_parts_are_plain_data():
+    backwards = partial(own_rule.backwards, size=2.0)
+    one, other = (
+        runs._plain(FixedLength(response_length=4, remasking=rule, transfer=transfer))
+        for rule, transfer in ((backwards, None), ("margin", Threshold(threshold=0.5)))
+    )
+    path = "tests.samplers.test_own_rule.backwards"
+    assert one["remasking"] == {"_target_": path, "_partial_": True, "size": 2.0}
+    assert (other["remasking"], other["transfer"]) == ("margin", {"_target_": "Threshold", "threshold": 0.5})
+    half = runs._plain(FixedLength(response_length=4, transfer=own_rule.Half()))
+    assert half["transfer"] == {"_target_": "tests.samplers.test_own_rule.Half"}
 
 
 def test_the_twin_answers_greedily(models, file, tmp_path, capsys):

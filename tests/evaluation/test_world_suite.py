@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from illada_lab.commands.evaluate import _frame, _suite
-from illada_lab.config import compose
+from illada_lab.config import build, compose
 from illada_lab.data.build_tokenizer import word_tokenizer
 from illada_lab.data.worlds import World
 from illada_lab.evaluation import world_tasks
@@ -17,12 +17,22 @@ from illada_lab.evaluation.choice import ChoiceItem, choose
 from illada_lab.evaluation.intervals import bootstrap
 from illada_lab.evaluation.journal import Journal
 from illada_lab.evaluation.sandbox import run_programs
-from illada_lab.evaluation.world_suite import SuiteResult, chance_of_facts, evaluate_base, evaluate_instruct
+from illada_lab.evaluation.world_suite import (
+    BLOCK_LENGTH,
+    BUDGET,
+    SuiteResult,
+    chance_of_facts,
+    completing,
+    evaluate_base,
+    evaluate_instruct,
+)
+from illada_lab.samplers import EntropyBound, FixedLength, VariableLength
 from illada_lab.training.checkpoint import LoadedRun
 from tests.evaluation.oracle import Guesser, Oracle
 from tests.small import small_predictor
 
 N = 12
+SOURCE = {"_target_": "illada_lab.data.worlds.WorldSource", "world_seed": 0, "n_people": 8, "stage": "pretrain"}
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +96,42 @@ def test_questions_are_framed_as_the_documents_of_training_were(oracle, world, t
 
 
 def test_the_command_asks_as_the_configuration_of_the_run_says(world, tokenizer):
-    data = {"adds_bos": False, "adds_eos": False, "source": {"world_seed": 0, "n_people": 8, "stage": "pretrain"}}
+    data = {"adds_bos": False, "adds_eos": False, "source": SOURCE}
     loaded = LoadedRun(small_predictor(), tokenizer, {"data": data}, step=1, path=Path("a"))
     asked = _suite(compose(["scale=smoke", "checkpoint=a"]), loaded)
     assert (asked.keywords["has_bos"], asked.keywords["has_eos"]) == (None, False)
     assert _frame(loaded) == {"has_bos": None, "has_eos": False}, "another folder of results"
     data |= {"adds_bos": True, "adds_eos": True}
     assert _frame(loaded) == {}
+
+
+def test_the_worlds_configuration_answers_as_a_suite_without_one_does():
+    usual = build(compose(["evaluation=toy"]).evaluation.sampler)
+    assert usual == VariableLength(max_length=BUDGET, block_length=BLOCK_LENGTH)
+    for n in (2, 3):
+        assert completing(usual, n) == completing(None, n) == FixedLength(response_length=n, n_steps=n)
+
+
+def test_a_base_model_completes_by_the_rules_of_the_sampler():
+    """Not by its blocks: how long a statement is, is given."""
+    sampler = VariableLength(max_length=64, block_length=32, remasking="random", temperature=0.7, top_k=3)
+    assert completing(sampler, 3) == FixedLength(
+        response_length=3, n_steps=3, remasking="random", temperature=0.7, top_k=3
+    )
+    bound = VariableLength(max_length=8, block_length=8, remasking="entropy", transfer=EntropyBound())
+    assert completing(bound, 3) == FixedLength(response_length=3, remasking="entropy", transfer=EntropyBound())
+    another = FixedLength(response_length=2)
+    assert completing(another, 3) is another
+
+
+def test_an_oracle_is_right_however_it_is_asked(oracle, world, tokenizer):
+    sampler = VariableLength(max_length=8, block_length=8, remasking="entropy", transfer=EntropyBound(bound=9.0))
+    result = evaluate_base(oracle, tokenizer, world, n_questions=2, n_mc_samples=2, sampler=sampler)
+    assert {row["value"] for row in result.rows} == {1.0}
+    assert result.settings == {
+        "response_length": 3, "block_length": 3, "steps": None, "temperature": 0.0, "n_mc_samples": 2,
+    }  # fmt: skip
+    assert {item["nfe"] for item in result.items if item["task"] == "facts, completed"} == {1}
 
 
 def test_an_oracle_has_every_instruct_task_right(oracle, world, tokenizer):

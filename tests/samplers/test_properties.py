@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 
 from illada_lab.samplers import EntropyBound, Factor, FixedLength, Infill, Threshold, VariableLength
+from illada_lab.samplers.confidence import unit_of
 from illada_lab.tokens import ILLADA
 from tests.small import small_predictor
 
@@ -18,11 +19,12 @@ def rules(draw):
     """Any legal combination of the settings that all samplers share."""
     transfer = draw(st.sampled_from([None, Threshold(threshold=0.4), Factor(factor=1.0), EntropyBound(bound=0.5)]))
     remasking = ["low_confidence", "margin", "entropy", "random", "left_to_right"]
+    readable = [name for name in remasking if transfer is None or unit_of(name) in transfer.needs]
     temperature = draw(st.sampled_from([0.0, 0.8]))
     cache = draw(st.sampled_from([None, "prefix", "dual"]))
     return dict(
         transfer=transfer,
-        remasking=draw(st.sampled_from(remasking if transfer is None else list(transfer.needs))),
+        remasking=draw(st.sampled_from(readable)),
         temperature=temperature,
         top_k=draw(st.sampled_from([None, 3])) if temperature else None,
         cache=cache,

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 
 from illada_lab.samplers import EndOfThinking, EntropyBound, FixedLength, Infill, Threshold, VariableLength
+from illada_lab.samplers.canvas import _tensor
 from illada_lab.samplers.draw import draw
 from illada_lab.samplers.room import write_by_room
+from illada_lab.samplers.trace import trace_of
 from illada_lab.samplers.transfer import most_confident, transfer_counts
 from illada_lab.tokens import ILLADA
 from tests.scripted import Scripted
@@ -156,12 +158,17 @@ def test_guidance_follows_the_published_convention():
     assert int(out.tokens[0, -1]) == int(logits.argmax()) and out.nfe.tolist() == [2]
 
 
-def test_ban_and_defer_eos():
+@pytest.mark.parametrize("remasking", ["low_confidence", "margin", "entropy", "left_to_right", "random"])
+def test_deferred_ends_are_revealed_last(remasking):
+    text = [0, 9, 10, 2, 2, 11, 12]
+    sampler = FixedLength(response_length=4, n_steps=4, defer_eos=True, remasking=remasking)
+    positions = [step["position"] for step in sampler.sample(Scripted(text, [3, 4, 5, 6]), PROMPT).trace]
+    assert set(positions[:2]) == {2, 3} and set(positions[2:]) == {0, 1}
+
+
+def test_banned_ends_do_not_come():
     text = [0, 9, 10, 2, 2, 11, 12]
     order = [3, 4, 5, 6]
-    deferred = FixedLength(response_length=4, n_steps=4, defer_eos=True).sample(Scripted(text, order), PROMPT)
-    positions = [r["position"] for r in deferred.trace]
-    assert positions[:2] == [2, 3] and set(positions[2:]) == {0, 1}
     banned = FixedLength(response_length=4, n_steps=4, ban_eos=True).sample(Scripted(text, order), PROMPT)
     assert 2 not in banned.tokens[0, 3:].tolist() and banned.stop_reasons == ["length"]
 
@@ -399,3 +406,47 @@ def test_no_mask_is_left_where_a_predictor_rules_everything_out(transfer, guidan
     )
     out = banned.sample(predictor, prompt).tokens[0].tolist()
     assert MASK not in out and out[4:] == [12, 13] and out[2] == 11
+
+
+HOLES = [[0, MASK, 10, MASK]]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "rows"),
+    [
+        (FixedLength(response_length=8, n_steps=4), [[0, 9, 10], [0, 11, 12]]),
+        (VariableLength(max_length=8, block_length=4), [[0, 9, 10], [0, 11, 12]]),
+        (Infill(), HOLES),
+    ],
+)
+def test_lists_of_ids_are_prompts_too(sampler, rows):
+    predictor, flags = small_predictor(), [[True] * len(rows[0])] * len(rows)
+    flags[0] = [False, *flags[0][1:]]
+    for is_valid in (None, flags):
+        tensor = None if is_valid is None else torch.tensor(is_valid)
+        out = sampler.sample(predictor, rows, is_valid)
+        assert torch.equal(out.tokens, sampler.sample(predictor, torch.tensor(rows), tensor).tokens)
+        one, other = (
+            trace_of(out, predictor, x, flags) for x, flags in ((rows, is_valid), (torch.tensor(rows), tensor))
+        )
+        assert (one.rows, one.records) == (other.rows, other.records)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[0, 9, 10], [0, 9]], "prompt = rows of 2 to 3 tokens; a batch has rows of one length; pad on the left"),
+        ([[]], r"prompt = shape \[1, 0\]; needs at least one token per row"),
+        ([], r"prompt = shape \[0\]; one list per row; \[\[id, id, ...\], ...\]"),
+    ],
+)
+@pytest.mark.parametrize("sampler", [FixedLength(response_length=8), VariableLength(max_length=8, block_length=4)])
+def test_lists_that_are_no_prompts_are_named(sampler, rows, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        sampler.sample(small_predictor(), rows)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_is_no_list_of_ids_is_named():
+    with pytest.raises(ValueError, match="text = str; not token ids .*; ..id, id, ...., ...."):
+        _tensor("ada ___ .", "text", None)
