@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 # Where no study is named with its scale, those that train many models are run at that one: at toy scale a run takes minutes and they
 # need dozens.
 MANY_RUNS_SCALE = {"toy": "mini"}
+# A study chosen by its file, or described in place: `study=sampling`, `+study={_target_:mine.Study}`.
+CHOICE = re.compile(r"study=|\+{1,2}study=\{")
 # What belongs to a single run. Sweeps set them, for a folder of each of their jobs.
 OF_ONE_RUN = ("run_dir", "name")
 
@@ -21,35 +23,43 @@ def translate(overrides: Sequence[str]) -> list[str]:
     One that trains many models gets the scale that it has among all of them, unless the overrides name one (in a sweep: always that).
 
     Raises:
-        ValueError: a name or a folder for one run, of which there are many.
+        ValueError: a name or a folder for one run, of which there are many; or another class for a study that has a file.
     """
     for word in overrides:
         key, _, value = word.lstrip("+").partition("=")
         if key in OF_ONE_RUN:
             raise ValueError(f"{key} = {value}; has no effect on replicate, which has many runs; runs_dir, results_dir")
+        if word.startswith("study._target_="):
+            raise ValueError(
+                f"{key} = {value}; a study of conf/study keeps its class; '+study={{_target_:{value}}}', with settings behind commas, "
+                "is a study of its own"
+            )
     words = [re.sub(r"^experiment=", "study=", word) for word in overrides]
-    named = [word.partition("=")[2] for word in words if word.startswith("study=")]
+    named = [word for word in words if CHOICE.match(word)]
     if len(named) != 1 or any(word.startswith("scale=") for word in words):
         return words
     return [*words, *(f"scale={scale}" for scale in _many_runs_scales(named[0]))]
 
 
-def _many_runs_scales(name: str) -> list[str]:
-    """Where a study that is named without a scale is run, if not at the usual one; said on the error stream."""
-    from illada_lab.config import build, compose, groups
+def _many_runs_scales(choice: str) -> list[str]:
+    """Where a study that is chosen without a scale is run, if not at the usual one; said on the error stream."""
+    from illada_lab.config import ConfigError, compose
+    from illada_lab.config.building import locate
 
-    if name not in groups()["study"]:
-        return []  # a sweep, or a slip of the pen, which `compose` knows what to say of
-    config = compose([f"study={name}"])
+    try:
+        config = compose([choice])
+        trains_many = getattr(locate(str(config.study.get("_target_"))), "trains_many", False)
+    except (ConfigError, ImportError, AttributeError):
+        return []  # a sweep, or a slip of the pen, of which those know what to say who come after
     usual = config.scale.name
-    if usual not in MANY_RUNS_SCALE or not build(config.study).trains_many:
+    if usual not in MANY_RUNS_SCALE or not trains_many:
         return []
-    _say_scale(name, MANY_RUNS_SCALE[usual], usual)
+    _say_scale(name_of(config), MANY_RUNS_SCALE[usual], usual, choice)
     return [MANY_RUNS_SCALE[usual]]
 
 
-def _say_scale(name: str, scale: str, usual: str) -> None:
-    line = f"{name}: at scale {scale}; study={name} scale={usual} runs it at {usual}"
+def _say_scale(name: str | None, scale: str, usual: str, choice: str) -> None:
+    line = f"{name}: at scale {scale}; {choice if choice.startswith('study=') else repr(choice)} scale={usual} runs it at {usual}"
     print(line, file=sys.stderr, flush=True)
 
 
@@ -82,6 +92,7 @@ def plans_of(config: DictConfig) -> list[Any]:
     """The chosen study at the chosen scale; or all studies, those that train many models at the scale meant for them."""
     from illada_lab.config import build, compose, conf_dir, to_plain
     from illada_lab.experiments.replicate import Plan
+    from illada_lab.experiments.study import check_study
 
     chosen = config.scale.name
     if (name := name_of(config)) is not None:
@@ -90,26 +101,48 @@ def plans_of(config: DictConfig) -> list[Any]:
     for name in sorted(path.stem for path in conf_dir().glob("study/*.yaml")):
         scale = chosen
         node = to_plain(compose([f"scale={scale}", f"study={name}"]).study)
-        if build(node).trains_many and chosen in MANY_RUNS_SCALE:
+        check_study(study := build(node), name)
+        if study.trains_many and chosen in MANY_RUNS_SCALE:
             scale = MANY_RUNS_SCALE[chosen]
             node = to_plain(compose([f"scale={scale}", f"study={name}"]).study)
-            _say_scale(name, scale, chosen)
+            _say_scale(name, scale, chosen, f"study={name}")
         plans.append(Plan(name, node, scale))
     return plans
 
 
 def name_of(config: DictConfig) -> str | None:
-    """Name of the chosen study, None where none is."""
+    """Name of the chosen study, None where none is: of its file in conf/study, otherwise of its class, in small letters.
+
+    Raises:
+        ValueError: no class is named, or a file in conf/study has its name.
+    """
     from omegaconf import OmegaConf
 
-    from illada_lab.config import conf_dir
+    from illada_lab.config import compose, conf_dir, groups, to_plain
 
     if config.get("study") is None:
         return None
-    for path in sorted(conf_dir().glob("study/*.yaml")):
-        if OmegaConf.load(path)["_target_"] == config.study["_target_"]:  # type: ignore[index]
-            return path.stem
-    raise ValueError(f"study._target_ = {config.study['_target_']}; no file of conf/study names it; study=...")
+    node = to_plain(config.study)
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ValueError(f"study = {node}; names no class; '+study={{_target_:my_study.MyStudy}}', or study=...")
+    target = str(node["_target_"])
+    paths = sorted(conf_dir().glob("study/*.yaml"))
+    found = [path.stem for path in paths if OmegaConf.load(path).get("_target_") == target]  # type: ignore[union-attr]
+    if (
+        len(found) > 1
+    ):  # one class with several files of settings: the file that was chosen is the one most of them are from
+        scale = f"scale={config.scale.name}"
+        told = {name: to_plain(compose([scale, f"study={name}"]).study) for name in found}
+        found.sort(key=lambda name: -sum(told[name].get(key) == value for key, value in node.items()))
+    if found:
+        return found[0]
+    # HTMLPage is html_page.
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", target.rpartition(".")[2]).lower()
+    if name in groups()["study"]:
+        raise ValueError(
+            f"study._target_ = {target}; conf/study/{name}.yaml is another study, whose results it would take; another name of the class"
+        )
+    return name
 
 
 def check_settings(config: DictConfig) -> None:

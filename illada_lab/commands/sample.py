@@ -78,7 +78,7 @@ def prompt_ids(config: DictConfig, loaded: Any) -> list[int]:
 
 def n_different(config: DictConfig, sampler: Any) -> int:
     """How many samples differ from each other: without randomness one."""
-    if config.n_samples > 1 and sampler.temperature == 0 and sampler.remasking != "random":
+    if config.n_samples > 1 and sampler.temperature == 0 and not sampler.is_random:
         print(
             f"n_samples = {config.n_samples}; has no effect at temperature 0: all would be alike; sampler.temperature=1",
             file=sys.stderr,

@@ -1,8 +1,11 @@
 """Run studies over seeds: a file per seed, a result file per study with its claims judged."""
 
 import hashlib
+import inspect
 import json
 import os
+import re
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,13 +17,14 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from illada_lab.config import build, compose, to_plain
+from illada_lab.config import build, compose, groups, to_plain
+from illada_lab.config.building import locate
 from illada_lab.experiments.claims import MIN_SEEDS, judge
 from illada_lab.experiments.lab import Lab
-from illada_lab.experiments.study import Study
+from illada_lab.experiments.study import Study, check_study, checked
 from illada_lab.files import write_text
 from illada_lab.manifest import PACKAGES, commit, machine, manifest, memory_bytes, versions
-from illada_lab.training.recipe import recipe
+from illada_lab.training.recipe import differences, recipe
 
 # Changes when a reader must behave differently.
 FORMAT = 1
@@ -75,18 +79,20 @@ def replicate_all(
 
     Yields:
         What was written, each study as soon as its last seed is measured: format, study, title, scale, command, manifest, config,
-        seeds (seed, seconds, commit, date, number of processes, machine and versions of the measurement, tables, effects, rooms),
-        looks, claims.
+        seeds (seed, seconds, commit, date, number of processes, machine, versions and code (see `code_of`) of the measurement, tables,
+        effects, rooms), looks, claims.
 
     Raises:
-        ValueError: a result file was made from more seeds.
+        ValueError: a result file was made with other settings or from more seeds; or a study that cannot be measured (see `check_study`
+            and `checked`).
     """
-    for plan in plans:
-        looks_of(_result_path(plan, results_dir), plan.node, len(seeds))  # refuses before anything is measured
+    for plan in plans:  # refuses before anything is measured
+        check_study(build(plan.node), plan.name)
+        looks_of(plan, _result_path(plan, results_dir), len(seeds))
     jobs = [(plan, _Job(plan.name, plan.node, plan.scale, seed, str(runs_dir))) for plan in plans for seed in seeds]
     waiting = [(plan, job) for plan, job in jobs if not job.is_measured]
     for _, job in jobs:
-        say(f"{job.name} seed {job.seed}: {'measured before' if job.is_measured else 'waiting'}")
+        say(f"{job.name} seed {job.seed}: {job.standing}")
     open_seeds = {id(plan): sum(other is plan for other, _ in waiting) for plan in plans}
     for plan in plans:
         if not open_seeds[id(plan)]:
@@ -152,7 +158,7 @@ def _write_result(plan: Plan, seeds: Sequence[int], runs_dir: str | Path, result
     about = manifest(seed=seeds[0], scale=plan.scale)
     del about["seed"]
     path = _result_path(plan, results_dir)
-    looks = looks_of(path, plan.node, len(seeds), done)
+    looks = looks_of(plan, path, len(seeds), done)
     result = {
         "format": FORMAT,
         "study": plan.name,
@@ -174,46 +180,88 @@ def _result_path(plan: Plan, results_dir: str | Path) -> Path:
     return Path(results_dir) / plan.scale / f"{plan.name}.json"
 
 
-def looks_of(
-    path: Path, node: dict[str, Any], n_seeds: int, records: Sequence[dict[str, Any]] | None = None
-) -> list[int]:
+def looks_of(plan: Plan, path: Path, n_seeds: int, records: Sequence[dict[str, Any]] | None = None) -> list[int]:
     """Numbers of seeds at which the claims of a result file have been judged, this one among them.
 
     Whoever adds seeds where a verdict is open, or measures the same ones again, looks twice; the interval has to pay for that
-    (`t_interval`). Fewer than three seeds decide nothing, so they are no look; nor is a result of other settings one at these.
+    (`t_interval`). Fewer than three seeds decide nothing, so they are no look.
 
     Args:
+        plan: what is about to be judged.
         path: of the result, there or not.
-        node: settings of the study.
         n_seeds: that are about to be judged.
         records: what was measured of each; None: not yet known.
 
     Raises:
-        ValueError: the file was made from more seeds, which would be lost.
+        ValueError: the file was made with other settings or from more seeds, and would be lost.
     """
     before: list[int] = []
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))
+        for key, was, now in differences(*_told_in_full(plan, known["config"])):
+            raise ValueError(
+                f"study.{key} = {_shown(now)}; {path} was measured with {_shown(was)} and would be lost; another results_dir=..., or "
+                "delete that file"
+            )
         if (n_known := len(known["seeds"])) > n_seeds:
             raise ValueError(
                 f"seeds = {n_seeds}; {path} was made from {n_known} and would be lost; seeds={n_known}, or results_dir="
             )
-        before = known.get("looks", [n_known]) if known["config"] == node else []
+        before = known.get("looks", [n_known])
         if before and before[-1] == n_seeds and (records is None or known["seeds"] == list(records)):
             before = before[:-1]  # the same look
     return [n for n in (*before, n_seeds) if n >= MIN_SEEDS] or [n_seeds]
 
 
+def _told_in_full(plan: Plan, known: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of a known result, and of a plan, with those that they leave to the study; as JSON has them.
+
+    What a result does not know came into the world after it, with the value that it has where nobody sets it.
+    """
+    parameters = inspect.signature(locate(str(plan.node["_target_"]))).parameters
+    left = {key: p.default for key, p in parameters.items() if p.default is not p.empty}
+    usual = _own(plan) if {*plan.node, *left} - set(known) else {}
+    before, now = {**left, **usual, **known}, {**left, **plan.node}
+    return json.loads(json.dumps(before, default=str)), json.loads(json.dumps(now, default=str))
+
+
+def _own(plan: Plan) -> dict[str, Any]:
+    """The settings that a study has at a scale where nobody changes them; none where conf/study has no such file."""
+    if plan.name not in groups()["study"]:
+        return {}
+    return to_plain(compose([f"scale={plan.scale}", f"study={plan.name}"]).study)
+
+
 def command(plan: Plan, n_seeds: int) -> str:
     """What measures this study alone, and nothing else: settings that are not the scale's own are named."""
-    own = to_plain(compose([f"scale={plan.scale}", f"study={plan.name}"]).study)
-    changed = [f"study.{key}={_shown(value)}" for key, value in plan.node.items() if own.get(key) != value]
-    return " ".join([f"illada-lab replicate study={plan.name} scale={plan.scale} seeds={n_seeds}", *changed])
+    if own := _own(plan):
+        study = f"study={plan.name}"
+        changed = [
+            f"{'' if key in own else '+'}study.{key}={_shown(value)}"
+            for key, value in plan.node.items()
+            if key not in own or own[key] != value
+        ]
+        changed += [f"~study.{key}" for key in own if key not in plan.node]
+    else:
+        study, changed = f"+study={_shown(plan.node)}", []
+    words = [study, f"scale={plan.scale}", f"seeds={n_seeds}", *changed]
+    # Brackets stay as they are: to a shell they stand for names of files, of which there are none like these.
+    return " ".join(
+        ["illada-lab replicate", *(w if re.fullmatch(r"[\w=.,:/+~\[\]-]+", w) else shlex.quote(w) for w in words)]
+    )
 
 
 def _shown(value: Any) -> str:
-    """A value as the command line wants it: a list without spaces."""
-    return json.dumps(value, separators=(",", ":")) if isinstance(value, list) else str(value)
+    """A value as the command line wants it: lists and dictionaries without spaces, text in quotes where it could be read as something
+    else."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_shown(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_shown, value))}]"
+    is_plain_text = isinstance(value, str) and re.fullmatch(
+        r"(?!(null|true|false|yes|no|on|off|inf|nan)$)[a-z_][\w./-]*", value, re.I
+    )
+    return value if is_plain_text else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def judged(study: Study, records: Sequence[dict[str, Any]], n_looks: int = 1) -> list[dict[str, Any]]:
@@ -224,6 +272,17 @@ def judged(study: Study, records: Sequence[dict[str, Any]], n_looks: int = 1) ->
         rooms = [record["rooms"][claim.id] for record in records if claim.id in record["rooms"]]
         found.append({**vars(claim), "effects": effects, **judge(claim, effects, rooms, n_looks).to_dict()})
     return found
+
+
+@cache
+def code_of(kind: type) -> str | None:
+    """What tells the code of a study from another: a digest of the text of its class's module, as it was when this was asked first; None
+    where there is no text."""
+    try:
+        module = inspect.getmodule(kind)
+        return None if module is None else hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:12]
+    except (OSError, TypeError):  # typed into a console or a notebook
+        return None
 
 
 @cache
@@ -259,15 +318,23 @@ class _Job:
         known = json.loads(self.path.read_text(encoding="utf-8"))["effects"]
         return set(known) == {claim.id for claim in build(self.node).claims}
 
+    @property
+    def standing(self) -> str:
+        """Whether it was measured before. A result of other code is taken, since a changed comment must not cost hours; that is said."""
+        if not self.is_measured:
+            return "waiting"
+        before = json.loads(self.path.read_text(encoding="utf-8")).get("code")
+        if before in (None, code_of(type(build(self.node)))):  # None: older than this
+            return "measured before"
+        return f"measured before, with other code of the study; delete {self.path} to measure again"
+
     def run(self, n_processes: int = 1) -> "Seconds":
         """Measure, as one of so many at once, write the result; every claim must be measured, and nothing else."""
         begin = time.perf_counter()
         study: Study = build(self.node)
+        code = code_of(type(study))  # now: it may be edited while it runs
         lab = Lab(self.scale, self.seed, self.runs_dir)
-        outcome = study.run(lab)
-        ids = {claim.id for claim in study.claims}
-        assert set(outcome.effects) == ids, f"claims {sorted(ids)}, measured {sorted(outcome.effects)}"
-        assert set(outcome.rooms) <= ids, f"rooms of unknown claims: {sorted(set(outcome.rooms) - ids)}"
+        outcome = checked(study.run(lab), study.claims, self.name, self.seed)
         seconds = time.perf_counter() - begin
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # With the measurement: the file of all seeds may be written later, by another process or on another machine.
@@ -277,6 +344,7 @@ class _Job:
             "n_processes": n_processes,
             "machine": machine(),
             "versions": versions(PACKAGES),
+            "code": code,
         }
         _write(self.path, {"seed": self.seed, "seconds": round(seconds, 1), **measured, **vars(outcome)})
         return Seconds(seconds, lab.shared_seconds)
@@ -312,10 +380,10 @@ def _run_all(jobs: Sequence[_Job], n_processes: int) -> Iterator[tuple[_Job, Sec
         running = {pool.submit(job.run, n): job for job in islice(waiting, n)}
         while running:
             done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                job, seconds = running.pop(future), future.result()
-                running |= {pool.submit(following.run, n): following for following in islice(waiting, 1)}
-                yield job, seconds
+            # All of them before another begins: one may have failed.
+            ended = [(running.pop(future), future.result()) for future in done]
+            running |= {pool.submit(following.run, n): following for following in islice(waiting, len(ended))}
+            yield from ended
 
 
 def _begin(n_threads: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from illada_lab.config import ConfigError, check, compose
+from illada_lab.config import ConfigError, build, check, compose
 from illada_lab.data.worlds import World, world_of
 from illada_lab.evaluation.generation import Generated, generate
 from illada_lab.evaluation.world_suite import BLOCK_LENGTH, SuiteResult, evaluate_base, evaluate_instruct
@@ -44,7 +44,7 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
         ValueError: data that are not a world's, a setting that one of the stages cannot have, or the folder holds a run with others.
     """
     begin = time.perf_counter()
-    if "world_seed" not in config.data.source:
+    if not {"world_seed", "n_people"} <= set(config.data.source):
         raise ValueError(
             f"data.source = {config.data.source['_target_']}; the main job asks questions about a world; data=world, or illada-lab train"
         )
@@ -57,7 +57,7 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
 
     base, instruct = load_run(folder / "pretrain"), load_run(folder / "sft")
     world = world_of(config.data.source)
-    n = config.evaluation.n_questions
+    n, sampler = config.evaluation.n_questions, build(config.evaluation.sampler)
     base_result = evaluate_base(
         base.predictor,
         base.tokenizer,
@@ -66,9 +66,12 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
         n_mc_samples=config.evaluation.n_mc_samples,
         has_bos=has_bos_of(base.config["data"]),
         has_eos=has_eos_of(base.config["data"]),
+        sampler=sampler,
         seed=config.seed,
     )
-    instruct_result = evaluate_instruct(instruct.predictor, instruct.tokenizer, world, n_questions=n, seed=config.seed)
+    instruct_result = evaluate_instruct(
+        instruct.predictor, instruct.tokenizer, world, n_questions=n, sampler=sampler, seed=config.seed
+    )
     stories, _ = _stories(base, n=6, seed=config.seed)
 
     seconds = time.perf_counter() - begin

@@ -34,6 +34,7 @@ from illada_lab.manifest import machine, memory_bytes
 from illada_lab.report.ledger import read_all
 from illada_lab.student_t import t_quantile
 from illada_lab.training.recipe import recipe
+from tests.experiments.effects import from_tables
 
 STUDIES = groups()["study"]
 # Where a study's own settings are many runs, these are as good a test in half the time; one seed is, too.
@@ -65,6 +66,9 @@ def test_a_study_measures_its_claims(name, folders, capsys):
     for record in result["seeds"]:
         assert "commit" in record and record["date"] >= "2026"
         assert record["tables"] and all(rows for rows in record["tables"].values())
+        # What is returned as an effect is what the claim's metric makes of the tables (see test_effects.py).
+        follow = from_tables(name, record["tables"])
+        assert follow and follow == pytest.approx({claim: record["effects"][claim] for claim in follow}, rel=1e-6)
     assert result["manifest"]["seeds"] == list(range(n)) and result["manifest"]["machine"]["processor"]
 
 
@@ -304,8 +308,11 @@ def test_seeds_that_are_added_are_a_further_look(monkeypatch, tmp_path):
     monkeypatch.setattr(_Job, "run", lambda job, n_processes: run(job, n_processes, date="2026-01-02"))
     how["runs_dir"] = tmp_path / "again"
     assert [replicate("reversal", node, seeds=range(5), **how)["looks"] for _ in range(2)] == [[3, 5, 5]] * 2
-    # Other settings are another question, which has not been looked at.
+    # Other settings are another question, whose answer must not stand in the place of this one.
     other = {**node, "n_candidates": node["n_candidates"] + 1}
+    with pytest.raises(ValueError, match=r"study.n_candidates = 5; .* was measured with 4 and would be lost"):
+        replicate("reversal", other, seeds=range(5), **how)
+    how["results_dir"] = tmp_path / "other"
     assert replicate("reversal", other, seeds=range(5), **how)["looks"] == [5]
 
 
