@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+FLOAT32 = 4  # bytes
 # Read at every step of autograd and allocating nothing.
 _SILENT = (torch.ops.prim.device.default,)
 

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from illada_lab.models import ModelSpec
 from illada_lab.planner.devices import Device
 from illada_lab.planner.job import Job
+from illada_lab.planner.ledger import FLOAT32
 from illada_lab.planner.rehearsal import (
     ACTIVATIONS,
     BUFFERS,
-    FLOAT32,
     GRADIENTS,
     HEAD,
     OPTIMISER,

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
-from typing import Any, Literal
+from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from illada_lab.models import MaskPredictor, ModelSpec, head_loss
 from illada_lab.models.lora import Lora
 from illada_lab.objectives import cross_entropy_at
 from illada_lab.planner.compiled import as_compiled
-from illada_lab.planner.ledger import ExpectedCount, Ledger
+from illada_lab.planner.gathered import Gathered
+from illada_lab.planner.ledger import FLOAT32, ExpectedCount, Ledger
 from illada_lab.tokens import ILLADA
 from illada_lab.training import muon
 from illada_lab.training.distributed.sharding import Recomputed, recompute
@@ -24,7 +25,6 @@ from illada_lab.training.distributed.sharding import Recomputed, recompute
 WEIGHTS, GRADIENTS, OPTIMISER = "weights", "gradients", "optimiser"
 ACTIVATIONS, HEAD, BUFFERS = "activations", "head", "buffers"
 LASTING = (WEIGHTS, GRADIENTS, OPTIMISER)
-FLOAT32 = 4
 PARTS = (*LASTING, ACTIVATIONS, HEAD, BUFFERS)
 
 
@@ -44,7 +44,7 @@ class Step:
         attention: kernel, as `trainer.attention` names it.
         is_on_cpu: kernels and masks of a CPU; otherwise those of a GPU.
         is_compiled: layers and loss are compiled, and keep less.
-        is_sharded: FSDP2's view of a layer: its weights arrive in the precision of the products (see `_Gathered`), and are not
+        is_sharded: FSDP2's view of a layer: its weights arrive in the precision of the products (see `planner.gathered`), and are not
             autocast's copies. Gradients outside of the layers are buffers: they are whole until the backward pass is over. Without
             the update (see `rehearse_sharded_update`), which sees parts in float32.
         lora: adapters, where only they are trained.
@@ -260,48 +260,10 @@ def _prepare(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger:
     recompute(predictor, step.recomputed)
     if step.is_sharded:
         _make_gradients(predictor, ledger)
-        _Gathered(step, ledger).watch(predictor.layers)
+        arriving = torch.bfloat16.itemsize if step.precision == "bf16-mixed" else FLOAT32
+        Gathered(ledger, BUFFERS, step.spec.n_layer_parameters, arriving).watch(predictor.layers)
     else:
         _make_state(predictor, optimizer, ledger)
-
-
-class _Gathered:
-    """Books what FSDP2 holds of layers while they run: whole parameters that come and go, and whole gradients on their way.
-
-    In a pass: the parameters of the layer in use, of the one that arrives, and the buffer that they arrive in. In the backward pass
-    also the layer's own gradient, and one of them in float32 on its way. Behind the layers, where the head computes, the last
-    buffer alone.
-
-    Source: torch.distributed.fsdp.fully_shard (implicit prefetching of one layer); `training.distributed.sharding` for the units.
-    """
-
-    def __init__(self, step: Step, ledger: Ledger) -> None:
-        n, self.ledger = step.spec.n_layer_parameters, ledger
-        arriving = n * (2 if step.precision == "bf16-mixed" else FLOAT32)
-        self.between, self.behind = arriving, n * FLOAT32
-        self.forward, self.backward = 3 * arriving, 4 * arriving + n * FLOAT32
-        self.held: Tensor | None = None
-
-    def watch(self, layers: nn.ModuleList) -> None:
-        """Follow the passes through some layers."""
-        for number, layer in enumerate(layers):
-            layer.register_forward_pre_hook(partial(self._enter, is_first=number == 0))
-            layer.register_forward_hook(self._leave)
-
-    def _enter(self, layer: nn.Module, inputs: tuple[Any, ...], *, is_first: bool) -> None:
-        self._hold(self.forward)
-        # The input's gradient is whole when the layer's backward pass is over.
-        inputs[0].register_hook(lambda _: self._hold(self.behind if is_first else self.backward))
-
-    def _leave(self, layer: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> None:
-        self._hold(self.between)
-        out.register_hook(lambda _: self._hold(self.backward))
-
-    def _hold(self, n_bytes: int) -> None:
-        self.held = None
-        label, self.ledger.label = self.ledger.label, BUFFERS
-        self.held = torch.empty(n_bytes, dtype=torch.uint8)
-        self.ledger.label = label
 
 
 def _make_gradients(predictor: MaskPredictor, ledger: Ledger) -> None:
