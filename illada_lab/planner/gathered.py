@@ -12,9 +12,9 @@ from illada_lab.planner.ledger import FLOAT32, Ledger
 class Gathered:
     """Books what FSDP2 holds of layers while they run: whole parameters that come and go, and whole gradients on their way.
 
-    In a pass: the parameters of the layer in use, of the one that arrives, and the buffer that they arrive in. In the backward pass
-    also the layer's own gradient, and one of them in float32 on its way. Behind the layers, where the head computes, the last
-    buffer alone.
+    In a pass: the parameters of the layer in use, of the one that arrives, and the buffer that they arrive in; behind the layers, where the
+    head computes, the last buffer alone. In the backward pass also the gradient, in float32, of the layer before on its way; where a
+    layer is through, and has let go of its activations, its own gradient in both precisions.
 
     Args:
         ledger: books.
@@ -29,26 +29,31 @@ class Gathered:
         self.ledger, self.label = ledger, label
         arriving, sent = n_parameters * n_bytes, n_parameters * FLOAT32
         self.between, self.behind = arriving, sent
-        self.forward, self.backward = 3 * arriving, 4 * arriving + sent
+        self.in_use, self.through = 3 * arriving, 4 * arriving + sent
         self.held: Tensor | None = None
 
     def watch(self, layers: nn.ModuleList) -> None:
         """Follow the passes through some layers."""
         for number, layer in enumerate(layers):
             layer.register_forward_pre_hook(partial(self._enter, is_first=number == 0))
-            layer.register_forward_hook(self._leave)
+            layer.register_forward_hook(partial(self._leave, is_last=number == len(layers) - 1))
 
     def _enter(self, layer: nn.Module, inputs: tuple[Any, ...], *, is_first: bool) -> None:
-        self._hold(self.forward)
-        # The input's gradient is whole when the layer's backward pass is over.
-        inputs[0].register_hook(lambda _: self._hold(self.behind if is_first else self.backward))
+        self._hold(self.in_use)
+        if is_first:
+            inputs[0].register_hook(lambda _: self._hold(self.through, self.behind))
 
-    def _leave(self, layer: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> None:
+    def _leave(self, layer: nn.Module, inputs: tuple[Any, ...], out: Tensor, *, is_last: bool) -> None:
         self._hold(self.between)
-        out.register_hook(lambda _: self._hold(self.backward))
+        # This gradient is whole where the layer behind is through, and this one's backward pass begins.
+        out.register_hook(
+            lambda _: self._hold(*([] if is_last else [self.through]), self.in_use + self.behind * (not is_last))
+        )
 
-    def _hold(self, n_bytes: int) -> None:
-        self.held = None
+    def _hold(self, *n_bytes: int) -> None:
+        """So many bytes, and then so many: the last of them from here on."""
         label, self.ledger.label = self.ledger.label, self.label
-        self.held = torch.empty(n_bytes, dtype=torch.uint8)
+        for n in n_bytes:
+            self.held = None
+            self.held = torch.empty(n, dtype=torch.uint8)
         self.ledger.label = label

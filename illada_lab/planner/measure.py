@@ -176,17 +176,23 @@ def _count_predicted(predictor: MaskPredictor) -> list[float]:
 
 def _allocated(watched: Any) -> int:
     """Highest "total allocated" above the first among the profiler's events."""
-
-    def events(nodes: Any) -> Iterator[Any]:
-        for node in nodes:
-            if "Allocation" in str(node.tag):
-                yield node.start_time_ns, node.extra_fields.alloc_size, node.extra_fields.total_allocated
-            yield from events(node.children)
-
-    found = sorted(events(watched.profiler.kineto_results.experimental_event_tree()))
+    found = sorted(
+        (event.start_time_ns, event.extra_fields.alloc_size, event.extra_fields.total_allocated)
+        for event in _allocations(watched)
+    )
     _, size, total = found[0]
     before = total - max(0, size)
     return max(total for _, _, total in found) - before
+
+
+def _allocations(watched: Any) -> Iterator[Any]:
+    """The profiler's events of memory given out (bytes above 0) and given back."""
+    waiting = list(watched.profiler.kineto_results.experimental_event_tree())
+    while waiting:
+        event = waiting.pop()
+        if "Allocation" in str(event.tag):
+            yield event
+        waiting += event.children
 
 
 def _forget_peak() -> int:

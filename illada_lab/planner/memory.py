@@ -74,13 +74,19 @@ def memory_per_device(job: Job, device: Device) -> Memory:
         return _memory(whole.peak + Counter({WEIGHTS: average}))
     update = rehearse_sharded_update(replace(step, n_rows=1, length=1, recomputed=None))  # once for all micro-batches
     lasting = _sharded_state(job, update)
-    passes = Counter({part: whole.passing[part] for part in (ACTIVATIONS, HEAD, BUFFERS)})
-    # Gathered in float32 from the forward to the backward pass; its gradient is among the rehearsal's buffers.
-    passes[BUFFERS] += _outside(job.spec)
+    forward, backward = (
+        # What is outside of the layers is gathered in float32 all the time; its gradient is among the rehearsal's buffers.
+        Counter({**{part: passes[part] for part in (ACTIVATIONS, HEAD)}, BUFFERS: passes[BUFFERS] + _outside(job.spec)})
+        for passes in (whole.forward, whole.backward)
+    )
+    if not job.keeps_gradients:  # they come anew, layer by layer
+        missing = 1 - whole.backward[GRADIENTS] / max(1, whole.forward[GRADIENTS])
+        backward[GRADIENTS] = -round(lasting[GRADIENTS] * missing)
     # Behind the backward pass: what is outside of the layers, its gradient, and the buffer that this leaves in.
     sending = Counter({BUFFERS: 3 * _outside(job.spec)})
     updating = Counter({BUFFERS: update[BUFFERS]})
-    return _memory(lasting + max(passes, sending, updating, key=Counter.total))
+    fullest = max(forward, backward, sending, updating, key=Counter.total)
+    return _memory(Counter({part: lasting[part] + fullest[part] for part in {*lasting, *fullest}}))
 
 
 def _memory(parts: Counter[str]) -> Memory:

@@ -77,12 +77,14 @@ class Rehearsal:
 
     Attributes:
         passes: forward and backward pass, everything counted.
-        passing: forward and backward pass, when what does not outlive the step was most.
+        forward, backward: of a sharded step, when what does not outlive it was most; the last step's gradients are there until the
+            backward pass begins, if they are not kept.
         update: clipping and optimiser; empty where that is not rehearsed.
     """
 
     passes: Counter[str]
-    passing: Counter[str]
+    forward: Counter[str]
+    backward: Counter[str]
     update: Counter[str]
 
     @property
@@ -300,14 +302,17 @@ def _run(step: Step, predictor: MaskPredictor, optimizer: Optimizer, ledger: Led
     if step.is_sharded or not step.keeps_gradients:  # sharded: parts are kept, and what is whole comes anew
         optimizer.zero_grad()
     ledger.label = BUFFERS
-    loss.backward()
-    passes, passing = ledger.peak, ledger.passing_peak
-    del loss
     if step.is_sharded:
-        return Rehearsal(passes, passing, Counter())
+        forward = ledger.passing_peak
+        ledger.reset_peak()
+        loss.backward()
+        return Rehearsal(ledger.peak, forward, ledger.passing_peak, Counter())
+    loss.backward()
+    passes = ledger.peak
+    del loss
     ledger.reset_peak()
     torch.nn.utils.clip_grad_norm_(predictor.parameters(), 1.0)
     ledger.relabel_all(BUFFERS, "before the update")  # the norm: what appears from here on and stays is the optimiser's
     optimizer.step()
     ledger.relabel_all(BUFFERS, OPTIMISER)
-    return Rehearsal(passes, passing, ledger.peak)
+    return Rehearsal(passes, Counter(), Counter(), ledger.peak)
