@@ -3,21 +3,19 @@
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from illada_lab.commands.world_questions import TWIN, WORLD, frame_of, suite_of
+
 # Settings that a score can depend on; the others belong to training and to `sample`, and would be passed over in silence.
 EFFECTIVE = {"checkpoint", "seed", "evaluation", "scale"}
-WORLD = "toy"
-# Of the world's sampler what only an instruct model has a use for: a base model completes statements, whose length is given.
-OF_ANSWERS = ("max_length", "block_length", "steps_per_block", "stop_ids", "stop_sequences", "stop_strings")
 # Settings of tasks that an autoregressive model has no use for: it answers greedily and is scored by the chain rule.
 MASKED_ONLY = ("scoring", "n_samples", "has_eos", "block_length", "thinking_power")
 GREEDY = ("_target_", "max_length", "stop_strings")
-TWIN = "an autoregressive model, which answers greedily"
 
 
 def translate(overrides: Sequence[str]) -> list[str]:
@@ -190,9 +188,9 @@ def _world(config: DictConfig) -> int:
     from illada_lab.report.tables import print_rows
 
     loaded = load(config)
-    ask = _suite(config, loaded)
+    ask = suite_of(config, loaded)
     # Every combination of settings has a folder of its own: nothing is in the way of a second run with others.
-    settings = {"model": _model(loaded), "seed": config.seed, **_asked(config), **_frame(loaded)}
+    settings = {"model": _model(loaded), "seed": config.seed, **_asked(config), **frame_of(loaded)}
     home = _home(config, loaded)
     folder = home / "evaluation" / f"world-{digest_of(settings)}"
     claim_folder(folder, settings)
@@ -208,111 +206,6 @@ def _world(config: DictConfig) -> int:
         write_text(file, json.dumps(written, indent=1) + "\n")
     print(f"written: {path}\nkept: {folder}/{RESULTS}\nitems: {folder}/{ITEMS}")
     return 0
-
-
-def _suite(config: DictConfig, loaded: Any) -> Any:
-    """What asks a model the questions of its world: a call with `journal` as its argument.
-
-    Raises:
-        ValueError: a model of no world, or a setting that has no effect on it.
-    """
-    from functools import partial
-
-    from illada_lab.commands.writing import is_chat
-    from illada_lab.data.worlds import world_of
-    from illada_lab.evaluation.sandbox import announce
-    from illada_lab.evaluation.world_suite import evaluate_base, evaluate_instruct
-    from illada_lab.interop import is_published
-    from illada_lab.tokens import has_bos_of, has_eos_of
-
-    source, asked = loaded.config["data"]["source"], config.evaluation
-    if not _is_world(source):
-        own = str(source.get("_target_", ""))
-        why = "trained on text, which has no questions"
-        if is_published(loaded.path):
-            why = "a published layout says nothing of a world"
-        elif own and not own.startswith("illada_lab."):
-            why = f"trained on {own}, an own source; it has no questions"
-        raise ValueError(
-            f"checkpoint = {config.checkpoint}; {why}; tasks=gsm8k data.path=..., or a run trained with data=world"
-        )
-    has_masks = not (is_chat(loaded.config) or loaded.predictor.spec.is_causal)
-    if not has_masks and asked.n_mc_samples != config.scale.n_mc_samples:
-        raise ValueError(
-            f"evaluation.n_mc_samples = {asked.n_mc_samples}; has no effect on this model, which is scored without masks; "
-            "leave it out"
-        )
-    world, sampler = world_of(source), _sampler(config, loaded)
-    parts = (loaded.predictor, loaded.tokenizer, world)
-    if is_chat(loaded.config):
-        if asked.run_code:
-            announce()
-        return partial(
-            evaluate_instruct, *parts, n_questions=asked.n_questions, sampler=sampler, run_code=asked.run_code,
-            seed=config.seed,
-        )  # fmt: skip
-    if asked.run_code:
-        raise ValueError("evaluation.run_code = true; has no effect: base models are asked for no functions; false")
-    data = loaded.config["data"]
-    return partial(
-        evaluate_base, *parts, n_questions=asked.n_questions, n_mc_samples=asked.n_mc_samples,
-        has_bos=has_bos_of(data), has_eos=has_eos_of(data), sampler=sampler, seed=config.seed,
-    )  # fmt: skip
-
-
-def _is_world(source: Mapping[str, Any]) -> bool:
-    """Whether a run's data were a world's, by the class: a source of one's own may have settings of the same names."""
-    from illada_lab.config.building import locate
-    from illada_lab.data.worlds import WorldSource
-
-    if not {"world_seed", "n_people"} <= set(source):
-        return False
-    target = str(source.get("_target_"))
-    # Ours, wherever it stood when the run was trained.
-    if target.startswith("illada_lab.") and target.endswith(".WorldSource"):
-        return True
-    try:
-        found = locate(target)
-    except (ImportError, AttributeError):  # somebody's own, which is not here
-        return False
-    return isinstance(found, type) and issubclass(found, WorldSource)
-
-
-def _sampler(config: DictConfig, loaded: Any) -> Any:
-    """How the world's questions are answered; None: as usual.
-
-    Raises:
-        ValueError: a setting of the sampler that has no effect on this model.
-    """
-    from illada_lab.commands.writing import is_chat
-    from illada_lab.config import build, compose, to_plain
-    from illada_lab.evaluation.autoregressive import Greedy
-
-    node = config.evaluation.get("sampler")
-    if node is None:
-        return None
-    own, usual = to_plain(node), to_plain(compose([f"evaluation={WORLD}"]).evaluation.sampler)
-    idle: set[str] = set()
-    if is_twin := loaded.predictor.spec.is_causal:
-        idle = set(own) - ({"max_length"} if is_chat(loaded.config) else set())
-    elif not is_chat(loaded.config) and own["_target_"] == usual["_target_"]:
-        idle = set(OF_ANSWERS)
-    whom = TWIN if is_twin else "a base model, which completes statements of a given length"
-    for key, value in own.items():
-        if key in idle and value != usual.get(key):
-            raise ValueError(f"evaluation.sampler.{key} = {value}; has no effect on {whom}; leave it out")
-    if is_twin:
-        return Greedy(max_length=own["max_length"]) if is_chat(loaded.config) else None
-    return build(node, **({"tokenizer": loaded.tokenizer} if own.get("stop_strings") else {}))
-
-
-def _frame(loaded: Any) -> dict[str, Any]:
-    """What stands around the questions to a base model, where that is not BOS and EOS."""
-    from illada_lab.commands.writing import is_chat
-    from illada_lab.tokens import has_bos_of, has_eos_of
-
-    frame = {"has_bos": has_bos_of(loaded.config["data"]), "has_eos": has_eos_of(loaded.config["data"])}
-    return {} if is_chat(loaded.config) or all(frame.values()) else frame
 
 
 def _asked(config: DictConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from illada_lab.commands.evaluate import _frame, _suite
+from illada_lab.commands.world_questions import frame_of, suite_of
 from illada_lab.config import build, compose
 from illada_lab.data.build_tokenizer import word_tokenizer
 from illada_lab.data.worlds import World
@@ -98,11 +98,11 @@ def test_questions_are_framed_as_the_documents_of_training_were(oracle, world, t
 def test_the_command_asks_as_the_configuration_of_the_run_says(world, tokenizer):
     data = {"adds_bos": False, "adds_eos": False, "source": SOURCE}
     loaded = LoadedRun(small_predictor(), tokenizer, {"data": data}, step=1, path=Path("a"))
-    asked = _suite(compose(["scale=smoke", "checkpoint=a"]), loaded)
+    asked = suite_of(compose(["scale=smoke", "checkpoint=a"]), loaded)
     assert (asked.keywords["has_bos"], asked.keywords["has_eos"]) == (None, False)
-    assert _frame(loaded) == {"has_bos": None, "has_eos": False}, "another folder of results"
+    assert frame_of(loaded) == {"has_bos": None, "has_eos": False}, "another folder of results"
     data |= {"adds_bos": True, "adds_eos": True}
-    assert _frame(loaded) == {}
+    assert frame_of(loaded) == {}
 
 
 def test_the_worlds_configuration_answers_as_a_suite_without_one_does():
