@@ -71,6 +71,12 @@ ATTACKS = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch, tmp_path):
+    """What is left behind is looked for where no other process of these tests puts its own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 def leftovers() -> set[str]:
     return {p.name for p in Path(tempfile.gettempdir()).glob("illada_lab_sandbox_*")}
 
