@@ -1,7 +1,9 @@
 """Files that are there whole or not at all."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -37,6 +39,11 @@ def write_text(path: str | Path, text: str) -> Path:
         # The name that the user knows, which a full disk does not tell at all.
         raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
     return path
+
+
+def write_json(path: str | Path, content: Any) -> Path:
+    """Write plain data as JSON; see `write_text`. ValueError for numbers that JSON does not have."""
+    return write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def check_writable(setting: str, path: str | Path, *, is_folder: bool = False) -> None:

@@ -14,7 +14,8 @@ import torch
 from illada_lab.commands.replicate import plans_of
 from illada_lab.config import build, compose, compose_and_check, groups, to_plain
 from illada_lab.experiments.claims import Claim
-from illada_lab.experiments.replicate import Plan, _Job, command, looks_of, replicate
+from illada_lab.experiments.jobs import Job
+from illada_lab.experiments.replicate import Plan, command, looks_of, replicate
 from illada_lab.experiments.study import Outcome, check_study, checked
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -155,7 +156,7 @@ def test_results_of_other_code_are_taken_and_said_to_be(counted):
     said.clear()
     result = replicate("counted", node(), **how)
     assert [record["effects"]["gain"] for record in result["seeds"]] == [0.5, 0.51, 0.52]
-    files = [_Job("counted", node(), "smoke", seed, str(how["runs_dir"])).path for seed in (0, 1, 2)]
+    files = [Job("counted", node(), "smoke", seed, str(how["runs_dir"])).path for seed in (0, 1, 2)]
     assert said == [
         f"counted seed {seed}: measured before, with other code of the study; delete {file} to measure again"
         for seed, file in enumerate(files)
@@ -174,7 +175,7 @@ def test_results_of_other_code_are_taken_and_said_to_be(counted):
 def test_a_study_without_text_has_no_code_to_compare(counted, monkeypatch):
     """As one from a notebook: it is measured, and taken again without a word."""
     path, _, how, said = counted
-    monkeypatch.setattr("illada_lab.experiments.replicate.code_of", lambda kind: None)
+    monkeypatch.setattr("illada_lab.experiments.jobs.code_of", lambda kind: None)
     assert replicate("counted", node(), **how)["seeds"][0]["code"] is None
     said.clear()
     replicate("counted", node(), **how)

@@ -15,20 +15,9 @@ from psutil import STATUS_ZOMBIE, NoSuchProcess, Process
 from illada_lab.cli import main
 from illada_lab.commands.replicate import plans_of, translate
 from illada_lab.config import build, compose, compose_and_check, groups, to_plain
+from illada_lab.experiments.jobs import Job, Seconds, _begin, _told, at_once, run_all, seconds_left
 from illada_lab.experiments.lab import Lab, Trained
-from illada_lab.experiments.replicate import (
-    Plan,
-    Seconds,
-    _begin,
-    _Job,
-    _run_all,
-    _told,
-    at_once,
-    command,
-    replicate,
-    replicate_all,
-    seconds_left,
-)
+from illada_lab.experiments.replicate import Plan, command, replicate, replicate_all
 from illada_lab.experiments.study import Study
 from illada_lab.manifest import machine, memory_bytes
 from illada_lab.report.ledger import read_all
@@ -90,7 +79,7 @@ def test_what_is_measured_is_not_measured_again(folders):
 
 def test_the_time_that_is_left_counts_shared_models_once_per_seed():
     jobs = {
-        (name, seed): _Job(name, {}, "toy", seed, "runs")
+        (name, seed): Job(name, {}, "toy", seed, "runs")
         for name in ("sampling", "scoring", "reversal")
         for seed in (0, 1)
     }
@@ -108,12 +97,12 @@ def test_a_study_with_a_new_claim_is_measured_anew(tmp_path):
     """What was measured before does not say what is asked now."""
     node = to_plain(compose_and_check(["scale=smoke", "study=reversal"]).study)
     told, ids = ("reversal", node, "smoke", 0, str(tmp_path)), [claim.id for claim in build(node).claims]
-    path = _Job(*told).path
-    assert not _Job(*told).is_measured
+    path = Job(*told).path
+    assert not Job(*told).is_measured
     path.parent.mkdir(parents=True)
     for known, is_measured in ((ids, True), (ids[1:], False)):
         path.write_text(json.dumps({"effects": dict.fromkeys(known, 0.5)}))
-        assert _Job(*told).is_measured is is_measured
+        assert Job(*told).is_measured is is_measured
 
 
 @pytest.mark.parametrize(
@@ -123,8 +112,8 @@ def test_a_study_with_a_new_claim_is_measured_anew(tmp_path):
 def test_another_recipe_is_another_measurement(experiment, change, monkeypatch, tmp_path):
     """Results of an older recipe of the scale, of whatever the study trains, are not taken for this one's."""
     told = ("sampling", {"_target_": "x"}, "smoke", 0, str(tmp_path))
-    before, config = _Job(*told).path, Lab.config
-    assert _Job(*told).path == before
+    before, config = Job(*told).path, Lab.config
+    assert Job(*told).path == before
 
     def changed(self, *overrides):
         is_meant = overrides == (() if experiment is None else (f"experiment={experiment}",))
@@ -132,12 +121,12 @@ def test_another_recipe_is_another_measurement(experiment, change, monkeypatch, 
 
     monkeypatch.setattr(Lab, "config", changed)
     _told.cache_clear()
-    after = _Job(*told).path
+    after = Job(*told).path
     _told.cache_clear()
     assert after != before and after.parent == before.parent
 
 
-class Quick(_Job):
+class Quick(Job):
     """A job that leaves a mark, and fails as the first one."""
 
     def run(self, n_processes=1):
@@ -151,7 +140,7 @@ class Quick(_Job):
 def test_nothing_is_begun_after_an_error(tmp_path):
     jobs = [Quick("quick", {}, "smoke", number, str(tmp_path)) for number in range(8)]
     with pytest.raises(ValueError, match="no"):
-        list(_run_all(jobs, 2))
+        list(run_all(jobs, 2))
     assert {"0", "1"} <= {path.name for path in tmp_path.iterdir()} <= {"0", "1", "2"}
 
 
@@ -196,7 +185,7 @@ def test_seeds_at_once_are_as_many_as_a_machine_takes(n_jobs, cores, gib, gpu, e
 def test_without_a_number_seeds_share_the_cores(folders, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "illada_lab.experiments.replicate._run_all", lambda jobs, n: asked.append((len(jobs), n)) or iter(())
+        "illada_lab.experiments.replicate.run_all", lambda jobs, n: asked.append((len(jobs), n)) or iter(())
     )
     for scale, expected in (("smoke", at_once(3, machine(), memory_bytes())), ("small", 1)):
         plan = Plan("reversal", {"_target_": "illada_lab.experiments.reversal.Reversal", "n_documents": 3}, scale)
@@ -259,11 +248,11 @@ def test_a_result_is_written_as_soon_as_its_last_seed_is_measured(monkeypatch, t
         job.path.write_text(json.dumps({**about, "tables": {}, "effects": effects, "rooms": {}}))
         return Seconds(1.0, 0.0)
 
-    monkeypatch.setattr(_Job, "run", record)
+    monkeypatch.setattr(Job, "run", record)
     names, said = ("pretraining", "reversal"), []
     plans = [Plan(name, to_plain(compose([f"study={name}", "scale=smoke"]).study), "smoke") for name in names]
     for plan, seed in ((plans[0], 0), (plans[1], 0), (plans[1], 1)):
-        record(_Job(plan.name, plan.node, "smoke", seed, str(tmp_path / "runs")))
+        record(Job(plan.name, plan.node, "smoke", seed, str(tmp_path / "runs")))
     how = {"runs_dir": tmp_path / "runs", "results_dir": tmp_path / "results", "say": said.append}
     results = replicate_all(plans, seeds=[0, 1], **how)
     last = tmp_path / "results" / "smoke" / "pretraining.json"
@@ -283,7 +272,7 @@ def test_seeds_that_are_added_are_a_further_look(monkeypatch, tmp_path):
         job.path.write_text(json.dumps({**about, "tables": {}, "effects": effects, "rooms": {}}))
         return Seconds(1.0, 0.0)
 
-    monkeypatch.setattr(_Job, "run", run)
+    monkeypatch.setattr(Job, "run", run)
     node = to_plain(compose(["study=reversal", "scale=smoke"]).study)
     how = {
         "scale": "smoke",
@@ -305,7 +294,7 @@ def test_seeds_that_are_added_are_a_further_look(monkeypatch, tmp_path):
         3,
         5,
     ]  # the same numbers: nothing new was seen
-    monkeypatch.setattr(_Job, "run", lambda job, n_processes: run(job, n_processes, date="2026-01-02"))
+    monkeypatch.setattr(Job, "run", lambda job, n_processes: run(job, n_processes, date="2026-01-02"))
     how["runs_dir"] = tmp_path / "again"
     assert [replicate("reversal", node, seeds=range(5), **how)["looks"] for _ in range(2)] == [[3, 5, 5]] * 2
     # Other settings are another question, whose answer must not stand in the place of this one.
