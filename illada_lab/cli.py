@@ -107,9 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     flags = {SHORT.get(a, a) for a in arguments if a.startswith("-")}
     words = [a for a in arguments if not a.startswith("-")]
-    if os.getcwd() not in sys.path:  # last: what lies there by chance must not stand before a library
-        sys.path.append(os.getcwd())
     try:
+        if os.getcwd() not in sys.path:  # last: what lies there by chance must not stand before a library
+            sys.path.append(os.getcwd())
         status = _main(words, flags)
         sys.stdout.flush()
         return status

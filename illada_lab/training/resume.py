@@ -37,9 +37,6 @@ def resume_point(config: DictConfig) -> Path | None:
             f"run_dir = {run_dir}; what a run has saved there cannot be read and would be lost ({next(iter(damaged.values()))}); mend or "
             "delete it, or another name=..."
         )
-    if found is not None and damaged and config.resume == "auto" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        print(f"goes on from {found}; {'; '.join(damaged.values())}", flush=True)
-        _set_aside(damaged)
     if config.resume == "auto":
         checkpoint = found
     else:
@@ -47,6 +44,8 @@ def resume_point(config: DictConfig) -> Path | None:
             checkpoint = None if config.resume is None else find_checkpoint(config.resume)
             if checkpoint is not None:
                 read_about(checkpoint)
+        if checkpoint in damaged:
+            raise ValueError(f"resume = {damaged[checkpoint].removeprefix('checkpoint = ')}; resume=auto, or another")
         # A process that another one has started for this run comes later than its siblings: it does not judge.
         if found is not None and os.environ.get("LOCAL_RANK", "0") == "0" and _step(found) > _step(checkpoint):
             raise ValueError(
@@ -55,6 +54,9 @@ def resume_point(config: DictConfig) -> Path | None:
             )
     if checkpoint is not None:
         _check(config, checkpoint, is_own=checkpoint == found)
+        if damaged and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            print(f"goes on from {checkpoint}; {'; '.join(damaged.values())}", flush=True)
+            _set_aside(damaged)
     return checkpoint
 
 

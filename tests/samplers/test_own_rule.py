@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -240,3 +241,12 @@ def test_the_sampler_of_a_benchmark_takes_one_too():
     words = ["evaluation=gsm8k", "evaluation.path=a", f"evaluation.sampler.remasking={{_target_: {HERE}.Backwards}}"]
     compose_and_check(words)
     assert isinstance(build(compose(words).evaluation.sampler).remasking, Backwards)
+
+
+def test_the_rule_that_contributing_shows_reveals_the_end_first():
+    section = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text().partition("## A new remasking order\n")[2]
+    shown: dict[str, Any] = {}
+    exec(section.partition("```python\n")[2].partition("```")[0], shown)
+    sampler = FixedLength(response_length=4, n_steps=4, remasking=shown["Late"](power=2.0))
+    trace = sampler.sample(small_predictor(), torch.tensor([[8, 9]])).trace
+    assert [step["position"] for step in trace] == [3, 2, 1, 0]

@@ -191,6 +191,9 @@ def test_a_truncated_last_checkpoint_falls_back_to_the_one_before(tmp_path):
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"last\.ckpt; truncated.*previous\.ckpt"):
         read_checkpoint(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"resume = .*last\.ckpt; truncated"):
+        run(tmp_path / "a", f"resume={last}")
+    assert last.exists()  # what is refused changes nothing
     resumed = run(tmp_path / "a", "trainer.save_every=20", "resume=auto")
     assert resumed.history["train"][-1]["step"] == 20
     # What was good is not given up for what is damaged.
