@@ -163,7 +163,8 @@ def test_deferred_ends_are_revealed_last(remasking):
     text = [0, 9, 10, 2, 2, 11, 12]
     sampler = FixedLength(response_length=4, n_steps=4, defer_eos=True, remasking=remasking)
     positions = [step["position"] for step in sampler.sample(Scripted(text, [3, 4, 5, 6]), PROMPT).trace]
-    assert set(positions[:2]) == {2, 3} and set(positions[2:]) == {0, 1}
+    first = sorted(positions[:2]) if remasking == "random" else positions[:2]
+    assert first == [2, 3] and set(positions[2:]) == {0, 1}
 
 
 def test_banned_ends_do_not_come():
