@@ -177,7 +177,7 @@ def _free_text(word: str) -> str:
 def _run_all(module: ModuleType, overrides: Sequence[str], *, is_json: bool = False) -> int:
     """Every combination, each in a folder and with a trace file of its own; all are checked before the first starts.
 
-    With `is_json` each prints one line.
+    What they measured is printed once more at the end, side by side. With `is_json` each prints one line, and that is all.
     """
     from illada_lab.config import ConfigError, compose_and_check
 
@@ -200,10 +200,20 @@ def _run_all(module: ModuleType, overrides: Sequence[str], *, is_json: bool = Fa
         if config.trace is not None and traces.count(config.trace) > 1:
             file = Path(config.trace)
             config.trace = str(file.with_stem(f"{file.stem}_{suffix}"))
-    for number, (suffix, config) in enumerate(configs, 1):
-        print(f"[{number}/{len(configs)}] {suffix}", file=sys.stderr)
-        if status := module.run(config, is_json=True) if is_json else module.run(config):
-            return status
+    found: list[tuple[str, list[dict[str, Any]]]] = []
+    try:
+        for number, (suffix, config) in enumerate(configs, 1):
+            print(f"[{number}/{len(configs)}] {suffix}", file=sys.stderr)
+            if hasattr(module, "measured"):
+                found.append((suffix, module.measured(config)))
+            elif status := module.run(config, is_json=True) if is_json else module.run(config):
+                return status
+    finally:  # of those that have ended, where one fails
+        if len(found) > 1:
+            from illada_lab.report.tables import print_sweep
+
+            print(f"\n{len(found)} of {len(configs)} jobs")
+            print_sweep(found)
     return 0
 
 

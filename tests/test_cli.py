@@ -28,7 +28,7 @@ def program(*words: str, **options) -> subprocess.CompletedProcess[str]:
 def runs(monkeypatch):
     """What `train` was called with; nothing is trained."""
     seen = []
-    monkeypatch.setattr(illada_lab.commands.train, "run", lambda config: seen.append(config) or 0)
+    monkeypatch.setattr(illada_lab.commands.train, "measured", lambda config: seen.append(config) or [])
     return seen
 
 
@@ -256,7 +256,7 @@ def test_a_sweep_prints_json_where_it_is_asked_to(monkeypatch, capsys):
 
 def test_a_sweep_of_the_main_job_has_its_folders_where_one_job_has_its_own(monkeypatch):
     seen = []
-    monkeypatch.setattr(illada_lab.commands.reproduce, "run", lambda config: seen.append(config.run_dir) or 0)
+    monkeypatch.setattr(illada_lab.commands.reproduce, "measured", lambda config: seen.append(config.run_dir) or [])
     assert main(["reproduce", "scale=smoke", "trainer.max_norm=1,2", "-m"]) == 0
     assert main(["reproduce", "scale=smoke", "run_dir=mine", "seed=0,1", "-m"]) == 0
     assert seen == [
@@ -270,6 +270,25 @@ def test_a_sweep_over_choices_and_with_nothing_to_sweep(runs):
     runs.clear()
     assert main(["train", "scale=smoke", "-m"]) == 0
     assert [c.run_dir for c in runs] == ["runs/pretrain-smoke"]
+
+
+def test_a_sweep_ends_with_its_jobs_side_by_side(monkeypatch, capsys):
+    def measured(config):
+        if config.seed == 3:
+            raise ValueError("seed = 3; broken; another")
+        bound = {"task": "all", "metric": "bound", "value": 0.25 + config.seed, "unit": "nats/token"}
+        return [bound, {"task": "fact", "metric": "exact match", "value": 0.5 + config.seed / 10, "n": 40}]
+
+    monkeypatch.setattr(illada_lab.commands.train, "measured", measured)
+    assert main(["train", "scale=smoke", "seed=0,1,3,2", "-m"]) == 2
+    said = capsys.readouterr()
+    title, names, *lines = said.out.strip().splitlines()
+    assert title == "2 of 4 jobs" and names.split()[:4] == ["task", "metric", "job", "value"]
+    assert [line.split()[:4] for line in lines[:2]] == [["all", "bound", f"seed-{n}", f"{n}.25"] for n in (0, 1)]
+    assert [line.split()[3:5] for line in lines[2:]] == [["seed-0", "50.0"], ["seed-1", "60.0"]]
+    assert "seed = 3; broken" in said.err
+    assert main(["train", "scale=smoke", "seed=0", "-m"]) == 0  # nothing beside it
+    assert not capsys.readouterr().out
 
 
 def test_a_sweep_is_checked_as_a_whole_before_its_first_job(runs, capsys):

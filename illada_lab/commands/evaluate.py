@@ -86,10 +86,16 @@ def _place(task: str, key: str) -> str | None:
 
 def run(config: DictConfig) -> int:
     """Print the table and write the results beside the checkpoint, with a manifest."""
+    measured(config)
+    return 0
+
+
+def measured(config: DictConfig) -> list[dict[str, Any]]:
+    """The same; returns the table's rows."""
     return _world(config) if "_target_" not in config.evaluation else _benchmark(config)
 
 
-def _benchmark(config: DictConfig) -> int:
+def _benchmark(config: DictConfig) -> list[dict[str, Any]]:
     """A benchmark on a local file."""
     from illada_lab.commands.writing import load
     from illada_lab.config import build, to_plain
@@ -128,7 +134,7 @@ def _folder(config: DictConfig, benchmark: Any, home: Path) -> Path:
     return folder / job if job else folder
 
 
-def _tell(results: dict[str, Any], folder: Path) -> int:
+def _tell(results: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     from illada_lab.evaluation.run import RESULTS
     from illada_lab.report.tables import print_rows
 
@@ -142,7 +148,7 @@ def _tell(results: dict[str, Any], folder: Path) -> int:
             f"max_length = {told['max_length']}; the model's context had less room for {few} answers, "
             f"{told['smallest_budget']} tokens at the least; {f'fewer evaluation.n_shots, or {hint}' if told['n_shots'] else hint}"
         )
-    return 0
+    return results["rows"]
 
 
 def _tell_health(health: list[dict[str, Any]]) -> None:
@@ -177,7 +183,7 @@ def _refuse_for_twins(config: DictConfig) -> None:
                 raise ValueError(f"{place}.{key} = {value}; has no effect on {TWIN}; leave it out")
 
 
-def _world(config: DictConfig) -> int:
+def _world(config: DictConfig) -> list[dict[str, Any]]:
     """The world's own questions."""
     from illada_lab.commands.writing import load
     from illada_lab.evaluation.folder import claim_folder, digest_of
@@ -205,7 +211,7 @@ def _world(config: DictConfig) -> int:
     for file in (folder / RESULTS, path):
         write_text(file, json.dumps(written, indent=1) + "\n")
     print(f"written: {path}\nkept: {folder}/{RESULTS}\nitems: {folder}/{ITEMS}")
-    return 0
+    return result.rows
 
 
 def _asked(config: DictConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -26,23 +27,32 @@ def home(config: DictConfig) -> str:
 
 def run(config: DictConfig) -> int:
     """Run it and print where the report is."""
+    measured(config)
+    return 0
+
+
+def measured(config: DictConfig) -> list[dict[str, Any]]:
+    """The same; returns the last bounds and the answers, as rows of a table."""
     from illada_lab.experiments.reproduce import reproduce
-    from illada_lab.report.tables import bound_line, bound_warnings, print_rows
+    from illada_lab.report.tables import bound_line, bound_row, bound_warnings, print_rows
     from illada_lab.report.views import last_bounds
     from illada_lab.training.allocator import keep_freed_memory
 
     keep_freed_memory()
     results, report = reproduce(config)
+    rows = []
     for stage in results["stages"]:
         print(f"\n{stage['name']}: bounds on held-out text")
         for kind, row in last_bounds(stage).items():
             print(bound_line(kind, row, stage["entropy_per_token"].get(kind)))
+            rows.append(bound_row(f"{stage['name']}: {kind}", row))
         whole = [row for row in stage["validation_curve"] if row["kind"] == "all"]
         for line in bound_warnings(whole, stage["landmarks"]):
             print(line)
     for table in results["tables"]:
         print(f"\n{table['title']}")
         print_rows(table["rows"])
+        rows += table["rows"]
     print(f"\n{results['manifest']['seconds']:.0f} seconds in all", file=sys.stderr)
     print(f"report: {report}")
-    return 0
+    return rows

@@ -1,6 +1,7 @@
 """`illada-lab train`: one stage of training."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -19,7 +20,13 @@ def translate(overrides: Sequence[str]) -> list[str]:
 
 def run(config: DictConfig) -> int:
     """Train and say where the checkpoint is and how good it is."""
-    from illada_lab.report.tables import bound_line, bound_warnings
+    measured(config)
+    return 0
+
+
+def measured(config: DictConfig) -> list[dict[str, Any]]:
+    """The same; returns the last bounds, as rows of a table."""
+    from illada_lab.report.tables import bound_line, bound_row, bound_warnings
     from illada_lab.training.allocator import keep_freed_memory
     from illada_lab.training.run import train
 
@@ -32,4 +39,4 @@ def run(config: DictConfig) -> int:
         print(bound_line(kind, row, row.get("entropy_per_token")))
     bounds = [{"step": record["step"], **record["kinds"]["all"]} for record in done.history["validation"]]
     print(*bound_warnings(bounds, done.history["landmarks"]), f"checkpoint: {done.checkpoint}", sep="\n")
-    return 0
+    return [bound_row(kind, row) for kind, row in kinds.items()]

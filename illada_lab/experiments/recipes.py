@@ -27,6 +27,7 @@ ILLADA, LLADA, TWIN = "iLLaDA's recipe", "LLaDA's recipe", "autoregressive twin"
 # Of the 2.3T tokens of LLaDA the last 0.3T have a linear decay to 1e-5, from a peak of 4e-4. The drop to 1e-4 in between was made
 # by hand after a NaN, and is left out.
 DECAY_START, MIN_RATIO = 0.87, 0.025
+MIN_PROBABILITY = "objective.schedule.min_probability=0.001"
 
 
 def base_models(lab: Lab) -> dict[str, Trained]:
@@ -38,12 +39,12 @@ def instruct_models(lab: Lab) -> dict[str, Trained]:
     """The three fine-tuned models, after as many steps; both diffusion models have seen the same instructions as often.
 
     The twin's rows hold no extra EOS (greedy decoding needs one), so they hold more instructions: at toy scale 76 a step, where
-    the others have 63. That is in the twin's favour.
+    the others have 63 (LLaDA's as many rows, without extra EOS either: padding is its way). That is in the twin's favour.
     """
     base = base_models(lab)
     return {
         ILLADA: lab.tuned,
-        LLADA: response_only(lab, base[LLADA], "llada-sft", *llada_model(lab)),
+        LLADA: response_only(lab, base[LLADA], "llada-sft", *llada_model(lab), MIN_PROBABILITY),
         TWIN: lab.train_from(base[TWIN], "autoregressive-sft", *TWIN_SFT),
     }
 
@@ -53,7 +54,7 @@ def llada_of(lab: Lab) -> Trained:
     return lab.train(
         "llada",
         *llada_model(lab),
-        "objective.schedule.min_probability=0.001",
+        MIN_PROBABILITY,
         "objective.shorten._target_=illada_lab.objectives.RandomLength",
         "objective.shorten.probability=0.01",
         "lr=constant_linear",

@@ -114,6 +114,18 @@ def bound_line(kind: str, row: Mapping[str, Any], entropy: Number | None = None)
     return line
 
 
+def bound_row(kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A bound as a row of evaluations has it.
+
+    Args:
+        kind: of text.
+        row: see `bound_line`.
+    """
+    bound, around = row["nelbo_per_token"], 1.96 * row["stderr"]
+    ends = {"ci_low": bound - around, "ci_high": bound + around}
+    return {"task": kind, "metric": "bound", "value": bound, **ends, "unit": "nats/token"}
+
+
 def bound_warnings(history: Sequence[Mapping[str, Any]], landmarks: Mapping[str, float]) -> list[str]:
     """What is wrong with the last bound on all held-out text, where something is: one line each.
 
@@ -144,16 +156,36 @@ def bound_warnings(history: Sequence[Mapping[str, Any]], landmarks: Mapping[str,
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     """Print evaluation rows: value, 95 % interval, chance, target."""
+    _print([], [([], row) for row in rows])
+
+
+def print_sweep(jobs: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> None:
+    """Print the evaluation rows of several jobs: what can be compared stands together, in the order of the jobs.
+
+    Args:
+        jobs: each one's name and rows.
+    """
+    alike: dict[tuple[str, str], list[tuple[list[str], dict[str, Any]]]] = {}
+    for job, rows in jobs:
+        for row in rows:
+            alike.setdefault((row["task"], row["metric"]), []).append(([job], row))
+    _print(["job"], [line for lines in alike.values() for line in lines])
+
+
+def _print(names: Sequence[str], lines: Sequence[tuple[Sequence[str], dict[str, Any]]]) -> None:
+    """A table of rows, with columns of one's own before the value."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for name in ("task", "metric"):
+    for name in ("task", "metric", *names):
         table.add_column(name)
     for name in ("value", "95 % interval", "n", "chance", "target"):
         table.add_column(name, justify="right")
-    for view in map(row_view, rows):
+    for own, row in lines:
+        view = row_view(row)
+        words = [view["task"], view["metric"], *own, *(view[key] for key in ("value", "interval", "n", "chance", "target"))]
         # As Text: a task named "[x]" is no markup of rich.
-        table.add_row(*(Text(view[key]) for key in ("task", "metric", "value", "interval", "n", "chance", "target")))
+        table.add_row(*map(Text, words))
     Console(width=110, highlight=False).print(table)
