@@ -120,7 +120,7 @@ ILLADA = SpecialTokens(bos=0, pad=1, eos=2, unk=3, mask=5)
 # LLaDA-8B: <|startoftext|>, <|endoftext|> (EOS and padding), <|mdm_mask|>, <|eot_id|>.
 LLADA = SpecialTokens(bos=126080, pad=126081, eos=126081, mask=126336, eot=126348)
 
-# Roles of a chat turn in our own tokenizers; id 4 and 6 are reserved in iLLaDA's vocabulary.
+# Roles of a chat turn in our own tokenizers: ids that nothing known of iLLaDA's tokenizer names.
 USER, ASSISTANT = 4, 6
 
 # What our own tokenizers show for their first ids, in order.

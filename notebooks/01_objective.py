@@ -15,7 +15,7 @@
 # %% [markdown]
 # # 01 · The masked diffusion objective, and why it is a bound
 #
-# **Paper:** iLLaDA, section on the objective; LLaDA, Appendix B.5 (the steadier estimator). **Study:** `conf/study/objective.yaml`
+# **Paper:** iLLaDA, section on the objective; LLaDA, section 2.4, Eq. 6 (the steadier estimator). **Study:** `conf/study/objective.yaml`
 #
 # > **Time:** half a minute on two CPU cores once the pre-trained model of this scale is there. If it is not, this notebook trains it first:
 # > seconds at `scale = "smoke"`, four to nine minutes with bf16 units and about a quarter of an hour without at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.

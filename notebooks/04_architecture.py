@@ -15,7 +15,7 @@
 # %% [markdown]
 # # 04 · Architecture: grouped queries, a wide feed-forward part, a tied head, random cuts
 #
-# **Paper:** iLLaDA, Table 1 and pre-training recipe: choices that it makes without an ablation. **Study:** `conf/study/architecture.yaml`
+# **Paper:** iLLaDA, Table 1 and pre-training recipe: choices that it makes without an ablation. **Studies:** `conf/study/architecture.yaml`, `conf/study/isolation.yaml`
 #
 # > **Time:** about two minutes on two CPU cores: three short runs of a smaller model (scale `mini`) are trained here, the full comparison is read from the committed results. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU open this notebook in a clone of the repository: the first cell installs what is missing, the second picks the scale.
@@ -54,6 +54,7 @@ from illada_lab.experiments.recipes import multi_head_ffn
 from illada_lab.models.kernels import Dense
 from illada_lab.objectives import RandomCut
 from illada_lab.report.plots import COLOURS, lines, use_style
+from illada_lab.report.tables import effect_text
 from illada_lab.tokens import ILLADA
 
 use_style()
@@ -227,6 +228,33 @@ pd.DataFrame(
         for claim in study.claims
     ]
 )  # fmt: skip
+
+# %% [markdown]
+# ## Neighbours of a row
+#
+# A row of 80 tokens (8,192 in the paper) holds several documents. The paper does not say whether they see each other; here they do not (`data.is_isolated=true`). The study `isolation` trains the main job's two models once more with rows that are seen whole, and
+# asks both for the bound on single documents, and on rows put together as in training. Of fine-tuned models it counts right answers at variable length.
+
+# %%
+isolation = {
+    name: json.loads(path.read_text())
+    for name in ("mini", "toy")
+    if (path := Path(f"../results/{name}/isolation.json")).is_file()
+}
+bounds = {
+    name: pd.concat(pd.DataFrame(record["tables"]["bounds"]) for record in found["seeds"]).groupby("trained").mean()
+    for name, found in isolation.items()
+}
+pd.DataFrame(
+    [
+        {"scale": name, "claim": claim["sentence"], "what is measured here": claim["metric"],
+         "effect": effect_text(claim), "verdict": claim["verdict"]}
+        for name, found in isolation.items() for claim in found["claims"]
+    ]
+)  # fmt: skip
+
+# %%
+pd.concat(bounds).round(3)
 
 # %% [markdown]
 # ## Exercises

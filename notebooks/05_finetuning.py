@@ -242,7 +242,7 @@ pd.DataFrame(found)
 # ## Exercises
 #
 # 1. Fine-tune with `experiment=sft_response_only` instead. Which share of the answers is empty in one block of 24 tokens?
-# 2. Set `data.max_extra_eos=0`, the paper's own format. How do answers end now, and why does a block of 8 make that hard for answers of one word?
+# 2. Set `data.max_extra_eos=0`: one EOS behind an answer, as in the paper (whose examples stand back to back). How do answers end now, and why does a block of 8 make that hard for answers of one word?
 # 3. The main job fine-tunes at 0.15 of the rate of pre-training (`scale.sft_peak_ratio`), this notebook's short runs at 0.5 (`study.peak_ratio`: few steps, which at the lower rate would not begin to answer). Raise it to 1. What happens to questions about facts that fine-tuning never asks for?
 #
 # <details><summary>Solutions</summary>

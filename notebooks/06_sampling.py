@@ -221,7 +221,7 @@ for temperature in (1.0, 0.5):
 # %% [markdown]
 # ## What the paper reports, what this run measured
 #
-# Two claims are about a model fine-tuned in LLaDA's format, which is not trained here: that blocks help it, and that variable length costs it nothing. The ledger has them (`results/README.md`).
+# Two more, about a model fine-tuned in LLaDA's format, belong to the study `sft_format`: that blocks help it, and that variable length costs it nothing (`results/README.md`).
 
 # %%
 story, answer = ({(row["order"], row["tokens per step"]): row["right"] for row in rows} for rows in (orders, answers))

@@ -254,8 +254,8 @@ if scale not in ("smoke", "mini"):  # there few answers, if any, end by themselv
     assert abs(pushes[2][BEFORE] - pushes[0][BEFORE]) < 1, "the paper's amount does not"
 found = []
 for name, ids in (
-    ("toy/sampling", ("blocks", "variable_quality", "variable_padded", "variable_cost")),
-    ("toy/sft_format", ("variable", "own_way", "eos")),
+    ("toy/sampling", ("variable_quality", "variable_cost")),
+    ("toy/sft_format", ("variable", "own_way", "eos", "blocks", "variable_padded")),
 ):
     path = Path(f"../results/{name}.json")
     for claim in json.loads(path.read_text())["claims"]:

@@ -15,7 +15,7 @@
 # %% [markdown]
 # # 08 · Multiple choice: likelihood or confidence?
 #
-# **Paper:** iLLaDA, confidence-based scoring and Table 4; LLaDA, Appendix B.5. **Study:** `conf/study/scoring.yaml`
+# **Paper:** iLLaDA, confidence-based scoring and Table 4; LLaDA, section 2.4, Eq. 6. **Study:** `conf/study/scoring.yaml`
 #
 # > **Time:** about two minutes on two CPU cores once the pre-trained model of this scale is there. If it is not, this notebook trains it
 # > first: seconds at `scale = "smoke"`, four to nine minutes with bf16 units and about a quarter of an hour without at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.

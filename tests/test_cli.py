@@ -70,6 +70,7 @@ def test_examples_of_the_help_are_right(example, replicated, monkeypatch):
         called = []
         module = importlib.import_module(f"illada_lab.commands.{command}")
         monkeypatch.setattr(module, "run", lambda config, **flags: called.append(config) or 0)
+        monkeypatch.setattr(module, "measured", lambda config: called.append(config) or [], raising=False)
     assert main([command, *words]) == 0 and called
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from illada_lab.data.collate import Collate, CollateDraws
 from illada_lab.data.encode import Encoder
-from illada_lab.data.held_out import held_out_documents, held_out_rows
+from illada_lab.data.held_out import held_out_documents, held_out_rows, padded
 from illada_lab.data.order import Draw, StreamOrder
 from illada_lab.data.packing import OnePerRow, Packing, Rows, WholeDocuments, pack_blocks
 from illada_lab.data.rows import take
@@ -244,7 +244,10 @@ class DataModule(pl.LightningDataModule):
         return DataLoader(_Numbered(), batch_sampler=order, collate_fn=draws, **workers)
 
     def validation_documents(self) -> list[dict[str, Any]]:
-        """What to validate on: ids, is_prompt and n_bytes of each; kind and log_prob where known, segment_ids where it has several."""
+        """What to validate on: ids, is_prompt and n_bytes of each; kind and log_prob where known, segment_ids where it has several.
+
+        Where the rows of a step are padded, so are they.
+        """
         found: list[dict[str, Any]] = []
         for part in parts_of(self.source, "validation"):
             n = max(1, round(self.n_validation * part.share))
@@ -260,6 +263,9 @@ class DataModule(pl.LightningDataModule):
             else:
                 documents = held_out_documents(part.table, self.encoder, n=n, max_length=self.max_validation_length)
             found += documents if part.name is None else [{**document, "kind": part.name} for document in documents]
+        if self.is_padded:
+            assert self.tokenizer is not None, "prepare() comes first"
+            found = padded(found, n_together=self.batch_size, pad_with=self.tokenizer.tokens.eos)
         return found
 
     def state_dict(self) -> dict[str, Any]:

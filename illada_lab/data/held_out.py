@@ -67,6 +67,31 @@ def held_out_rows(
     return [document for document in found if document["n_bytes"]]
 
 
+def padded(documents: list[dict[str, Any]], *, n_together: int, pad_with: int) -> list[dict[str, Any]]:
+    """Documents as a step of training shows them where its rows are padded: alone, a model would see a text end where none has ended.
+
+    Args:
+        documents: as `held_out_documents` and `held_out_rows` make them; one without a response stays as it is.
+        n_together: rows of a step; so many documents are padded to the longest of them.
+        pad_with: id of the padding, which is part of the response.
+
+    Returns:
+        The same, without the probability of a text that has become another one.
+    """
+    found = []
+    for first in range(0, len(documents), n_together):
+        group = documents[first : first + n_together]
+        longest = max(len(document["ids"]) for document in group)
+        for document in group:
+            if (missing := longest - len(document["ids"])) and not all(document["is_prompt"]):
+                known = {key: None for key in ("log_prob", "log_prob_of_length") if key in document}
+                ids, is_prompt = document["ids"] + [pad_with] * missing, document["is_prompt"] + [False] * missing
+                document = {**document, **known, "ids": ids, "is_prompt": is_prompt}
+                document.pop("segment_ids", None)  # one sequence, padding and all
+            found.append(document)
+    return found
+
+
 def _each(documents: Documents) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for start, end in zip(documents.offsets[:-1], documents.offsets[1:], strict=True):
         yield documents.tokens[start:end], documents.is_prompt[start:end]

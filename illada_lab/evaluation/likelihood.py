@@ -30,7 +30,7 @@ def stratified_counts(length: int, n_samples: int, generator: torch.Generator | 
     One uniform offset and equal steps: l_i = 1 + floor(L * frac(u + i / n)). Unbiased for every L and n; rounding, as published, is
     biased where L is no multiple of n.
 
-    Source: LLaDA, Appendix B.5 (l uniform); the stratification without rounding is our mend.
+    Source: LLaDA, section 2.4, Eq. 6 (l uniform); the stratification without rounding is our mend.
     """
     offset = torch.rand((), generator=generator, dtype=torch.float64)
     place = (offset + torch.arange(n_samples, dtype=torch.float64) / n_samples) % 1
@@ -64,7 +64,7 @@ def monte_carlo_log_likelihood(
     Raises:
         ValueError: an empty response, fewer than one sample, a sequence longer than the context.
 
-    Source: LLaDA, Appendix B.5, equation for the lower-variance estimator.
+    Source: LLaDA, section 2.4, Eq. 6, the lower-variance estimator.
     """
     pairs = [(prompt.tolist(), response.tolist())]
     return monte_carlo_log_likelihoods(predictor, pairs, n_samples, guidance_scale, generator)[0]

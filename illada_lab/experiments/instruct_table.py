@@ -45,7 +45,8 @@ class InstructTable:
     claims: ClassVar[tuple[Claim, ...]] = (
         Claim(id="recipe", sentence="After fine-tuning iLLaDA's recipe is ahead of LLaDA's.", source=TABLE_3,
               paper="mean 67.1 against 54.5, with 12T against 2.3T tokens and 12 against 3 epochs",
-              metric="mean of six toy benchmarks at equal non-embedding size, tokens and instructions, iLLaDA's recipe less LLaDA's",
+              metric="mean of six toy benchmarks at equal non-embedding size, tokens and instructions, iLLaDA's recipe (pre-trained "
+              "without random cuts at toy and mini) less LLaDA's",
               unit="points", smallest=0.02),
         Claim(id="twin_ahead", sentence="After fine-tuning an autoregressive model is ahead of iLLaDA's recipe.", source=TABLE_3,
               paper="mean 77.1 (Qwen2.5 7B Instruct) against 67.1",

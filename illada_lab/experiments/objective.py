@@ -40,7 +40,7 @@ class ObjectiveStudy:
         Claim(id="weight", sentence="Without the weight 1/t the loss is no bound.", source="iLLaDA, objective; LLaDA, section 2",
               paper="an equation", metric="-log p less the unweighted loss, mean over documents", unit="nats/token"),
         Claim(id="fixed_count", sentence="A fixed number of masks gives a steadier estimate than independent masks.",
-              source="LLaDA, Appendix B.5", paper="128 samples against more than 1000",
+              source="LLaDA, Appendix A.2", paper="128 samples against more than 1000",
               metric="samples needed for the same error, median document: "
               "variance with independent masks (t above 0.001) over that with a fixed number",
               unit="times", threshold=1.0),

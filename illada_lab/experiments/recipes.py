@@ -5,8 +5,8 @@
 | attention | grouped queries | one key/value head per query head | grouped queries, backwards only |
 | feed-forward part | wide | narrower, so that both have the same non-embedding size | wide |
 | embedding and head | tied | untied | tied |
-| masking probability | t | from 0.001 | - |
-| shorter sequences | the scale's random cuts | 1 % of the rows at a random length | the scale's |
+| masking probability | t | from 0.001, in fine-tuning too | - |
+| shorter sequences | the scale's random cuts (toy, mini: none; paper: 30 %) | 1 % of the rows at a random length | the scale's |
 | learning rate | constant, then cosine | constant, then linear over the last 13 % | constant, then cosine |
 | fine-tuning | whole sequence | response only, padded with EOS | response only |
 | answers | variable length, blocks of 8 | fixed length of 24, blocks of 8 | greedy |

@@ -6,7 +6,6 @@ from typing import ClassVar
 from illada_lab.experiments.asking import STORY_TOKENS, ask, question_task, story_task
 from illada_lab.experiments.claims import Claim
 from illada_lab.experiments.lab import Lab
-from illada_lab.experiments.recipes import response_only
 from illada_lab.experiments.study import Outcome, Rows
 from illada_lab.samplers import FixedLength, VariableLength
 from illada_lab.training.checkpoint import LoadedRun
@@ -14,7 +13,7 @@ from illada_lab.training.checkpoint import LoadedRun
 LLADA = "LLaDA (arXiv 2502.09992), Appendix B.4"
 ORDERS = ("low_confidence", "entropy", "left_to_right", "random")
 TOKENS_PER_STEP = (1, 2, 4, 8)
-WHOLE, RESPONSE = "whole sequence (iLLaDA)", "response only (LLaDA)"
+WHOLE = "whole sequence (iLLaDA)"
 KINDS = ("fact", "sum", "fact_unasked", "sum_unasked", "choice", "word_sum")
 
 
@@ -23,13 +22,13 @@ class Sampling:
 
     Stories are drawn at temperature 1 (at 0 the two mentions of an open word tend to agree by chance of the argmax); questions are
     answered at temperature 0. In a story most words are free choices that come back later, in an answer nearly every word follows from
-    the question: an order of revealing can be good for one and bad for the other. Blocks are compared under the model that LLaDA's format
-    of fine-tuning makes, which pads with EOS: what they are to cure is its.
+    the question: an order of revealing can be good for one and bad for the other. What blocks are to cure belongs to LLaDA's format of
+    fine-tuning, which pads with EOS: `sft_format` has it.
 
     Args:
         n_stories: first sentences to continue.
         n_questions: questions, all kinds together.
-        block_lengths: blocks compared; each divides the window of 24 tokens; 24 and 8 among them.
+        block_lengths: blocks compared; each divides the window of 24 tokens; 8 among them.
 
     Raises:
         ValueError: a block that does not divide the window, or one missing.
@@ -62,17 +61,9 @@ class Sampling:
               source="LLaDA (arXiv 2502.09992), Appendix B.7, steps against quality; iLLaDA on GSM8K, third-party",
               paper="in figures (LLaDA 8B); a third party on GSM8K (iLLaDA, n = 50): 82 / 50 / 22 % at 1 / 4 / 8 tokens per step",
               metric="stories, low-confidence: share the grammar accepts, 1 less 8 tokens per step", unit="points", smallest=0.02),
-        Claim(id="blocks", sentence="Filling block by block helps a fine-tuned model, which is sure of EOS too early.",
-              source=LLADA, paper="GSM8K 77.5 in blocks of 32 against 69.4 in one, there with EOS last (LLaDA 8B Instruct)",
-              metric="questions, model fine-tuned on responses padded with EOS: exact match, blocks of 8 less one block of 24",
-              unit="points", smallest=0.02),
         Claim(id="variable_quality", sentence="A model fine-tuned for variable length answers no worse so than at a fixed length.",
               source="iLLaDA, inference", paper="not reported",
               metric="questions: exact match, variable less fixed length, blocks of 8", unit="points", threshold=-0.02),
-        Claim(id="variable_padded", sentence="A model fine-tuned to pad answers with EOS loses nothing at variable length.",
-              source="our question, asked after the measurement, of its tables: variable length needs its own format", paper="not reported",
-              metric="questions, model fine-tuned on responses padded with EOS: exact match, variable less fixed length, blocks of 8",
-              unit="points", threshold=-0.02),
         Claim(id="variable_cost", sentence="Variable length computes fewer positions: no masks behind the block, nothing after the end.",
               source="iLLaDA, inference", paper="not reported",
               metric="questions: positions computed, fixed over variable length, blocks of 8", unit="times", threshold=1.0),
@@ -84,21 +75,17 @@ class Sampling:
         self.n_stories, self.n_questions, self.block_lengths = n_stories, n_questions, tuple(block_lengths)
         for block_length in self.block_lengths:
             FixedLength(response_length=STORY_TOKENS, block_length=block_length)
-        for block_length in (STORY_TOKENS, 8):
-            if block_length not in self.block_lengths:
-                raise ValueError(f"block_lengths = {list(block_lengths)}; the claims are about {block_length}; add it")
+        if 8 not in self.block_lengths:
+            raise ValueError(f"block_lengths = {list(block_lengths)}; the claims are about 8; add it")
 
     def run(self, lab: Lab) -> Outcome:
         """See `Study`."""
         orders, answers, blocks = self.orders(lab), self.answers(lab), self.blocks(lab, lab.tuned.model, WHOLE)
-        blocks += self.blocks(lab, response_only(lab, lab.pretrained, "sft_response_only").model, RESPONSE)
         story, answer = (
             {(row["order"], row["tokens per step"]): row["right"] for row in rows} for rows in (orders, answers)
         )
-        at = {(row["format"], row["length"], row["block"]): row for row in blocks}
-        one, several = (at[RESPONSE, "fixed", n] for n in (STORY_TOKENS, 8))
-        fixed, variable = (at[WHOLE, length, 8] for length in ("fixed", "variable"))
-        padded = at[RESPONSE, "variable", 8]
+        at = {(row["length"], row["block"]): row for row in blocks}
+        fixed, variable = (at[length, 8] for length in ("fixed", "variable"))
         return Outcome(
             tables={"orders": orders, "answers": answers, "blocks": blocks},
             effects={
@@ -107,9 +94,7 @@ class Sampling:
                 "low_confidence_answers": answer["low_confidence", 1] - answer["random", 1],
                 "low_confidence_answers_parallel": answer["low_confidence", 4] - answer["random", 4],
                 "steps": story["low_confidence", 1] - story["low_confidence", 8],
-                "blocks": several["right"] - one["right"],
                 "variable_quality": variable["right"] - fixed["right"],
-                "variable_padded": padded["right"] - several["right"],
                 "variable_cost": fixed["positions"] / variable["positions"],
             },
             rooms={
@@ -118,7 +103,6 @@ class Sampling:
                 "low_confidence_answers": 1 - answer["random", 1],
                 "low_confidence_answers_parallel": 1 - answer["random", 4],
                 "steps": 1 - story["low_confidence", 8],
-                "blocks": 1 - one["right"],
             },
         )
 

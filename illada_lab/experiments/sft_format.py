@@ -6,9 +6,11 @@ from illada_lab.experiments.asking import STORY_TOKENS, ask, question_task
 from illada_lab.experiments.claims import Claim
 from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.recipes import response_only
-from illada_lab.experiments.sampling import KINDS, RESPONSE, WHOLE
+from illada_lab.experiments.sampling import KINDS, WHOLE
 from illada_lab.experiments.study import Outcome
 from illada_lab.samplers import FixedLength, VariableLength
+
+RESPONSE = "response only (LLaDA)"
 
 
 class SftFormat:
@@ -35,6 +37,15 @@ class SftFormat:
         Claim(id="eos", sentence="EOS padding makes a model end answers before they begin.",
               source="LLaDA, Appendix B.4", paper="described; EOS confidence set to 0 for it",
               metric="empty answers in one block of 24, response only less whole sequence", unit="points", smallest=0.02),
+        Claim(id="blocks", sentence="Filling block by block helps a fine-tuned model, which is sure of EOS too early.",
+              source="LLaDA (arXiv 2502.09992), Appendix B.4",
+              paper="GSM8K 77.5 in blocks of 32 against 69.4 in one, there with EOS last (LLaDA 8B Instruct)",
+              metric="questions, model fine-tuned on responses padded with EOS: exact match, blocks of 8 less one block of 24",
+              unit="points", smallest=0.02),
+        Claim(id="variable_padded", sentence="A model fine-tuned to pad answers with EOS loses nothing at variable length.",
+              source="our question, asked after the measurement, of its tables: variable length needs its own format", paper="not reported",
+              metric="questions, model fine-tuned on responses padded with EOS: exact match, variable less fixed length, blocks of 8",
+              unit="points", threshold=-0.02),
     )  # fmt: skip
 
     def __init__(self, *, n_questions: int) -> None:
@@ -65,6 +76,12 @@ class SftFormat:
                 "variable": at[WHOLE, variable]["right"] - at[RESPONSE, variable]["right"],
                 "own_way": at[WHOLE, variable]["right"] - at[RESPONSE, fixed]["right"],
                 "eos": at[RESPONSE, one]["empty"] - at[WHOLE, one]["empty"],
+                "blocks": at[RESPONSE, fixed]["right"] - at[RESPONSE, one]["right"],
+                "variable_padded": at[RESPONSE, variable]["right"] - at[RESPONSE, fixed]["right"],
             },
-            rooms={"variable": 1 - at[RESPONSE, variable]["right"], "own_way": 1 - at[RESPONSE, fixed]["right"]},
+            rooms={
+                "variable": 1 - at[RESPONSE, variable]["right"],
+                "own_way": 1 - at[RESPONSE, fixed]["right"],
+                "blocks": 1 - at[RESPONSE, one]["right"],
+            },
         )

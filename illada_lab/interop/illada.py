@@ -115,7 +115,9 @@ ILLADA_LAYOUT = Layout(
     config=_config,
     tensor_name=tensor_name,
     flags={"has_qk_norm": False, "is_causal": False},
-    has_bos=True,  # in front of the prefix in the published evaluation
+    # In front of the prefix where the published evaluation scores candidates; before prompts to write from, too (our reading: one model,
+    # one beginning of a text; what its tokenizer does there is not known here).
+    has_bos=True,
     has_eos=True,  # behind the candidate there
     code=PublishedCode(
         repository="GSAI-ML/iLLaDA-8B-Base",

@@ -185,7 +185,12 @@ def _print(names: Sequence[str], lines: Sequence[tuple[Sequence[str], dict[str, 
         table.add_column(name, justify="right")
     for own, row in lines:
         view = row_view(row)
-        words = [view["task"], view["metric"], *own, *(view[key] for key in ("value", "interval", "n", "chance", "target"))]
+        words = [
+            view["task"],
+            view["metric"],
+            *own,
+            *(view[key] for key in ("value", "interval", "n", "chance", "target")),
+        ]
         # As Text: a task named "[x]" is no markup of rich.
         table.add_row(*map(Text, words))
     Console(width=110, highlight=False).print(table)

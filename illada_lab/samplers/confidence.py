@@ -66,7 +66,8 @@ def low_confidence(logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noi
 
     Source: LLaDA, low-confidence remasking; iLLaDA uses it throughout.
     """
-    # The softmax itself, as published: exp(logit - logsumexp) differs from it in the last digits, and near 1 those decide the order.
+    # The softmax itself, as published: exp(logit - logsumexp) differs from it in the last digits, and near 1 those decide the order. In
+    # float32 (our choice): the published code takes the model's own dtype, and in bf16 probabilities near 1 are ties.
     return logits.float().softmax(1).gather(1, tokens[:, None])[:, 0]
 
 

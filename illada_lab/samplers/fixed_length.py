@@ -30,6 +30,7 @@ class FixedLength(Rules):
 
     Source: LLaDA, inference and Appendix B.4; remainder of the quota to the first steps as published. Where the published code is wrong
         this is not: guidance needs no padding mask, masks in a prompt are refused, [MASK] is never an answer, ids are the model's own.
+        Confidence is compared in float32 (there in the model's dtype: in bf16 other tokens may come first).
     """
 
     response_length: int

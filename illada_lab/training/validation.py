@@ -50,7 +50,7 @@ class FrozenMasks:
     Raises:
         ValueError: there is no document, or one is empty.
 
-    Source: our choice; LLaDA, Appendix B.5 for the estimator.
+    Source: our choice; LLaDA, section 2.4, Eq. 6 for the estimator.
     """
 
     def __init__(

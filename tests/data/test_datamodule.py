@@ -16,6 +16,7 @@ from illada_lab.config import compose_and_check
 from illada_lab.data import datamodule
 from illada_lab.data.build_tokenizer import word_tokenizer
 from illada_lab.data.datamodule import DataModule
+from illada_lab.data.held_out import padded
 from illada_lab.data.order import StreamOrder
 from illada_lab.data.packing import ConcatAndCut, OnePerRow, WholeDocuments
 from illada_lab.data.rows import COLUMNS, store, take
@@ -219,6 +220,29 @@ def test_validation_documents_bring_what_is_known_of_them():
     documents = data.validation_documents()
     assert len(documents) >= 7
     assert all(len(d["ids"]) <= 4 for d in documents) and all(d["n_bytes"] > 0 for d in documents)
+
+
+def test_padded_examples_are_validated_with_their_padding():
+    """Steps of 4: those of one step are as long as its longest, and what stands behind an example is to be predicted as well."""
+    plain, data = (
+        module(numbered(80), packing=packing, n_validation=10) for packing in (WholeDocuments(), OnePerRow())
+    )
+    documents, eos = plain.validation_documents(), data.tokenizer.tokens.eos
+    found, n = data.validation_documents(), data.batch_size
+    assert len(found) == len(documents) > n == 4
+    lengths = [len(document["ids"]) for document in documents]
+    assert len(set(lengths[:n])) > 1
+    for i, (new, old, length) in enumerate(zip(found, documents, lengths, strict=True)):
+        longest = max(lengths[i // n * n : i // n * n + n])
+        assert new["ids"] == old["ids"] + [eos] * (longest - length)
+        assert new["is_prompt"] == old["is_prompt"] + [False] * (longest - length)
+        assert new["n_bytes"] == old["n_bytes"]
+    prompt = {"ids": [5, 6], "is_prompt": [True, True], "log_prob": -1.0}
+    long = {"ids": [5, 6, 2], "is_prompt": [True, False, False], "log_prob": -2.0, "segment_ids": [1, 1, 2]}
+    short = {**long, "ids": [5, 2], "is_prompt": [True, False], "segment_ids": [1, 2]}
+    assert padded([prompt, long, short], n_together=8, pad_with=9) == [
+        prompt, long, {"ids": [5, 2, 9], "is_prompt": [True, False, False], "log_prob": None},
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("is_isolated", [True, False])

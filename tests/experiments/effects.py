@@ -66,6 +66,18 @@ def architecture(tables: Tables) -> Effects:
     }
 
 
+def isolation(tables: Tables) -> Effects:
+    """What is trained on visible neighbours is asked about single documents, and about rows, which is its own way."""
+    single = column(tables["bounds"], "single documents", "trained")
+    rows = column(tables["bounds"], "whole rows", "trained")
+    right = column(tables["answers"], "right", "trained")
+    return {
+        "alone": single["visible"] - single["isolated"],
+        "own_way": rows["visible"] - single["isolated"],
+        "answers": right["isolated"] - right["visible"],
+    }
+
+
 def mean_of_benchmarks(tasks: Rows, recipe: str) -> float:
     """A task that stands for a benchmark of the paper counts; the reversal tasks beside them stand for none."""
     right = column(tasks, "right", "recipe", "task")
@@ -171,17 +183,19 @@ def sampling(tables: Tables) -> Effects:
     blocks = column(tables["blocks"], "right", "format", "length", "block")
     positions = column(tables["blocks"], "positions", "format", "length", "block")
     whole, padded = "whole sequence (iLLaDA)", "response only (LLaDA)"
-    return {
+    effects = {
         "low_confidence": accepted["low_confidence", 1] - accepted["random", 1],
         "low_confidence_parallel": accepted["low_confidence", 4] - accepted["random", 4],
         "low_confidence_answers": exact["low_confidence", 1] - exact["random", 1],
         "low_confidence_answers_parallel": exact["low_confidence", 4] - exact["random", 4],
         "steps": accepted["low_confidence", 1] - accepted["low_confidence", 8],
-        "blocks": blocks[padded, "fixed", 8] - blocks[padded, "fixed", 24],
         "variable_quality": blocks[whole, "variable", 8] - blocks[whole, "fixed", 8],
-        "variable_padded": blocks[padded, "variable", 8] - blocks[padded, "fixed", 8],
         "variable_cost": positions[whole, "fixed", 8] / positions[whole, "variable", 8],
     }
+    if (padded, "fixed", 8) in blocks:  # claims of an earlier form; `sft_format` has them now
+        effects["blocks"] = blocks[padded, "fixed", 8] - blocks[padded, "fixed", 24]
+        effects["variable_padded"] = blocks[padded, "variable", 8] - blocks[padded, "fixed", 8]
+    return effects
 
 
 def scaling(tables: Tables) -> Effects:
@@ -238,13 +252,15 @@ def sft_format(tables: Tables) -> Effects:
         "variable": exact[whole, "variable, blocks of 8"] - exact[padded, "variable, blocks of 8"],
         "own_way": exact[whole, "variable, blocks of 8"] - exact[padded, "fixed 24, blocks of 8"],
         "eos": empty[padded, "fixed 24, one block"] - empty[whole, "fixed 24, one block"],
+        "blocks": exact[padded, "fixed 24, blocks of 8"] - exact[padded, "fixed 24, one block"],
+        "variable_padded": exact[padded, "variable, blocks of 8"] - exact[padded, "fixed 24, blocks of 8"],
     }
 
 
 STUDIES = {
     study.__name__: study
     for study in (
-        acceleration, architecture, base_table, data_repetition, instruct_table, objective, pretraining, reversal, reversal_twin,
-        sampling, scaling, scoring, sft_epochs, sft_format,
+        acceleration, architecture, base_table, data_repetition, instruct_table, isolation, objective, pretraining, reversal,
+        reversal_twin, sampling, scaling, scoring, sft_epochs, sft_format,
     )
 }  # fmt: skip

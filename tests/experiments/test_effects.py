@@ -20,6 +20,7 @@ from illada_lab.experiments import (
     architecture,
     base_table,
     instruct_table,
+    isolation,
     objective,
     recipes,
     reversal,
@@ -192,11 +193,11 @@ def variant(*_) -> dict:
 def made_up(monkeypatch):
     """In place of whatever asks a model: an answer at random."""
     DRAW.seed(0)
-    for module in (acceleration, sampling, sft_epochs, sft_format):
+    for module in (acceleration, isolation, sampling, sft_epochs, sft_format):
         monkeypatch.setattr(module, "ask", asked)
         monkeypatch.setattr(module, "question_task", lambda *_: None)
         monkeypatch.setattr(module, "story_task", lambda *_: None, raising=False)
-    for module in (recipes, sampling, sft_format):
+    for module in (recipes, sft_format):
         monkeypatch.setattr(module, "response_only", lambda *_: trained())
     for module in (scoring, reversal_twin):
         monkeypatch.setattr(module, "choose", chosen)
@@ -214,6 +215,8 @@ def made_up(monkeypatch):
     monkeypatch.setattr(scaling, "planned", lambda scale: {"scale": scale})
     monkeypatch.setattr(architecture.Architecture, "_halves", lambda *_: None)
     monkeypatch.setattr(architecture, "_row", variant)
+    monkeypatch.setattr(isolation.Isolation, "_texts", lambda *_: (None, None))
+    monkeypatch.setattr(isolation, "_bound", lambda *_: DRAW.random())
     texts = [(f"text {n}", list(range(n))) for n in (5, 7, 8, 10)]
     monkeypatch.setattr(objective.ObjectiveStudy, "_texts", lambda *_: texts)
     monkeypatch.setattr(objective, "enumerate_masks", lambda predictor, head, ids: len(ids))

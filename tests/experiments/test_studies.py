@@ -1,5 +1,6 @@
 """Every study of conf/study at smoke scale: it runs, measures each of its claims, and a second call computes nothing again."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -15,6 +17,7 @@ from psutil import STATUS_ZOMBIE, NoSuchProcess, Process
 from illada_lab.cli import main
 from illada_lab.commands.replicate import plans_of, translate
 from illada_lab.config import build, compose, compose_and_check, groups, to_plain
+from illada_lab.experiments import recipes
 from illada_lab.experiments.jobs import Job, Seconds, _begin, _told, at_once, run_all, seconds_left
 from illada_lab.experiments.lab import Lab, Trained
 from illada_lab.experiments.replicate import Plan, command, replicate, replicate_all
@@ -320,6 +323,35 @@ def test_only_the_variant_that_is_cut_is_cut(scale, monkeypatch):
         with pytest.raises(StopIteration):
             study._train(lab, name, probability)
     assert seen == {"architecture-base": 0.0, "architecture-untied": 0.0, "architecture-cut": 0.3}
+
+
+def test_llada_s_way_of_fine_tuning_has_its_own_padding_and_masks(monkeypatch):
+    """And none of the EOS that stand behind the whole-sequence format's examples; LLaDA's recipe masks from 0.001 in it as before."""
+    lab, seen = Lab("smoke", 0), {}
+    config = lab.config()
+    tokenizer = build(config.tokenizer)(build(config.data.source))
+    start = Trained(SimpleNamespace(tokenizer=tokenizer), {})
+    monkeypatch.setattr(Lab, "train_from", lambda lab, start, name, *words: seen.update({name: lab.config(*words)}))
+    monkeypatch.setattr(Lab, "tuned", None)
+    monkeypatch.setattr(recipes, "base_models", lambda lab: dict.fromkeys((recipes.LLADA, recipes.TWIN), start))
+    recipes.response_only(lab, start, "format")
+    recipes.instruct_models(lab)
+    assert lab.config("experiment=sft").data.max_extra_eos == 7
+    for name, smallest in (("format", 0.0), ("llada-sft", 0.001)):
+        told = seen[name]
+        assert told.data.max_extra_eos == 0 and told.objective.schedule.min_probability == smallest
+        assert told.data.packing._target_.endswith("OnePerRow") and told.data.batch_size > lab.config().data.batch_size
+    assert seen["llada-sft"].model.n_kv_heads == seen["llada-sft"].model.n_heads > seen["format"].model.n_kv_heads
+
+
+def test_rows_that_are_seen_whole_hold_the_same_documents(folders):
+    lab, study = Lab("smoke", 0, folders["runs_dir"]), build(compose(["scale=smoke", "study=isolation"]).study)
+    single, rows = ([document["ids"] for document in texts.documents] for texts in study._texts(lab))
+    assert sum(rows, []) == sum(single, []) and 1 < len(rows) < len(single)
+    first_of = dict(zip(itertools.accumulate(map(len, single), initial=0), single, strict=False))
+    ends = itertools.accumulate(map(len, rows))
+    for row, end in zip(rows[:-1], ends, strict=False):  # as full as whole documents in their order make it
+        assert len(row) <= lab.config().data.length < len(row) + len(first_of[end])
 
 
 def test_the_command_of_a_result_names_what_was_changed():
