@@ -23,7 +23,7 @@ from illada_lab.data.rows import COLUMNS, store, take
 from illada_lab.data.text import TextSource
 from illada_lab.training import run
 from illada_lab.training.distributed import together
-from tests.data.sources import WORDS, numbered
+from tests.data.sources import WORDS, ListSource, numbered
 
 WORD = word_tokenizer(WORDS)
 
@@ -224,9 +224,8 @@ def test_validation_documents_bring_what_is_known_of_them():
 
 def test_padded_examples_are_validated_with_their_padding():
     """Steps of 4: those of one step are as long as its longest, and what stands behind an example is to be predicted as well."""
-    plain, data = (
-        module(numbered(80), packing=packing, n_validation=10) for packing in (WholeDocuments(), OnePerRow())
-    )
+    source = ListSource(text=[" ".join(WORDS[: 1 + i * i % 7]) for i in range(20)])
+    plain, data = (module(source, packing=packing, n_validation=10) for packing in (WholeDocuments(), OnePerRow()))
     documents, eos = plain.validation_documents(), data.tokenizer.tokens.eos
     found, n = data.validation_documents(), data.batch_size
     assert len(found) == len(documents) > n == 4

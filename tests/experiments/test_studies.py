@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -25,6 +24,7 @@ from illada_lab.experiments.study import Study
 from illada_lab.manifest import machine, memory_bytes
 from illada_lab.report.ledger import read_all
 from illada_lab.student_t import t_quantile
+from illada_lab.training.checkpoint import LoadedRun
 from illada_lab.training.recipe import recipe
 from tests.experiments.effects import from_tables
 
@@ -330,9 +330,13 @@ def test_llada_s_way_of_fine_tuning_has_its_own_padding_and_masks(monkeypatch):
     lab, seen = Lab("smoke", 0), {}
     config = lab.config()
     tokenizer = build(config.tokenizer)(build(config.data.source))
-    start = Trained(SimpleNamespace(tokenizer=tokenizer), {})
-    monkeypatch.setattr(Lab, "train_from", lambda lab, start, name, *words: seen.update({name: lab.config(*words)}))
-    monkeypatch.setattr(Lab, "tuned", None)
+    model = object.__new__(LoadedRun)
+    model.tokenizer = tokenizer
+    start = Trained(model, {})
+    monkeypatch.setattr(
+        Lab, "train_from", lambda lab, start, name, *words: seen.update({name: lab.config(*words)}) or start
+    )
+    monkeypatch.setattr(Lab, "tuned", start)
     monkeypatch.setattr(recipes, "base_models", lambda lab: dict.fromkeys((recipes.LLADA, recipes.TWIN), start))
     recipes.response_only(lab, start, "format")
     recipes.instruct_models(lab)
