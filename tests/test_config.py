@@ -1,5 +1,6 @@
 """Compose, check, build: precedence, and the table of bad input with the message each gets."""
 
+import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,17 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from illada_lab.config import ConfigError, build, check, compose, compose_and_check, conf_dir, groups, to_plain
+from illada_lab.config import (
+    ConfigError,
+    build,
+    check,
+    compose,
+    compose_and_check,
+    conf_dir,
+    group_files,
+    groups,
+    to_plain,
+)
 from illada_lab.config.types import fits, name_of
 
 # Override -> what the message must say. Each line stands for a mistake users make.
@@ -295,3 +306,45 @@ def test_rates_and_devices_are_looked_at_before_anything_is_built(override, mess
 @pytest.mark.parametrize("scale", ["100m", "1b", "8b"])
 def test_the_rate_of_a_scale_is_that_of_its_optimiser(scale):
     assert compose([f"scale={scale}", "scale.lr=0.125"]).optim.lr == 0.125
+
+
+CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder of files of one's own, in a place that Hydra's grammar does not like; the experiment is CONTRIBUTING's."""
+    folder = tmp_path / "it's, mine=x"
+    for group in ("scale", "experiment"):
+        (folder / group).mkdir(parents=True)
+    text = (conf_dir() / "scale/smoke.yaml").read_text()
+    (folder / "scale/mine.yaml").write_text(text.replace("name: smoke", "name: mine"))
+    (folder / "experiment/wide.yaml").write_text(CONTRIBUTING.partition("```yaml\n")[2].partition("```")[0])
+    monkeypatch.setenv("ILLADA_CONF", str(folder))
+    return folder
+
+
+def test_files_of_ones_own_stand_beside_those_of_the_package(own):
+    config = compose_and_check(["scale=mine", "experiment=wide"])
+    assert (config.name, config.scale.name, config.model.d_ffn, config.lr.decay_start) == (
+        "wide-mine",
+        "mine",
+        512,
+        0.5,
+    )
+    assert {"mine", "smoke", "toy"} <= set(groups()["scale"]) and group_files()["experiment"][
+        "wide"
+    ].parent.parent == own
+    with pytest.raises(ConfigError, match="experiment = wid; no such file in conf/experiment; did you mean wide?"):
+        compose(["scale=mine", "experiment=wid"])
+
+
+def test_own_files_that_would_be_passed_over_are_refused(own, monkeypatch):
+    (own / "scale/toy.yaml").write_text("scale: {name: toy}")
+    for compose_or_list in (compose, groups):
+        with pytest.raises(ConfigError, match="scale/toy.yaml is there already; another name of the file"):
+            compose_or_list()
+    (own / "scale/toy.yaml").unlink()
+    monkeypatch.setenv("ILLADA_CONF", f"{own}{os.pathsep}{own / 'scale'}")
+    with pytest.raises(ConfigError, match="has no files like scale/NAME.yaml"):
+        compose()

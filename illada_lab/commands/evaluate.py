@@ -36,6 +36,7 @@ def translate(overrides: Sequence[str]) -> list[str]:
         if task not in known:
             near = difflib.get_close_matches(task, known, n=2, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(known)}"
+            hint += f"; lm-eval's own tasks: tasks=lm_eval evaluation.task={task}"
             problems.append(f"tasks = {task}; there is no such task here; {hint}")
     for word in words:
         key, _, value = word.lstrip("+~").partition("=")
@@ -72,10 +73,10 @@ def _place(task: str, key: str) -> str | None:
 
     from omegaconf import OmegaConf
 
-    from illada_lab.config import conf_dir
+    from illada_lab.config import group_files
     from illada_lab.config.building import locate
 
-    file, name = OmegaConf.load(conf_dir() / "evaluation" / f"{task}.yaml"), key.removeprefix("sampler.")
+    file, name = OmegaConf.load(group_files()["evaluation"][task]), key.removeprefix("sampler.")
     if "sampler" not in file:  # a task of lm-eval, which has some of them among its own
         return f"evaluation.{name}" if name in file else None
     top = name.partition(".")[0]

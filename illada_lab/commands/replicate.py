@@ -90,7 +90,7 @@ def run(config: DictConfig) -> int:
 
 def plans_of(config: DictConfig) -> list[Any]:
     """The chosen study at the chosen scale; or all studies, those that train many models at the scale meant for them."""
-    from illada_lab.config import build, compose, conf_dir, to_plain
+    from illada_lab.config import build, compose, groups, to_plain
     from illada_lab.experiments.replicate import Plan
     from illada_lab.experiments.study import check_study
 
@@ -98,7 +98,7 @@ def plans_of(config: DictConfig) -> list[Any]:
     if (name := name_of(config)) is not None:
         return [Plan(name, to_plain(config.study), chosen)]
     plans = []
-    for name in sorted(path.stem for path in conf_dir().glob("study/*.yaml")):
+    for name in groups()["study"]:
         scale = chosen
         node = to_plain(compose([f"scale={scale}", f"study={name}"]).study)
         check_study(study := build(node), name)
@@ -118,7 +118,7 @@ def name_of(config: DictConfig) -> str | None:
     """
     from omegaconf import OmegaConf
 
-    from illada_lab.config import compose, conf_dir, groups, to_plain
+    from illada_lab.config import compose, group_files, to_plain
 
     if config.get("study") is None:
         return None
@@ -126,8 +126,8 @@ def name_of(config: DictConfig) -> str | None:
     if not isinstance(node, dict) or "_target_" not in node:
         raise ValueError(f"study = {node}; names no class; '+study={{_target_:my_study.MyStudy}}', or study=...")
     target = str(node["_target_"])
-    paths = sorted(conf_dir().glob("study/*.yaml"))
-    found = [path.stem for path in paths if OmegaConf.load(path).get("_target_") == target]  # type: ignore[union-attr]
+    files = group_files()["study"]
+    found = [known for known, path in files.items() if OmegaConf.load(path).get("_target_") == target]  # type: ignore[union-attr]
     if (
         len(found) > 1
     ):  # one class with several files of settings: the file that was chosen is the one most of them are from
@@ -138,7 +138,7 @@ def name_of(config: DictConfig) -> str | None:
         return found[0]
     # HTMLPage is html_page.
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", target.rpartition(".")[2]).lower()
-    if name in groups()["study"]:
+    if name in files:
         raise ValueError(
             f"study._target_ = {target}; conf/study/{name}.yaml is another study, whose results it would take; another name of the class"
         )

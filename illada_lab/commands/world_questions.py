@@ -34,7 +34,8 @@ def suite_of(config: DictConfig, loaded: Any) -> Any:
         elif own and not own.startswith("illada_lab."):
             why = f"trained on {own}, an own source; it has no questions"
         raise ValueError(
-            f"checkpoint = {config.checkpoint}; {why}; tasks=gsm8k data.path=..., or a run trained with data=world"
+            f"checkpoint = {config.checkpoint}; {why}; tasks=text evaluation.path=held_out.jsonl, tasks=gsm8k data.path=..., or a run "
+            "trained with data=world"
         )
     has_masks = not (is_chat(loaded.config) or loaded.predictor.spec.is_causal)
     if not has_masks and asked.n_mc_samples != config.scale.n_mc_samples:

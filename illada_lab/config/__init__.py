@@ -2,7 +2,7 @@
 
 from illada_lab.config.building import build, build_all
 from illada_lab.config.checking import check
-from illada_lab.config.composition import compose, compose_and_check, conf_dir, groups, root_keys
+from illada_lab.config.composition import compose, compose_and_check, conf_dir, group_files, groups, root_keys
 from illada_lab.config.errors import ConfigError
 from illada_lab.config.tree import to_plain, walk
 
@@ -14,6 +14,7 @@ __all__ = [
     "compose",
     "compose_and_check",
     "conf_dir",
+    "group_files",
     "groups",
     "root_keys",
     "to_plain",

@@ -1,6 +1,7 @@
 """From YAML files and overrides to one tree."""
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,40 @@ def conf_dir() -> Path:
     raise FileNotFoundError(f"conf = {package / 'conf'}; the configuration files are missing; install illada_lab again")
 
 
+OWN = "ILLADA_CONF"  # a variable of the environment, which reaches processes that a command starts
+
+
+def own_conf_dirs() -> list[Path]:
+    """Folders with YAML files of one's own, laid out as conf/ is: those that the environment variable ILLADA_CONF names, as PATH does.
+
+    Raises:
+        ConfigError: one is no folder, or has a file that conf/ or another of them has too, so that one would be passed over.
+    """
+    found = [Path(name).expanduser().resolve() for name in os.environ.get(OWN, "").split(os.pathsep) if name]
+    seen = {path.relative_to(conf_dir()) for path in conf_dir().glob("*/*.yaml")}
+    problems = []
+    for folder in found:
+        own = {path.relative_to(folder) for path in folder.glob("*/*.yaml")}
+        if not own:
+            problems.append(
+                f"{OWN} = {folder}; has no files like scale/NAME.yaml or experiment/NAME.yaml; a folder laid out as conf/"
+            )
+        problems += [
+            f"{OWN} = {folder}; {path} is there already; another name of the file" for path in sorted(own & seen)
+        ]
+        seen |= own
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def quoted(text: str) -> str:
+    """Text as a value of an override, whatever signs are in it: what people write is not Hydra's grammar."""
+    # In Hydra's quotes backslashes count before a quote only; "${" would be a reference.
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'").replace("${", "\\${")
+    return f"'{escaped}'"
+
+
 def compose(overrides: Sequence[str] = (), *, config_name: str = "config") -> DictConfig:
     """Compose a configuration.
 
@@ -36,18 +71,24 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "config") -> Di
         ConfigError: unknown keys, groups or choices, all of them, with the nearest that exist; its `usable` is the
             tree without them.
     """
-    from hydra import compose as hydra_compose
+    from hydra import compose as compose_of_hydra
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
     # Hydra cannot choose nothing, though config.yaml says so by `experiment: null`: leave such a choice out.
     overrides = [o for o in overrides if o not in _choices_of_nothing(config_name)]
+    places = [quoted(f"file://{path}") for path in own_conf_dirs()]
+    search = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
+
+    def hydra_compose(name: str, *, overrides: Sequence[str]) -> DictConfig:
+        return compose_of_hydra(name, overrides=[*search, *overrides])
+
     if GlobalHydra.instance().is_initialized():
         GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
-            return hydra_compose(config_name, overrides=list(overrides))
+            return hydra_compose(config_name, overrides=overrides)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             # Hydra stops at the first problem. So each override alone on top of those that work; choices of groups
             # first, since they decide which keys there are.
@@ -88,12 +129,18 @@ def compose_and_check(overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def groups() -> dict[str, list[str]]:
-    """Groups of configurations and the choices in each."""
-    return {
-        folder.name: sorted(p.stem for p in folder.glob("*.yaml"))
-        for folder in sorted(conf_dir().iterdir())
-        if folder.is_dir()
-    }
+    """Groups of configurations and the choices in each, one's own among them."""
+    return {name: list(files) for name, files in group_files().items()}
+
+
+def group_files() -> dict[str, dict[str, Path]]:
+    """Groups of configurations and the file of each choice, by name."""
+    found: dict[str, dict[str, Path]] = {}
+    for place in (conf_dir(), *own_conf_dirs()):
+        for folder in sorted(place.iterdir()):
+            if folder.is_dir():
+                found.setdefault(folder.name, {}).update({path.stem: path for path in folder.glob("*.yaml")})
+    return {group: dict(sorted(files.items())) for group, files in sorted(found.items())}
 
 
 def root_keys() -> set[str]:
