@@ -177,7 +177,8 @@ def _free_text(word: str) -> str:
 def _run_all(module: ModuleType, overrides: Sequence[str], *, is_json: bool = False) -> int:
     """Every combination, each in a folder and with a trace file of its own; all are checked before the first starts.
 
-    What they measured is printed once more at the end, side by side. With `is_json` each prints one line, and that is all.
+    What they measured is printed once more at the end, side by side. With `is_json` each prints one line, and that is all. Of several
+    processes that train together the one that writes speaks.
     """
     from illada_lab.config import ConfigError, compose_and_check
 
@@ -195,6 +196,8 @@ def _run_all(module: ModuleType, overrides: Sequence[str], *, is_json: bool = Fa
         configs.append((suffix, config))
     if problems:
         raise ConfigError(problems)
+    from lightning.pytorch.utilities import rank_zero_only
+
     traces = [config.trace for _, config in configs]
     for suffix, config in configs:
         if config.trace is not None and traces.count(config.trace) > 1:
@@ -203,13 +206,14 @@ def _run_all(module: ModuleType, overrides: Sequence[str], *, is_json: bool = Fa
     found: list[tuple[str, list[dict[str, Any]]]] = []
     try:
         for number, (suffix, config) in enumerate(configs, 1):
-            print(f"[{number}/{len(configs)}] {suffix}", file=sys.stderr)
+            if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+                print(f"[{number}/{len(configs)}] {suffix}", file=sys.stderr)
             if hasattr(module, "measured"):
                 found.append((suffix, module.measured(config)))
             elif status := module.run(config, is_json=True) if is_json else module.run(config):
                 return status
     finally:  # of those that have ended, where one fails
-        if len(found) > 1:
+        if len(found) > 1 and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             from illada_lab.report.tables import print_sweep
 
             print(f"\n{len(found)} of {len(configs)} jobs")

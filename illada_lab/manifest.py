@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ CODE = (":/", ":(top,exclude)results", ":(top,exclude)benchmarks/results")
 CONTROL_GROUPS, OWN_CONTROL_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 V1_FILES, V2_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")
 
+# What a process does, where its own command line does not tell.
+_told_command: ContextVar[str | None] = ContextVar("told_command", default=None)
+
 
 def manifest(*, seed: int, scale: str, command: str | None = None) -> dict[str, Any]:
     """Plain data that goes into every result file.
@@ -26,11 +31,12 @@ def manifest(*, seed: int, scale: str, command: str | None = None) -> dict[str, 
     Args:
         seed: of the run.
         scale: name of the scale.
-        command: as typed; None: this process's.
+        command: as typed; None: that of `told_as_command`, or this process's.
     """
+    # `python -m illada_lab.cli` is the same program.
+    typed = " ".join([Path(sys.argv[0]).name.replace("cli.py", "illada-lab"), *sys.argv[1:]])
     return {
-        # `python -m illada_lab.cli` is the same program.
-        "command": command or " ".join([Path(sys.argv[0]).name.replace("cli.py", "illada-lab"), *sys.argv[1:]]),
+        "command": command or _told_command.get() or typed,
         "commit": commit(),
         "scale": scale,
         "seed": seed,
@@ -38,6 +44,20 @@ def manifest(*, seed: int, scale: str, command: str | None = None) -> dict[str, 
         "versions": {"illada_lab": illada_lab.__version__, "python": platform.python_version(), **versions(PACKAGES)},
         "machine": machine(),
     }
+
+
+@contextmanager
+def told_as_command(command: str) -> Iterator[None]:
+    """Inside, manifests say this command: a job that another program has started was not typed as it runs.
+
+    Args:
+        command: what does the same where it is typed.
+    """
+    token = _told_command.set(command)
+    try:
+        yield
+    finally:
+        _told_command.reset(token)
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:

@@ -6,6 +6,7 @@ The other commands compose their configuration themselves; Hydra's launchers nee
 """
 
 import os
+import shlex
 import zlib
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
@@ -23,12 +24,13 @@ def main(config: DictConfig) -> float:
     """Train; returns the last validation loss, which sweepers minimise.
 
     A run goes on from its last checkpoint if there is one, otherwise from `resume`: a job that is queued again is the same run. Runs
-    of a sweep have the job's number behind their folder.
+    of a sweep have the job's number behind their folder and their name.
 
     Raises:
         ValueError: a setting that cannot be used, or that training does not read; then nothing has started.
     """
     from illada_lab.commands.train import translate
+    from illada_lab.manifest import told_as_command
     from illada_lab.training.checkpoint import find_resumable
     from illada_lab.training.run import train
 
@@ -36,13 +38,26 @@ def main(config: DictConfig) -> float:
     check(config)
     tell_local_ranks(os.environ)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        config.run_dir = f"{config.run_dir}/{HydraConfig.get().job.num}"
+        number = HydraConfig.get().job.num
+        config.run_dir, config.name = f"{config.run_dir}/{number}", f"{config.name}/{number}"
     saved = find_resumable(config.run_dir)
     if saved is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
         _check_is_same(config, saved)
     if saved is not None or config.resume is None:
         config.resume = "auto"
-    return last_validation(train(config).history["validation"])
+    with told_as_command(command_of(HydraConfig.get().overrides.task, config)):
+        return last_validation(train(config).history["validation"])
+
+
+def command_of(overrides: Sequence[str], config: DictConfig) -> str:
+    """What does a job's work where it is typed: a job's own command line is its launcher's.
+
+    Args:
+        overrides: the job's.
+        config: of the job; its folder and name stand in the place of those that all jobs were told.
+    """
+    own = [word for word in overrides if word.partition("=")[0] not in ("run_dir", "name")]
+    return shlex.join(["illada-lab", "train", *own, f"run_dir={config.run_dir}", f"name={config.name}"])
 
 
 def _check_is_same(config: DictConfig, saved: Path) -> None:

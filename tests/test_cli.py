@@ -8,8 +8,10 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch.utilities import rank_zero_only
 
 import illada_lab.commands.reproduce
 import illada_lab.commands.sample
@@ -103,7 +105,7 @@ def test_commands_of_the_readme_are_right(line, runs, monkeypatch, tmp_path):
     for name in COMMANDS:
         command = importlib.import_module(f"illada_lab.commands.{name}")
         monkeypatch.setattr(command, "run", lambda config=None, **flags: called.append(config) or 0)
-    assert main(words) == 0 and called
+    assert main(words) == 0 and (called or runs)  # what a sweep calls measures
 
 
 def texts_of_examples() -> list[str]:
@@ -290,6 +292,35 @@ def test_a_sweep_ends_with_its_jobs_side_by_side(monkeypatch, capsys):
     assert "seed = 3; broken" in said.err
     assert main(["train", "scale=smoke", "seed=0", "-m"]) == 0  # nothing beside it
     assert not capsys.readouterr().out
+
+
+BOUND = {"nelbo_per_token": 1.0, "stderr": 0.1}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_processes_one_speaks(monkeypatch, capsys, rank):
+    """Every process of a run comes to the end of the command."""
+    stage = {
+        "name": "pretrain",
+        "entropy_per_token": {},
+        "validation_curve": [{"step": 1, "kind": "all", **BOUND}],
+        "landmarks": {},
+    }
+    results = {"stages": [stage], "tables": [{"title": "Base", "rows": []}], "manifest": {"seconds": 1.0}}
+    history = {"validation": [{"step": 1, "kinds": {"all": BOUND}}], "landmarks": {}}
+    monkeypatch.setattr("illada_lab.experiments.reproduce.reproduce", lambda config: (results, Path("report.html")))
+    monkeypatch.setattr(
+        "illada_lab.training.run.train", lambda config: SimpleNamespace(history=history, checkpoint=Path("last.ckpt"))
+    )
+    monkeypatch.setattr("illada_lab.training.allocator.keep_freed_memory", lambda: None)
+    monkeypatch.setattr(rank_zero_only, "rank", rank)
+    for command, last in (("train", "checkpoint: last.ckpt"), ("reproduce", "report: report.html")):
+        assert main([command, "scale=smoke"]) == 0
+        said = capsys.readouterr()
+        assert (last in said.out and "1.0000 +- " in said.out) if rank == 0 else not said.out + said.err
+        assert main([command, "scale=smoke", "seed=0,1", "-m"]) == 0
+        said = capsys.readouterr()
+        assert ("[2/2] seed-1" in said.err and "2 of 2 jobs" in said.out) if rank == 0 else not said.out + said.err
 
 
 def test_a_sweep_is_checked_as_a_whole_before_its_first_job(runs, capsys):

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-USED = ("checkpoint", "n_turns", "sampler", "seed", "trainer.accelerator")
+USED = ("checkpoint", "is_chat", "n_turns", "sampler", "seed", "trainer.accelerator")
 
 
 def translate(overrides: Sequence[str]) -> list[str]:
@@ -24,6 +24,8 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     published layout; none of one that was trained on single questions, as the world's are. When the first turns are dropped for room,
     that is said once, on the error stream.
 
+    `is_chat=true` asks a model too that was not trained on conversations, as far as is known.
+
     An answer that the chat format refuses as a turn (white space, a special token spelt out) is remembered without its special tokens,
     or where that helps nothing forgotten with its question; this too is said.
 
@@ -33,7 +35,7 @@ def run(config: DictConfig, is_json: bool = False) -> int:
     import torch
 
     from illada_lab.commands.sample import refuse_causal
-    from illada_lab.commands.writing import INTERRUPTED, build_sampler, is_chat, load, write
+    from illada_lab.commands.writing import INTERRUPTED, asks_in_chat, build_sampler, load, write
     from illada_lab.data.chat import ChatTemplate
     from illada_lab.evaluation.generation import texts_of
     from illada_lab.evaluation.health import health, panel
@@ -41,9 +43,11 @@ def run(config: DictConfig, is_json: bool = False) -> int:
 
     loaded = load(config)
     refuse_causal(config, loaded)
-    if not is_chat(loaded.config):
+    if config.is_chat is False:
+        raise ValueError("is_chat = false; a conversation stands in the chat format; null or true")
+    if not asks_in_chat(config, loaded):
         raise ValueError(
-            f"checkpoint = {config.checkpoint}; a base model, which does not answer; one of experiment=sft"
+            f"checkpoint = {config.checkpoint}; a base model, which does not answer; one of experiment=sft, or is_chat=true"
         )
     chat, sampler = ChatTemplate(loaded.tokenizer), build_sampler(config, loaded)
     if isinstance(sampler, Infill):
@@ -104,9 +108,12 @@ def run(config: DictConfig, is_json: bool = False) -> int:
 
 def _all_that_fit(loaded: Any) -> int:
     """Turns that are kept where nothing is said: `_fitting` drops those for which there is no room."""
+    from illada_lab.commands.writing import is_chat
     from illada_lab.interop import is_published
 
-    is_of_conversations = bool(loaded.config["data"]["source"].get("messages_field"))
+    source = loaded.config["data"]["source"]
+    # The stage is the world's, whose questions stand alone.
+    is_of_conversations = bool(source.get("messages_field")) or (is_chat(loaded.config) and "stage" not in source)
     return sys.maxsize if is_of_conversations or is_published(loaded.path) else 0
 
 

@@ -25,7 +25,9 @@ def run(config: DictConfig) -> int:
 
 
 def measured(config: DictConfig) -> list[dict[str, Any]]:
-    """The same; returns the last bounds, as rows of a table."""
+    """The same; returns the last bounds, as rows of a table. Of several processes of a run the one that writes speaks."""
+    from lightning.pytorch.utilities import rank_zero_only
+
     from illada_lab.report.tables import bound_line, bound_row, bound_warnings
     from illada_lab.training.allocator import keep_freed_memory
     from illada_lab.training.run import train
@@ -33,10 +35,12 @@ def measured(config: DictConfig) -> list[dict[str, Any]]:
     keep_freed_memory()  # here and not in `train`: a notebook or a test goes on to other things and wants its memory back
     done = train(config)
     kinds = done.history["validation"][-1]["kinds"] if done.history["validation"] else {}
-    for kind, row in kinds.items():
-        if kind == "all" and len(kinds) == 2:
-            continue  # of one kind it is the same
-        print(bound_line(kind, row, row.get("entropy_per_token")))
+    lines = [
+        bound_line(kind, row, row.get("entropy_per_token"))
+        for kind, row in kinds.items()
+        if kind != "all" or len(kinds) != 2  # of one kind it is the same
+    ]
     bounds = [{"step": record["step"], **record["kinds"]["all"]} for record in done.history["validation"]]
-    print(*bound_warnings(bounds, done.history["landmarks"]), f"checkpoint: {done.checkpoint}", sep="\n")
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        print(*lines, *bound_warnings(bounds, done.history["landmarks"]), f"checkpoint: {done.checkpoint}", sep="\n")
     return [bound_row(kind, row) for kind, row in kinds.items()]

@@ -108,7 +108,11 @@ def load(config: DictConfig, *, stays: bool = False):
 
 
 def is_chat(config: dict) -> bool:
-    """Whether a run was trained on conversations."""
+    """Whether a run was trained on conversations: as its checkpoint says; one that does not, of an earlier version, by where its data are
+    from.
+    """
+    if (told := config.get("has_conversations")) is not None:
+        return told
     source = config["data"]["source"]
     return source.get("stage") == "sft" or bool(source.get("messages_field"))
 

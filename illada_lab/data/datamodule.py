@@ -16,7 +16,7 @@ from illada_lab.data.collate import Collate, CollateDraws
 from illada_lab.data.encode import Encoder
 from illada_lab.data.held_out import held_out_documents, held_out_rows, padded
 from illada_lab.data.order import Draw, StreamOrder
-from illada_lab.data.packing import OnePerRow, Packing, Rows, WholeDocuments, pack_blocks
+from illada_lab.data.packing import Dropped, OnePerRow, Packing, Rows, WholeDocuments, pack_blocks
 from illada_lab.data.rows import take
 from illada_lab.data.shards.source import ShardSource
 from illada_lab.data.stream import StreamBatches
@@ -64,6 +64,8 @@ class DataModule(pl.LightningDataModule):
         batch_size: rows per optimiser step, over all devices and accumulated micro-batches.
         micro_batch_size: rows per forward pass and device; None: the device's share of the batch.
         packing: how documents become rows; None: whole documents.
+        drops_long: leave out examples longer than a row, of training and of validated rows, and say how many. False: `OnePerRow` refuses
+            them, `WholeDocuments` cuts them.
         is_isolated: documents of one row do not see each other. iLLaDA's paper does not say; both are offered.
         adds_bos: put BOS in front of every document (see `Pretrain`, is_bos_maskable).
         adds_eos: put EOS behind every document.
@@ -78,7 +80,8 @@ class DataModule(pl.LightningDataModule):
         n_workers: processes that build batches; 0: the training process. A stream has one at most.
 
     Raises:
-        ValueError: a number out of range; see also the source, the packing and `StreamOrder`.
+        ValueError: a number out of range, or `drops_long` of a packing that cuts one stream; see also the source, the packing and
+            `StreamOrder`.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class DataModule(pl.LightningDataModule):
         batch_size: int,
         micro_batch_size: int | None = None,
         packing: Packing | None = None,
+        drops_long: bool = False,
         is_isolated: bool = True,
         adds_bos: bool = False,
         adds_eos: bool = True,
@@ -108,6 +112,12 @@ class DataModule(pl.LightningDataModule):
         self.source, self.tokenizer_or_builder, self.length = source, tokenizer, length
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
         self.packing, self.is_isolated = packing or WholeDocuments(), is_isolated
+        self.drops_long = drops_long
+        if drops_long and self.packing.is_stream:
+            raise ValueError(
+                f"data.drops_long = true; {type(self.packing).__name__} cuts a stream, in which no example is too long; false, or "
+                "data.packing._target_=illada_lab.data.packing.WholeDocuments"
+            )
         self.adds_bos, self.adds_eos, self.max_extra_eos = adds_bos, adds_eos, max_extra_eos
         self.validates_rows = validates_rows
         self.n_validation, self.max_validation_length = n_validation, max_validation_length or length
@@ -154,12 +164,17 @@ class DataModule(pl.LightningDataModule):
             seed=self.seed,
         )
         if self.is_streaming:
-            if (first := next(self._blocks(STREAM_BLOCK), None)) is None:
+            dropped = Dropped(self.length)
+            first = next(self._blocks(STREAM_BLOCK, dropped), None)
+            if self.drops_long:
+                # How many are left out in all is known at its end, which may be days away.
+                dropped.say("examples at the beginning of the stream")
+            if first is None:
                 raise ValueError(
                     "data = 0 rows; nothing is left of the stream to train on; fewer held-out documents (n_held_out)"
                 )
             told = self.source.identity() if isinstance(self.source, TextSource) else {}
-            self._stream = {**told, "crc32": zlib.crc32(first.tokens.tobytes())}
+            self._stream = {**told, "drops_long": self.drops_long, "crc32": zlib.crc32(first.tokens.tobytes())}
             return
         self.train_rows, self._order, self._n_tokens = row_table(
             parts_of(self.source, "train"),
@@ -168,6 +183,7 @@ class DataModule(pl.LightningDataModule):
             length=self.length,
             seed=self.seed,
             folder=self._scratch,
+            drops_long=self.drops_long,
         )
 
     def _scratch(self) -> Path:
@@ -182,10 +198,12 @@ class DataModule(pl.LightningDataModule):
             self._folder.cleanup()
             self._folder = None
 
-    def _blocks(self, n_tokens: int) -> Iterator[Rows]:
-        """The packed training rows, block by block."""
+    def _blocks(self, n_tokens: int, dropped: Dropped | None = None) -> Iterator[Rows]:
+        """The packed training rows, block by block; `dropped` counts what is too long, where that is left out."""
         assert self.tokenizer is not None, "prepare() comes first"
         documents = self.encoder.blocks(self.source.load("train"), n_tokens)
+        if self.drops_long:
+            documents = (dropped or Dropped(self.length)).left(documents)
         return pack_blocks(documents, self.packing, self.length, self.tokenizer.tokens.filler)
 
     @property
@@ -249,6 +267,7 @@ class DataModule(pl.LightningDataModule):
         Where the rows of a step are padded, so are they.
         """
         found: list[dict[str, Any]] = []
+        dropped = Dropped(self.length) if self.drops_long and self.validates_rows else None
         for part in parts_of(self.source, "validation"):
             n = max(1, round(self.n_validation * part.share))
             if self.validates_rows:
@@ -259,10 +278,13 @@ class DataModule(pl.LightningDataModule):
                     length=self.length,
                     packing=self.packing,
                     is_isolated=self.is_isolated,
+                    dropped=dropped,
                 )
             else:
                 documents = held_out_documents(part.table, self.encoder, n=n, max_length=self.max_validation_length)
             found += documents if part.name is None else [{**document, "kind": part.name} for document in documents]
+        if dropped is not None:
+            dropped.say("validation examples")
         if self.is_padded:
             assert self.tokenizer is not None, "prepare() comes first"
             found = padded(found, n_together=self.batch_size, pad_with=self.tokenizer.tokens.eos)

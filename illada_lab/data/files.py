@@ -1,12 +1,12 @@
 """Text and JSONL files, read document by document with errors that name the place."""
 
 import codecs
-import difflib
 import json
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from illada_lab.data.fields import Fields, kind
 from illada_lab.data.find import Stamp, open_bytes
 
 # Without a separator a file is one running text; it is handed on in pieces of about this many characters.
@@ -81,91 +81,51 @@ def _decoded(name: str) -> Iterator[str]:
                 return
 
 
-def read_json(files: list[Stamp], field: str, is_chat: bool) -> Iterator[dict[str, Any]]:
+def read_json(files: list[Stamp], fields: Fields) -> Iterator[dict[str, Any]]:
     """Documents of JSONL files (one object per line), or of .json files that hold one list of objects.
 
     Args:
         files: stamps of the files (`stamp`).
-        field: name of the text or of the conversation.
-        is_chat: the field holds a conversation (list of role and content).
+        fields: of an object that make a document.
 
     Raises:
-        ValueError: a line is no JSON object, lacks the field, or holds something else in it; with the line's number.
+        ValueError: a line is no JSON object, lacks a field, or holds something else in it; with the line's number.
     """
-    key = "messages_field" if is_chat else "text_field"
     for name, *_ in files:
         for where, record in _records(name):
-            if field not in record:
-                near = difflib.get_close_matches(field, record) or list(record)
-                raise ValueError(
-                    f"data.source.{key} = {field}; not a field of {where}; {', '.join(near) or 'it has none'}"
-                )
-            yield _document(record[field], field, where, is_chat)
+            fields.check(record, where)
+            yield fields.document(record, where)
 
 
-def read_parquet(files: list[Stamp], field: str, is_chat: bool) -> Iterator[dict[str, Any]]:
+def read_parquet(files: list[Stamp], fields: Fields) -> Iterator[dict[str, Any]]:
     """Documents of Parquet files, a few hundred rows in memory at a time.
 
     Args:
-        files, field, is_chat: as `read_json`.
+        files, fields: as `read_json`.
 
     Raises:
-        ValueError: a file is damaged or truncated, lacks the field, or holds something else in it; with the row's number.
+        ValueError: a file is damaged or truncated, lacks a field, or holds something else in it; with the row's number.
     """
     import pyarrow.parquet as pq
     from pyarrow.lib import ArrowException
 
-    key = "messages_field" if is_chat else "text_field"
+    columns = list(fields.named.values())
     for name, *_ in files:
         n_read = 0
         with open_bytes(name) as opened:
             try:
                 file = pq.ParquetFile(opened)
-                columns: list[str] = list(file.schema_arrow.names)
-                batches = file.iter_batches(batch_size=ROWS, columns=[field]) if field in columns else iter(())
-                values = (value for batch in batches for value in batch.column(0).to_pylist())
-                for n_read, value in enumerate(values, 1):
-                    yield _document(value, field, f"{name}, row {n_read}", is_chat)
+                fields.check(file.schema_arrow.names, name)
+                rows = (
+                    row for batch in file.iter_batches(batch_size=ROWS, columns=columns) for row in batch.to_pylist()
+                )
+                for n_read, row in enumerate(rows, 1):
+                    yield fields.document(row, f"{name}, row {n_read}")
             except (OSError, EOFError, ArrowException) as error:
                 raise ValueError(
                     f"data.path = {name}; cannot be read as Parquet behind row {n_read} ({str(error).splitlines()[0][:120]}); "
                     "the whole file"
                 ) from error
-        if field not in columns:
-            near = difflib.get_close_matches(field, columns) or columns
-            raise ValueError(f"data.source.{key} = {field}; not a field of {name}; {', '.join(near)}")
-
-
-def _document(value: Any, field: str, where: str, is_chat: bool) -> dict[str, Any]:
-    """A row of a table: the text or the conversation in its field."""
-    if is_chat:
-        return {"messages": _conversation(value, f"{where}, {field}")}
-    if not isinstance(value, str):
-        raise ValueError(f"data.path = {where}; {field} holds {_kind(value)}, not text; a string")
-    return {"text": _encodable(value, f"{where}, {field}")}
-
-
-def _conversation(value: Any, where: str) -> list[dict[str, str]]:
-    if not isinstance(value, list):
-        raise ValueError(f"data.path = {where} holds {_kind(value)}, not a conversation; a list of role and content")
-    for turn in value:
-        if not isinstance(turn, dict) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
-            raise ValueError(
-                f"data.path = {where} has a turn without role and content; each turn an object with both, as strings"
-            )
-    return [{key: _encodable(turn[key], where) for key in ("role", "content")} for turn in value]
-
-
-def _encodable(text: str, where: str) -> str:
-    """The text, if UTF-8 can hold it: JSON can spell half of a character, as texts that were cut somewhere do."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"data.path = {where} holds half of a character ({text[error.start]!a}, at {error.start}); no UTF-8 text; "
-            "leave it out, or the whole character"
-        ) from error
-    return text
 
 
 def _records(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -178,7 +138,7 @@ def _records(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
             reason = getattr(error, "msg", None) or "not UTF-8"
             raise ValueError(f"data.path = {where}; not JSON ({reason}); one object per line") from error
         if not isinstance(record, dict):
-            raise ValueError(f"data.path = {where}; holds {_kind(record)}, not an object; one object per line")
+            raise ValueError(f"data.path = {where}; holds {kind(record)}, not an object; one object per line")
         n_found += 1
         yield where, record
     if not n_found:
@@ -200,8 +160,3 @@ def _json_texts(name: str) -> Iterator[tuple[str, Any]]:
             return
         file.seek(0)
         yield from ((f"{name}, line {number}", line) for number, line in enumerate(file, 1) if line.strip())
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a truth value", type(None): "null"}
-    return names.get(type(value), "a number")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from illada_lab.data.encode import Encoder
-from illada_lab.data.packing import Documents, Packing, pack_blocks
+from illada_lab.data.packing import Documents, Dropped, Packing, pack_blocks
 
 # Documents encoded at once; a data set may hold far more than validation wants.
 BLOCK = 2**16
@@ -42,7 +42,14 @@ def held_out_documents(table: Any, encoder: Encoder, *, n: int, max_length: int)
 
 
 def held_out_rows(
-    table: Any, encoder: Encoder, *, n: int, length: int, packing: Packing, is_isolated: bool = False
+    table: Any,
+    encoder: Encoder,
+    *,
+    n: int,
+    length: int,
+    packing: Packing,
+    is_isolated: bool = False,
+    dropped: Dropped | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of the held-out documents, packed as for training: what a model sees whose documents run on in a row.
 
@@ -51,12 +58,15 @@ def held_out_rows(
         length: tokens per row.
         packing: how documents become rows.
         is_isolated: documents of a row do not see each other.
+        dropped: leaves out documents longer than a row, and counts them; None: what the packing does with them.
 
     Returns:
         As `held_out_documents`, without kind and log_prob, and with `segment_ids` where documents are isolated.
     """
     found: list[dict[str, Any]] = []
-    for rows in pack_blocks(encoder.blocks(table, BLOCK), packing, length, encoder.tokenizer.tokens.filler):
+    blocks = encoder.blocks(table, BLOCK)
+    blocks = blocks if dropped is None else dropped.left(blocks)
+    for rows in pack_blocks(blocks, packing, length, encoder.tokenizer.tokens.filler):
         columns = zip(rows.tokens, rows.is_prompt, rows.segment_ids, strict=True)
         for ids, flags, segments in islice(columns, n - len(found)):
             valid = segments > 0

@@ -1,5 +1,6 @@
 """Packing: documents into rows of one length, without losing or doubling a token."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -163,13 +164,75 @@ class OnePerRow:
             first: number of the first of them, for the message.
 
         Raises:
-            ValueError: names the longest.
+            ValueError: names the longest, and how many are too long so far.
         """
-        if lengths.max(initial=0) > length:
+        if n_long := int((lengths > length).sum()):
             longest = int(lengths.argmax())
             raise ValueError(
-                f"example = {first + longest}; {int(lengths[longest])} tokens, longer than a row and cannot be cut; "
-                f"scale.length={int(lengths[longest])} or more, or drop it"
+                f"example = {first + longest}; {int(lengths[longest])} tokens, longer than a row and cannot be cut (the longest of "
+                f"{n_long:,} too long among {first + len(lengths):,}); scale.length={int(lengths[longest])} or more, or "
+                "data.drops_long=true leaves out what is longer"
+            )
+
+
+@dataclass
+class Dropped:
+    """Examples that are left out because they are longer than a row.
+
+    Args:
+        length: tokens per row.
+
+    Attributes:
+        n: of them.
+        n_seen: of all examples.
+        longest: tokens of the longest of all.
+    """
+
+    length: int
+    n: int = 0
+    n_seen: int = 0
+    longest: int = 0
+
+    def fitting(self, lengths: np.ndarray) -> np.ndarray:
+        """Which of some examples fit into a row, bool; they are counted.
+
+        Args:
+            lengths: tokens of each.
+        """
+        fits = lengths <= self.length
+        self.n, self.n_seen = self.n + int((~fits).sum()), self.n_seen + len(lengths)
+        self.longest = max(self.longest, int(lengths.max(initial=0)))
+        return fits
+
+    def left(self, blocks: Iterable[Documents]) -> Iterator[Documents]:
+        """The examples that fit, block by block."""
+        for block in blocks:
+            lengths = np.diff(block.offsets)
+            fits = self.fitting(lengths)
+            is_left = np.repeat(fits, lengths)
+            offsets = np.concatenate(([0], lengths[fits].cumsum()))
+            yield Documents(block.tokens[is_left], block.is_prompt[is_left], offsets)
+
+    def say(self, what: str) -> None:
+        """Print their number, on the error stream of the first process.
+
+        Args:
+            what: of which examples.
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        from lightning.pytorch.utilities import rank_zero_only
+
+        if self.n and self.n == self.n_seen:
+            raise ValueError(
+                f"data.drops_long = true; all {self.n:,} {what} are longer than a row of {self.length:,} tokens; "
+                f"scale.length={self.longest} takes all"
+            )
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            print(
+                f"data: {self.n:,} of {self.n_seen:,} {what} left out, longer than a row of {self.length:,} tokens (data.drops_long)",
+                file=sys.stderr,
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from illada_lab.data.encode import Encoder
 from illada_lab.data.mixture import Mixed
 from illada_lab.data.order import Computed, Order
-from illada_lab.data.packing import ConcatAndCut, OnePerRow, Packing, pack_blocks
+from illada_lab.data.packing import ConcatAndCut, Dropped, OnePerRow, Packing, pack_blocks
 from illada_lab.data.rows import RowTable, store
 from illada_lab.data.shards.read import Split
 from illada_lab.data.shards.rows import DocumentRows, JoinedRows, ShardRows
@@ -49,7 +49,14 @@ def parts_of(source: Any, split: str) -> list[Part]:
 
 
 def row_table(
-    parts: Sequence[Part], *, encoder: Encoder, packing: Packing, length: int, seed: int, folder: Callable[[], Path]
+    parts: Sequence[Part],
+    *,
+    encoder: Encoder,
+    packing: Packing,
+    length: int,
+    seed: int,
+    folder: Callable[[], Path],
+    drops_long: bool = False,
 ) -> tuple[RowTable, Order | None, int]:
     """The rows of all parts, the order in which they are seen, and the number of tokens in them.
 
@@ -63,27 +70,41 @@ def row_table(
         length: tokens per row.
         seed: of the order.
         folder: where large tables are written; asked for then.
+        drops_long: leave out documents longer than a row, and say how many.
 
     Returns:
         Table, order (None: drawn as a whole, see `StreamOrder`), tokens.
+
+    Raises:
+        ValueError: a document is too long for the packing, or all that there are would be left out.
     """
     filler = encoder.tokenizer.tokens.filler
     tables: list[RowTable] = []
     n_tokens = 0
+    dropped = Dropped(length) if drops_long else None
     for i, part in enumerate(parts):
         if isinstance(part.table, Split) and isinstance(packing, ConcatAndCut):
             tables.append(ShardRows(part.table, length=length, filler=filler))
             n_tokens += part.table.n_tokens
         elif isinstance(part.table, Split) and isinstance(packing, OnePerRow):
-            tables.append(DocumentRows(part.table, length=length, filler=filler))
-            n_tokens += part.table.n_tokens
+            tables.append(found := DocumentRows(part.table, length=length, filler=filler, dropped=dropped))
+            n_tokens += found.n_tokens
         else:
-            rows = pack_blocks(encoder.blocks(part.table, BLOCK), packing, length, filler)
+            blocks = encoder.blocks(part.table, BLOCK)
+            rows = pack_blocks(blocks if dropped is None else dropped.left(blocks), packing, length, filler)
             table, n = store(rows, lambda i=i: folder() / str(i))
             tables.append(table)  # type: ignore[arg-type]  # a data set that gives numpy arrays
             n_tokens += n
+    if dropped is not None:
+        dropped.say("training examples")
     weights = [part.weight for part in parts if part.weight is not None]
     if weights:
+        for part, table in zip(parts, tables, strict=True):
+            if dropped is not None and not len(table):
+                raise ValueError(
+                    f"data.drops_long = true; all examples of {part.name} are longer than a row of {length:,} tokens; "
+                    "a larger scale.length, or leave it out of data.path"
+                )
         order = Mixed(sizes=[len(table) for table in tables], weights=weights, seed=seed)
         return JoinedRows(tables), order, n_tokens
     is_computed = isinstance(tables[0], ShardRows)

@@ -1,12 +1,14 @@
 """Text and conversations from files or the hub: plain text, JSONL, Parquet, all as `datasets`, in memory, on disk or streamed."""
 
-import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from functools import partial
 from hashlib import sha256
 from itertools import islice
-from pathlib import PurePath, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from illada_lab.data.fields import Fields
 from illada_lab.data.files import PIECE, pieces_of, read_json, read_parquet, read_text
 from illada_lab.data.find import PACKED, find_files, is_url, open_bytes, stamp
 
@@ -37,9 +39,13 @@ class TextSource:
         path: file, folder, glob ("data/*.jsonl"), a URL of one of them (s3://, gs://, https://, ...) or a hub id (owner/name).
         format: text, json or parquet; None: from the files' endings.
         text_field: column of the text (JSONL, Parquet, hub).
-        messages_field: column of conversations (list of {role, content}) instead of text.
+        messages_field: column of conversations instead of text: a list of {role, content}, or in ShareGPT's form of {from, value},
+            spoken by human or user, gpt or assistant, and system.
+        prompt_field, response_field: columns of the two turns of a conversation, instead of text.
         separator: what stands between two documents of a plain text file; it stays at the end of the first, so that no byte is lost.
             None: the file is one running text, handed on in pieces of about 16,000 characters that end at a line.
+        validation_path: file, folder, glob or URL of what to validate on, of the same fields; all of `path` is trained on then.
+            None: some of `path` is held out.
         validation_share: share of the documents held out, 0 to 1; not of streams.
         streaming: read while training, for data that would not fit on the disk.
         n_held_out: documents held out from the beginning of a stream.
@@ -49,7 +55,7 @@ class TextSource:
         hub_revision: commit, branch or tag of a hub data set.
 
     Raises:
-        ValueError: a share or number that cannot be.
+        ValueError: a share or number that cannot be, or settings that contradict each other.
 
     Source: our choice.
     """
@@ -61,7 +67,10 @@ class TextSource:
         format: Literal["text", "json", "parquet"] | None = None,
         text_field: str = "text",
         messages_field: str | None = None,
+        prompt_field: str | None = None,
+        response_field: str | None = None,
         separator: str | None = "\n\n",
+        validation_path: str | None = None,
         validation_share: float = 0.05,
         streaming: bool = False,
         n_held_out: int = 1000,
@@ -78,9 +87,13 @@ class TextSource:
             raise ValueError(f"data.source.n_held_out = {n_held_out}; some documents must be held out; 1 or more")
         if separator == "":
             raise ValueError("data.source.separator = ''; nothing separates nothing; a text such as '\\n\\n', or null")
+        if validation_path is not None and hub_validation_split is not None:
+            raise ValueError(
+                f"data.source.validation_path = {validation_path}; the split {hub_validation_split} is validated on "
+                "(hub_validation_split); null for one of them"
+            )
         self.path, self.format = str(path), format
-        self.column, self.wanted = (messages_field, "messages") if messages_field else (text_field, "text")
-        self.key = "messages_field" if messages_field else "text_field"
+        self.fields = Fields(text=text_field, messages=messages_field, prompt=prompt_field, response=response_field)
         # A shell's command line cannot easily hold a line break: \\n is one, \\r\\n that of Windows.
         self.separator = None if separator is None else separator.replace("\\r", "\r").replace("\\n", "\n")
         self.validation_share = validation_share
@@ -89,6 +102,10 @@ class TextSource:
         self.hub_name, self.hub_revision = hub_name, hub_revision
         self._loaded: dict[str, Any] = {}
         self._commit: str | None = None
+        self._validation: TextSource | None = None
+        if validation_path is not None:
+            self._validation = copy(self)
+            self._validation.path, self._validation._loaded = str(validation_path), {}
 
     def load(self, split: Split) -> "datasets.Dataset | datasets.IterableDataset":
         """One split with the column `text` or `messages`. The test split is the validation split.
@@ -98,6 +115,9 @@ class TextSource:
             ValueError: an empty or unreadable file, an unknown field or format, a line that is no JSON object (with its number).
         """
         is_train = split == "train"
+        if self._validation is not None:
+            self._check_apart(self._validation.path)
+            return self._whole() if is_train else _told_as("validation_path", self._validation._whole)
         if self.hub_validation_split is not None and find_files(self.path, self.format) is None:
             return self._table(self.hub_split if is_train else self.hub_validation_split)
         whole = self._table(self.hub_split)
@@ -110,6 +130,30 @@ class TextSource:
             )
         cut = min(max(1, len(whole) - round(len(whole) * self.validation_share)), len(whole) - 1)
         return whole.select(range(cut)) if is_train else whole.select(range(cut, len(whole)))
+
+    def _whole(self) -> Any:
+        """Everything at the path, where nothing of it is held out."""
+        table = self._table(self.hub_split)
+        _first(table, self.path)
+        return table
+
+    def _check_apart(self, validation_path: str) -> None:
+        """Refuse to validate on what is trained on."""
+        found = _told_as("validation_path", partial(find_files, validation_path, self.format))
+        if found is None:
+            raise FileNotFoundError(
+                f"data.source.validation_path = {validation_path}; no such file; a file, folder or glob; of the hub: "
+                "data.source.hub_validation_split"
+            )
+        trained_on = find_files(self.path, self.format)
+        both = (
+            {} if trained_on is None else {_real(name) for name in trained_on[0]} & {_real(name) for name in found[0]}
+        )
+        if both:
+            raise ValueError(
+                f"data.source.validation_path = {validation_path}; {min(both)} is in data.path too and would be trained on; "
+                "files that data.path leaves out"
+            )
 
     def _cut_advice(self, whole: Any) -> str:
         """What makes several documents of a file of text that is one; nothing where there is no such thing."""
@@ -128,18 +172,19 @@ class TextSource:
         Of a hub data set: what is asked for, and its commit where the hub told it.
         """
         found = find_files(self.path, self.format)
+        n_held_out = self.n_held_out if self._validation is None else 0
         if found is not None:
             files = [(PurePath(name).name, size) for name, size, _ in stamp(found[0])]
-            return {"n_held_out": self.n_held_out, "files": sha256(repr(files).encode()).hexdigest()}
+            return {"n_held_out": n_held_out, "files": sha256(repr(files).encode()).hexdigest()}
         told = {"path": self.path, "hub_name": self.hub_name, "hub_split": self.hub_split}
-        return {"n_held_out": self.n_held_out, **told, **({"commit": self._commit} if self._commit else {})}
+        return {"n_held_out": n_held_out, **told, **({"commit": self._commit} if self._commit else {})}
 
     def tokenizer_texts(self) -> Iterator[str]:
         """Training texts to train a tokenizer on, from the beginning of the training split."""
         n = 0
         for row in iter(self.load("train")):
             assert isinstance(row, dict)
-            texts = [row["text"]] if self.wanted == "text" else [turn["content"] for turn in row["messages"]]
+            texts = [row["text"]] if self.fields.column == "text" else [turn["content"] for turn in row["messages"]]
             yield from texts
             n += sum(map(len, texts))
             if n >= TOKENIZER_CHARACTERS:
@@ -156,10 +201,11 @@ class TextSource:
                 table = self._select(self._from_parquet(found[0]))
             elif found[1] in ("json", "parquet"):
                 read = read_json if found[1] == "json" else read_parquet
-                table = self._generated(read, found[0], field=self.column, is_chat=self.wanted == "messages")
-            elif self.wanted == "messages":
+                table = self._generated(read, found[0], fields=self.fields)
+            elif self.fields.column == "messages":
+                key, field = next(iter(self.fields.named.items()))
                 raise ValueError(
-                    f"data.source.messages_field = {self.column}; plain text has no fields; null, or data.source.format=json"
+                    f"data.source.{key} = {field}; plain text has no fields; null, or data.source.format=json"
                 )
             else:
                 table = self._generated(read_text, found[0], separator=self.separator)
@@ -183,8 +229,8 @@ class TextSource:
             for name, size, _ in arguments["files"]
         ]
         if sum(sizes) <= BYTES_IN_MEMORY:
-            values = [row[self.wanted] for row in read(**arguments)]
-            return datasets.Dataset.from_dict({self.wanted: values})
+            values = [row[self.fields.column] for row in read(**arguments)]
+            return datasets.Dataset.from_dict({self.fields.column: values})
         try:
             return datasets.Dataset.from_generator(read, gen_kwargs=arguments)
         except DatasetGenerationError as error:
@@ -204,10 +250,11 @@ class TextSource:
                     names = pq.read_schema(opened).names
             except Exception as error:  # Arrow's classes are many
                 raise ValueError(_cannot(file, "Parquet", error)) from error
-            self._check_field(names, file)
+            self.fields.check(names, file)
         try:
-            # The one column: in the others, files may differ.
-            return datasets.load_dataset("parquet", data_files=files, split="train", columns=[self.column])
+            # No other columns: in them, files may differ.
+            columns = list(self.fields.named.values())
+            return datasets.load_dataset("parquet", data_files=files, split="train", columns=columns)
         except Exception as error:  # datasets wraps reader errors in its own classes
             raise ValueError(_cannot(self.path, "Parquet", error)) from error
 
@@ -233,24 +280,45 @@ class TextSource:
             ) from error
 
     def _select(self, table: Any) -> Any:
-        """The wanted column under our name, its type checked."""
+        """The documents under our name, their type checked."""
         first = _first(table, self.path)
-        self._check_field(list(first), self.path)
-        table = table.select_columns([self.column])
-        if not self.is_streaming and (n_null := table.data.column(self.column).null_count):
-            raise ValueError(
-                f"data.source.{self.key} = {self.column}; null in {n_null} of {len(table)} rows; a field that is always there"
-            )
-        value = first[self.column]
-        if not isinstance(value, str if self.wanted == "text" else list):
-            right = "a field of strings" if self.wanted == "text" else "a list of role and content"
-            raise ValueError(f"data.source.{self.key} = {self.column}; holds {type(value).__name__}; {right}")
-        return table if self.column == self.wanted else table.rename_column(self.column, self.wanted)
+        self.fields.check(first, self.path)
+        named = self.fields.named
+        table = table.select_columns(list(named.values()))
+        for key, field in named.items():
+            if not self.is_streaming and (n_null := table.data.column(field).null_count):
+                raise ValueError(
+                    f"data.source.{key} = {field}; null in {n_null} of {len(table)} rows; a field that is always there"
+                )
+        document = self.fields.document(first, f"{self.path}, row 1")
+        (column,) = document
+        if "prompt_field" in named or (column == "messages" and not _has_roles(first[named["messages_field"]])):
+            convert = partial(_document, fields=self.fields, path=self.path)
+            return table.map(convert, with_indices=True, remove_columns=list(named.values()))
+        (field,) = named.values()
+        return table if field == column else table.rename_column(field, column)
 
-    def _check_field(self, names: list[str], path: str) -> None:
-        if self.column not in names:
-            near = difflib.get_close_matches(self.column, names) or names
-            raise ValueError(f"data.source.{self.key} = {self.column}; not a field of {path}; {', '.join(near)}")
+
+def _document(row: Mapping[str, Any], index: int, *, fields: Fields, path: str) -> dict[str, Any]:
+    return fields.document(row, f"{path}, row {index + 1}")
+
+
+def _has_roles(conversation: list[Any]) -> bool:
+    """Whether a conversation that is one needs no other names."""
+    return bool(conversation) and all(turn.get("role") is not None for turn in conversation)
+
+
+def _real(name: str) -> str:
+    return name if is_url(name) else str(Path(name).resolve())
+
+
+def _told_as(key: str, read: Callable[[], Any]) -> Any:
+    """What is read from another path than data.path, with errors that name its setting."""
+    try:
+        return read()
+    except (FileNotFoundError, ValueError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(str(error).replace("data.path = ", f"data.source.{key} = ")) from error
 
 
 def _first(rows: Any, path: str) -> dict[str, Any]:

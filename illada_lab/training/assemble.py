@@ -9,10 +9,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig
 
-from illada_lab.config import build, build_all, to_plain
+from illada_lab.config import build, to_plain
 from illada_lab.data.datamodule import DataModule
+from illada_lab.files import write_text
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.objectives import Objective
 from illada_lab.tokens import has_bos_of
@@ -33,6 +35,8 @@ from illada_lab.training.validation import FrozenMasks
 
 # Length of the samples written during training: a few sentences.
 SAMPLE_TOKENS = 48
+# File in the run's folder with the id of its run of Weights & Biases.
+WANDB_ID = "wandb_id.txt"
 
 
 def build_predictor(config: DictConfig, data: DataModule) -> MaskPredictor:
@@ -107,7 +111,13 @@ def build_module(
             has_dropout=is_adapted and config.lora.get("dropout", 0) > 0,
             is_bf16=here.is_bf16,
         ),
-        about={"config": to_plain(config), "tokenizer": tokenizer.to_dict(), "start": start_recipe},
+        about={
+            "config": to_plain(config),
+            "tokenizer": tokenizer.to_dict(),
+            "start": start_recipe,
+            # Held-out documents have the form of the others, whatever source, shards or stream they come from; prompts are conversations'.
+            "has_conversations": any(any(document["is_prompt"]) for document in documents),
+        },
     )
 
 
@@ -137,8 +147,10 @@ def build_trainer(
     """Lightning's Trainer with our callbacks, and the history that it is going to write; `checkpoint`: that the run goes on from."""
     reference = reference_for(config, module.about["start"], checkpoint)
     path = Path(config.run_dir) / "history.json"
-    history = cb.History(every=settings.log_every, path=path, landmarks=landmarks(module))
-    files = AtomicCheckpointIO()
+    history = cb.History(
+        every=settings.log_every, path=path, landmarks=landmarks(module), facts=facts(config, data, settings)
+    )
+    loggers, files = build_loggers(config, checkpoint), AtomicCheckpointIO()
     plugins: list[Any] = [] if settings.is_sharded else [files]
     if SLURMEnvironment.detect():
         # Its own saving on a signal would write another file, of which `resume` knows nothing.
@@ -151,9 +163,12 @@ def build_trainer(
         strategy=make_strategy(settings),
         precision=here.precision,  # type: ignore[arg-type]
         accumulate_grad_batches=here.accumulate,
-        logger=build_all(config.logger),
+        logger=loggers,
         log_every_n_steps=settings.log_every,
-        callbacks=_callbacks(config, data, settings, here, module, history, files, reference),
+        callbacks=[
+            *_callbacks(config, data, settings, here, module, history, files, reference),
+            cb.AtStart(partial(tell_config, loggers, config)),
+        ],
         plugins=plugins,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -206,6 +221,59 @@ def _callbacks(
         ),
         LiveProgress(history=history, title=config.name, reference=reference),
     ]
+
+
+def build_loggers(config: DictConfig, checkpoint: Path | None = None) -> list[Logger]:
+    """The loggers of a run; one that goes on in its own folder goes on with its run of Weights & Biases as well.
+
+    Args:
+        config: of the run.
+        checkpoint: that it goes on from; None: a new run.
+    """
+    run_dir, found = Path(config.run_dir), []
+    is_own = checkpoint is not None and checkpoint.resolve().is_relative_to(run_dir.resolve())
+    for node in (config.logger or {}).values():
+        has_id = node.get("id") is not None or node.get("version") is not None
+        is_wandb = str(node["_target_"]).endswith(WandbLogger.__name__)
+        if is_wandb and is_own and not has_id and (run_dir / WANDB_ID).is_file():
+            found.append(build(node, id=(run_dir / WANDB_ID).read_text().strip()))
+        else:
+            found.append(build(node))
+    return found
+
+
+def tell_config(loggers: Sequence[Logger], config: DictConfig) -> None:
+    """Give the loggers the resolved configuration, and take down which run of Weights & Biases this is."""
+    plain = to_plain(config)
+    for logger in loggers:
+        logger.log_hyperparams(plain)
+        if isinstance(logger, WandbLogger):
+            write_text(Path(config.run_dir) / WANDB_ID, f"{logger.version}\n")
+
+
+def facts(config: DictConfig, data: DataModule, settings: TrainerSettings) -> dict[str, Any]:
+    """What a run is going to do, as plain data.
+
+    Args:
+        config: of the run.
+        data: prepared.
+        settings: of the run.
+
+    Returns:
+        `n_steps`, `batch_size` (rows per step), `length` (tokens per row), `is_padded` (rows are as long as the longest of their step),
+        `n_rows` and `epochs` (None for a stream), `is_weighted` (rows are drawn by the weights of a mixture), `peak_ratio` (see
+        `training.lr`).
+    """
+    return {
+        "n_steps": settings.max_steps,
+        "batch_size": data.batch_size,
+        "length": data.length,
+        "is_padded": data.is_padded,
+        "n_rows": data.n_rows,
+        "epochs": None if data.steps_per_epoch is None else settings.max_steps / data.steps_per_epoch,
+        "is_weighted": getattr(data.source, "weights", None) is not None,
+        "peak_ratio": config.lr.get("peak_ratio", 1.0),
+    }
 
 
 def landmarks(module: DiffusionModule) -> dict[str, float]:

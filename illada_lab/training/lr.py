@@ -124,9 +124,14 @@ class WarmupConstantDecay(LRScheduler, ABC):
         """Whether the coming step is the first of the decay, and steps at the peak lie behind."""
         return self.decay_from == self.last_epoch > self.n_warmup_steps
 
+    @property
+    def peak_rates(self) -> list[float]:
+        """Highest learning rates of the groups, as they are used: `peak_ratio` is in them."""
+        return [float(rate) * self.peak_ratio for rate in self.base_lrs]
+
     def get_lr(self) -> list[float]:
         """Learning rates of the groups for the coming step."""
-        return [float(rate) * self.peak_ratio * self.factor(self.last_epoch) for rate in self.base_lrs]
+        return [rate * self.factor(self.last_epoch) for rate in self.peak_rates]
 
     def observe(self, loss: float) -> None:
         """Tell a validation loss; after `patience` of them without progress the decay starts at the coming step."""

@@ -47,6 +47,9 @@ class MetricsFile(CSVLogger):
             self._aside.unlink(missing_ok=True)
         return writer
 
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the configuration stands in manifest.json, beside this file."""
+
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Keep a row; the first one tells from which step on earlier rows are void."""

@@ -158,7 +158,19 @@ class DiffusionModule(pl.LightningModule):
         self.log("step", float(self.trainer.global_step + 1))
         self.log("train/gradient_norm", norm)
         self.log("train/loss", self.last_step["loss"], prog_bar=True)
+        self.log("train/lr", float(self.last_rate))
         self._norm = None
+
+    def peak_rates(self) -> dict[str, float]:
+        """Highest learning rate of each part of the optimiser, by its class; empty where a schedule of another kind does not tell."""
+        schedule = self.lr_schedulers()
+        if not isinstance(schedule, WarmupConstantDecay):
+            return {}
+        rates = iter(schedule.peak_rates)  # the groups of all parts, one part after the other
+        return {
+            type(part).__name__: max(next(rates) for _ in part.param_groups)
+            for part in named_state.parts(schedule.optimizer).values()
+        }
 
     def ends_constant_phase(self) -> bool:
         """Whether the coming step is the first of the decay of the learning rate, after steps at its peak."""

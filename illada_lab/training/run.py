@@ -20,7 +20,7 @@ from illada_lab.manifest import manifest
 from illada_lab.training.checkpoint import LAST, read_about, told_as
 from illada_lab.training.resume import resume_point, say_changes
 from illada_lab.training.settings import Resolved, TrainerSettings, resolve
-from illada_lab.training.start import start_tokenizer
+from illada_lab.training.start import say_start, start_tokenizer
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -93,6 +93,8 @@ def train(config: DictConfig) -> TrainedRun:
         "precision": here.precision,
         "is_compiled": here.is_compiled,
     }
+    if (trained := checkpoint or config.init_from) is not None:
+        about["tokenizer_of"] = str(trained)  # whatever `config.tokenizer` says
     trainer, history = assemble.build_trainer(config, data, settings, here, module, checkpoint)
     # When the weights are there: a start that is refused leaves nothing behind.
     told = json.dumps({**about, "config": to_plain(config)}, indent=1)
@@ -100,8 +102,11 @@ def train(config: DictConfig) -> TrainedRun:
     # Before a checkpoint is read: it fits the data of all processes or of none.
     check = partial(_check_rows, data=data, checkpoint=checkpoint)
     trainer.callbacks.append(LambdaCallback(setup=lambda trainer, module, stage: check(trainer, module)))  # type: ignore[attr-defined]
-    if checkpoint is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        say_changes(config, checkpoint)
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        if checkpoint is not None:
+            say_changes(config, checkpoint)
+        elif config.init_from is not None and data.tokenizer is not None:
+            say_start(config, data.tokenizer, has_conversations=module.about["has_conversations"])
     has_wandb = _has_wandb_run()
     try:
         _fit(trainer, module, data, checkpoint, here, settings)

@@ -1,13 +1,17 @@
 """`illada-lab prepare`, and a run on what it made: the same as on the text, through the command line."""
 
+import io
 import json
 
 import pytest
 import torch
 
 from illada_lab.cli import main
+from illada_lab.commands.chat import _all_that_fit
+from illada_lab.commands.writing import is_chat
 from illada_lab.data.shards import chunks
-from illada_lab.training.checkpoint import read_checkpoint
+from illada_lab.interop import trained_on_chat
+from illada_lab.training.checkpoint import load_run, read_checkpoint
 
 SMOKE = [
     "scale=smoke",
@@ -93,6 +97,29 @@ def test_instructions_of_the_world_are_prepared_with_their_extra_ends(tmp_path, 
     run = ["train", "data=shards", f"data.path={out}", "objective=sft", *SMOKE, f"run_dir={tmp_path}/run"]
     assert main(run) == 2
     assert "data.max_extra_eos = 0; " in capsys.readouterr().err
+
+
+def test_a_model_of_prepared_conversations_answers(models, tmp_path, capsys, monkeypatch):
+    """Its configuration names neither a stage nor a field of conversations: its checkpoint says what the tokens were."""
+    base, chats, out = models["base"].partition("=")[2], tmp_path / "chats.jsonl", tmp_path / "chatshards"
+    talk = [
+        {"role": "user", "content": "where does ada live ?"},
+        {"role": "assistant", "content": "ada lives in paris ."},
+    ]
+    chats.write_text("\n".join(json.dumps({"messages": talk * (1 + i % 2)}) for i in range(60)))
+    words = [f"data.path={chats}", "data.source.messages_field=messages", f"init_from={base}", f"out={out}"]
+    assert main(["prepare", "data=jsonl", *words, "scale=smoke"]) == 0
+    tuned = [f"init_from={base}", f"run_dir={tmp_path}/tuned", "scale.sft_steps=3"]
+    assert main(["train", "experiment=sft", "data=shards", f"data.path={out}", *SMOKE, *tuned]) == 0
+    loaded = load_run(tmp_path / "tuned")
+    assert is_chat(loaded.config) and _all_that_fit(loaded) > 1000
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO("where does ada live ?\n"))
+    checkpoint = f"checkpoint={tmp_path}/tuned"
+    assert main(["chat", checkpoint, "--json", "sampler=variable_length", "sampler.max_length=16"]) == 0
+    assert "answer" in json.loads(capsys.readouterr().out.splitlines()[0])
+    assert main(["export", checkpoint, "layout=qwen3", f"out={tmp_path}/exported"]) == 0
+    assert trained_on_chat(tmp_path / "exported") is True
 
 
 def test_what_cannot_be_prepared(corpus, tmp_path, capsys):

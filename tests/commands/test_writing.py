@@ -125,7 +125,8 @@ def test_a_filled_text_is_the_text_as_the_tokenizer_writes_it(tokenizer, word):
         ("infill", ["text=ada ___ .", "prompt=ada"], "prompt = 'ada'; has no effect on infill"),
         ("infill", ["text=ada ___ .", "is_chat=true"], "is_chat = True; a text with holes is no conversation"),
         ("sample", ["is_chat=maybe"], "is_chat = 'maybe'; text is not what it takes; true or false or null"),
-        ("chat", ["is_chat=false"], "is_chat = false; has no effect on chat"),
+        ("chat", [], "one of experiment=sft, or is_chat=true"),
+        ("chat", ["is_chat=false"], "is_chat = false; a conversation stands in the chat format; null or true"),
         ("chat", ["trace=t.jsonl"], "trace = t.jsonl; has no effect on chat"),
         ("chat", ["n_turns=-1"], "n_turns = -1; out of range; 0 or more"),
     ],
@@ -352,6 +353,23 @@ def test_turns_are_kept_where_a_model_was_trained_on_them(models):
     assert _all_that_fit(loaded) == 0
     loaded.config["data"]["source"]["messages_field"] = "messages"
     assert _all_that_fit(loaded) > 1000
+
+
+def test_what_a_checkpoint_says_of_its_data_comes_before_where_they_are_from(models):
+    """Shards and sources of one's own name neither a stage nor a field."""
+    source = {"path": "shards"}
+    for told, expected in ((True, True), (False, False), (None, False)):
+        assert writing.is_chat({"data": {"source": source}, "has_conversations": told}) is expected
+    assert writing.is_chat({"data": {"source": {**source, "messages_field": "messages"}}, "has_conversations": None})
+    for name, expected in (("base", False), ("instruct", True)):
+        assert load_run(models[name].partition("=")[2]).config["has_conversations"] is expected
+
+
+def test_chat_asks_a_base_model_where_it_is_told_to(models, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("where does ada live ?\n"))
+    words = ["is_chat=true", "--json", "sampler=variable_length", "sampler.max_length=16"]
+    assert main(["chat", models["base"], *words]) == 0
+    assert json.loads(said(capsys)[0].splitlines()[0])["question"] == "where does ada live ?"
 
 
 PANEL = ["stop reasons", "empty answers", "EOS by position", "EOS by step", "answers with a loop", "passes per answer",

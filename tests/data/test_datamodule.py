@@ -18,7 +18,7 @@ from illada_lab.data.build_tokenizer import word_tokenizer
 from illada_lab.data.datamodule import DataModule
 from illada_lab.data.held_out import padded
 from illada_lab.data.order import StreamOrder
-from illada_lab.data.packing import ConcatAndCut, OnePerRow, WholeDocuments
+from illada_lab.data.packing import ConcatAndCut, Dropped, OnePerRow, WholeDocuments
 from illada_lab.data.rows import COLUMNS, store, take
 from illada_lab.data.text import TextSource
 from illada_lab.training import run
@@ -301,3 +301,67 @@ def test_a_run_leaves_nothing_but_its_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "_prepare", lambda *given: kept.append(prepare(*given)) or kept[-1])
     run.train(compose_and_check(["scale=smoke", "trainer.max_steps=4", f"run_dir={tmp_path}/run"]))
     assert kept and not list((tmp_path / "scratch").iterdir()) and (tmp_path / "run" / "checkpoints").is_dir()
+
+
+@pytest.fixture
+def uneven(tmp_path):
+    """Ten documents, of which the third and the last but one are longer than a row of 8; one more is held out, which is too."""
+    sizes = [2, 3, 9, 4, 1, 5, 7, 2, 20, 6]
+    rows = [json.dumps({"text": " ".join(WORDS[i % 8] for i in range(n))}) for n in sizes]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "b.jsonl").write_text("\n".join(rows[:4]))
+
+    def source(**settings):
+        held_out = str(tmp_path / "held" / "b.jsonl")
+        return TextSource(path=str(tmp_path / "a.jsonl"), validation_path=held_out, **settings)
+
+    return source
+
+
+@pytest.mark.parametrize("packing", [OnePerRow(), WholeDocuments()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("is_streaming", [False, True])
+def test_what_is_longer_than_a_row_is_left_out_and_said(uneven, capsys, packing, is_streaming):
+    data = module(
+        uneven(streaming=is_streaming),
+        packing=packing,
+        length=8,
+        batch_size=1,
+        drops_long=True,
+        validates_rows=True,
+        n_buffer=1,
+    )
+    what = "examples at the beginning of the stream" if is_streaming else "training examples"
+    said = f"data: 2 of 10 {what} left out, longer than a row of 8 tokens (data.drops_long)\n"
+    assert capsys.readouterr().err == said
+    if not is_streaming:
+        assert data.n_tokens == sum(n + 1 for n in (2, 3, 4, 1, 5, 7, 2, 6))
+    n_rows = 8 if isinstance(packing, OnePerRow) else 6
+    batches = list(islice(data.train_dataloader(), n_rows))
+    ends = Counter(int((b.tokens[b.segment_ids > 0] == WORD.tokens.eos).sum()) for b in batches)
+    assert sum(k * v for k, v in ends.items()) == 8  # each of the eight that are left, once
+    capsys.readouterr()
+    documents = data.validation_documents()
+    assert sum(len(document["ids"]) for document in documents) == 3 + 4 + 5
+    assert "data: 1 of 4 validation examples left out" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="all 10 .* longer than a row of 1 tokens"):
+        Dropped(1, n=10, n_seen=10, longest=20).say("examples")
+
+
+def test_only_what_packs_whole_examples_leaves_some_out(uneven):
+    with pytest.raises(ValueError, match=r"data.drops_long = true; ConcatAndCut cuts a stream, .*WholeDocuments$"):
+        module(uneven(), packing=ConcatAndCut(), drops_long=True)
+    with pytest.raises(ValueError, match=r"example = 8; 21 tokens, .* 2 too long among 10\)"):
+        module(uneven(), packing=OnePerRow(), length=8)
+    with pytest.raises(
+        ValueError, match=r"data.drops_long = true; all 10 training examples .* scale.length=21 takes all"
+    ):
+        module(ListSource(text=["red green"] * 9 + ["red " * 20]), length=2, drops_long=True)
+
+
+def test_a_stream_that_leaves_long_examples_out_is_another_stream(uneven):
+    """Also where none of the beginning was too long."""
+    settings = {"packing": WholeDocuments(), "length": 32}
+    state = module(uneven(streaming=True), **settings).state_dict()
+    with pytest.raises(ValueError, match="drops_long False, now True"):
+        module(uneven(streaming=True), drops_long=True, **settings).load_state_dict(state)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from illada_lab.data.packing import ConcatAndCut, Documents, OnePerRow, WholeDocuments, pack_blocks
+from illada_lab.data.packing import ConcatAndCut, Documents, Dropped, OnePerRow, WholeDocuments, pack_blocks
 
 PAD = 1
 lengths = st.lists(st.integers(0, 40), min_size=1, max_size=30)
@@ -104,14 +104,33 @@ def test_one_example_per_row():
         and [row[:n].tolist() for row, n in zip(rows.tokens, (3, 5, 1), strict=True)] == lists
     )
     assert rows.segment_ids.max() == 1
-    with pytest.raises(ValueError, match=r"example = 1; 5 tokens, longer than a row and cannot be cut; scale.length=5"):
+    with pytest.raises(
+        ValueError, match=r"example = 1; 5 tokens, .*cannot be cut .*1 too long among 3\); scale.length=5 or"
+    ):
         OnePerRow()(packed, 4, PAD)
 
 
 def test_an_example_that_is_too_long_has_its_number_in_the_data():
     blocks = [documents([3, 3, 3])[0], documents([3, 5])[0]]
-    with pytest.raises(ValueError, match="example = 4; 5 tokens"):
+    with pytest.raises(ValueError, match=r"example = 4; 5 tokens.* 1 too long among 5\).*data.drops_long=true"):
         list(pack_blocks(blocks, OnePerRow(), 4, PAD))
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(lengths, min_size=1, max_size=4), length=st.integers(2, 24))
+def test_what_is_longer_than_a_row_is_left_out_and_nothing_else(sizes, length):
+    blocks = [documents(some)[0] for some in sizes]
+    dropped = Dropped(length)
+    for block, left, some in zip(blocks, dropped.left(iter(blocks)), sizes, strict=True):
+        expected = documents(some)[1]
+        kept = [ids for ids in expected if len(ids) <= length]
+        same = Documents.from_lists(kept, [[i < len(d) // 2 for i in range(len(d))] for d in kept])
+        assert all(
+            np.array_equal(getattr(left, name), getattr(same, name)) for name in ("tokens", "is_prompt", "offsets")
+        )
+        assert len(block.offsets) == len(some) + 1
+    flat = [n for some in sizes for n in some]
+    assert (dropped.n_seen, dropped.n, dropped.longest) == (len(flat), sum(n > length for n in flat), max(flat))
 
 
 def test_split_and_join():

@@ -128,11 +128,134 @@ def test_a_stream_of_the_hub_is_told_by_its_commit_where_the_hub_is_asked(monkey
         assert source.identity()["path"] == "owner/name"
 
 
-def test_conversations_from_jsonl(tmp_path):
-    file = tmp_path / "chat.jsonl"
-    file.write_text("\n".join(json.dumps({"talk": CHAT}) for _ in range(4)))
-    source = TextSource(path=str(file), messages_field="talk")
-    assert source.load("train")[0]["messages"] == CHAT  # type: ignore[index]
+SHAREGPT = [{"from": "system", "value": "be kind"}, {"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]
+FORMS = {
+    "roles": ({"talk": CHAT}, {"messages_field": "talk"}, CHAT),
+    "sharegpt": (
+        {"messages": SHAREGPT},
+        {"messages_field": "messages"},
+        [{"role": "system", "content": "be kind"}, *CHAT],
+    ),
+    "pair": ({"question": "hi", "messages": "ho"}, {"prompt_field": "question", "response_field": "messages"}, CHAT),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("is_streaming", [False, True])
+@pytest.mark.parametrize("where", ["json", "parquet", "hub"])
+def test_conversations_of_every_form(tmp_path, monkeypatch, form, is_streaming, where):
+    row, settings, expected = FORMS[form]
+    rows, file = [{**row, "id": i} for i in range(4)], tmp_path / f"chat.{where}"
+    table = datasets.Dataset.from_list(rows)
+    if where == "json":
+        file.write_text("\n".join(map(json.dumps, rows)))
+    elif where == "parquet":
+        table.to_parquet(str(file))
+    else:
+        found = table.to_iterable_dataset() if is_streaming else table
+        monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: found)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    path = "owner/name" if where == "hub" else str(file)
+    source = TextSource(path=path, streaming=is_streaming, n_held_out=1, **settings)
+    assert list(source.load("train")) == [{"messages": expected}] * 3  # type: ignore[arg-type]
+    assert list(source.tokenizer_texts()) == [turn["content"] for turn in expected] * 3
+
+
+@pytest.mark.parametrize("where", ["json", "parquet"])
+@pytest.mark.parametrize(
+    ("row", "settings", "message"),
+    [
+        (
+            {"m": [{"speaker": "a", "text": "b"}]},
+            {"messages_field": "m"},
+            "without role and content, or from and value, but with speaker, text; .*prompt_field and",
+        ),
+        (
+            {"m": [{"from": "tool", "value": "b"}]},
+            {"messages_field": "m"},
+            "a turn from 'tool'; not a speaker; human, user,",
+        ),
+        ({"m": "hi"}, {"messages_field": "m"}, "m holds a string, not a conversation; .*prompt_field and"),
+        (
+            {"q": "hi", "a": "ho"},
+            {},
+            "text_field = text; not a field of .*; q, a, for .*, messages_field, or prompt_field and",
+        ),
+        (
+            {"q": "hi", "a": "ho"},
+            {"messages_field": "mess"},
+            "messages_field = mess; not a field of .*; q, a, for .*or prompt_field",
+        ),
+        (
+            {"q": "hi", "answer": "ho"},
+            {"prompt_field": "q", "response_field": "answr"},
+            "response_field = answr; .*; answer$",
+        ),
+        ({"q": "hi", "a": ["ho"]}, {"prompt_field": "q", "response_field": "a"}, "a holds a list, not text"),
+        (
+            {"text": [{"from": "human"}]},
+            {},
+            "text holds a list, not text; a string, or data.source.messages_field=text",
+        ),
+    ],
+)
+def test_conversations_that_cannot_be_read_are_told_the_settings(tmp_path, where, row, settings, message):
+    file = tmp_path / f"a.{where}"
+    if where == "json":
+        file.write_text(json.dumps(row))
+    else:
+        datasets.Dataset.from_list([row]).to_parquet(str(file))
+    with pytest.raises(ValueError, match=message) as caught:
+        TextSource(path=str(file), **settings).load("train")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_turn_in_the_middle_of_a_table_is_named_with_its_row(tmp_path):
+    file = tmp_path / "a.parquet"
+    talks = [SHAREGPT, SHAREGPT, [{"from": "human", "value": "hi"}, {"from": "bing", "value": "ho"}]]
+    datasets.Dataset.from_dict({"m": talks}).to_parquet(str(file))
+    with pytest.raises(ValueError, match=r"a.parquet, row 3, m has a turn from 'bing'"):
+        TextSource(path=str(file), messages_field="m").load("train")
+
+
+@pytest.mark.parametrize("is_streaming", [False, True])
+def test_a_file_of_its_own_is_validated_on_and_all_of_the_path_trained_on(path, tmp_path, is_streaming):
+    (tmp_path / "held").mkdir()
+    held_out = tmp_path / "held" / f"v{path.suffix}"
+    held_out.write_bytes(path.read_bytes())
+    source = TextSource(path=str(path), validation_path=str(held_out), streaming=is_streaming, n_held_out=3)
+    assert texts(source, "train") == texts(source, "validation") == texts(source, "test") == [t.rstrip() for t in TEXTS]
+    if is_streaming:
+        assert source.identity()["n_held_out"] == 0
+        assert TextSource(path=str(path), streaming=True, n_held_out=3).identity()["n_held_out"] == 3
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_document_is_enough_to_train_on_where_another_is_validated_on(tmp_path, n):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text("\n\n".join([name] * n))
+    source = TextSource(path=str(tmp_path / "a.txt"), validation_path=str(tmp_path / "b.txt"))
+    assert (texts(source, "train"), texts(source, "validation")) == (["a"] * n, ["b"] * n)
+
+
+def test_validation_paths_that_cannot_be(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": name}))
+    (tmp_path / "c.jsonl").write_text(json.dumps({"body": "c"}))
+    (tmp_path / "d.jsonl").write_text("")
+    a = str(tmp_path / "a.jsonl")
+    for path, validation_path, message in (
+        (str(tmp_path / "[ab].jsonl"), str(tmp_path / "b.jsonl"), "b.jsonl; .*b.jsonl is in data.path too and would be trained on; files"),
+        (a, str(tmp_path / "e.jsonl"), r"e.jsonl; no such file"),
+        (a, "owner/name", "owner/name; no such file; .*hub_validation_split"),
+        (a, str(tmp_path / "d.jsonl"), "d.jsonl; the file is empty"),
+    ):  # fmt: skip
+        source = TextSource(path=path, validation_path=validation_path)
+        for split in ("train", "validation"):
+            with pytest.raises((ValueError, FileNotFoundError), match=f"^data.source.validation_path = .*{message}"):
+                source.load(split)
+    with pytest.raises(ValueError, match="text_field = text; not a field of .*c.jsonl, line 1; body"):
+        TextSource(path=a, validation_path=str(tmp_path / "c.jsonl")).load("validation")
 
 
 def line(value: object) -> str:
@@ -155,7 +278,8 @@ def line(value: object) -> str:
         ("a.txt", b"abc \xff\xfe", {}, r"not UTF-8 text \(byte 4\)"),
         ("a.parquet", "PAR1 no", {}, "cannot be read as Parquet"),
         ("a.bin", "abc", {}, "unknown ending '.bin'"),
-        ("a.txt", "a\n\nb", {"messages_field": "m"}, "plain text has no fields"),
+        ("a.txt", "a\n\nb", {"messages_field": "m"}, "messages_field = m; plain text has no fields"),
+        ("a.txt", "a\n\nb", {"prompt_field": "p", "response_field": "r"}, "prompt_field = p; plain text has no fields"),
     ],
 )
 def test_bad_files_are_named_with_the_place(tmp_path, name, content, settings, message):
@@ -221,14 +345,25 @@ def test_fields_of_tables_are_checked(tmp_path):
     datasets.Dataset.from_dict({"body": ["a", None], "n": [1, 2]}).to_parquet(file)
     for field, message in (
         ("bodi", "text_field = bodi; not a field of .*; body"),
-        ("n", "holds int"),
+        ("n", "row 1; n holds a number, not text"),
         ("body", "null in 1 of 2"),
     ):
         with pytest.raises(ValueError, match=message):
             TextSource(path=file, text_field=field).load("train")
 
 
-@pytest.mark.parametrize("settings", [{"validation_share": 1.0}, {"n_held_out": 0}, {"separator": ""}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"validation_share": 1.0},
+        {"n_held_out": 0},
+        {"separator": ""},
+        {"prompt_field": None, "response_field": "a"},
+        {"response_field": None, "prompt_field": "a"},
+        {"messages_field": "m", "prompt_field": "a", "response_field": "b"},
+        {"validation_path": "b.txt", "hub_validation_split": "test"},
+    ],
+)
 def test_settings_that_cannot_be(settings):
     with pytest.raises(ValueError, match=f"data.source.{next(iter(settings))}"):
         TextSource(path="a.txt", **settings)

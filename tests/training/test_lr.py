@@ -32,6 +32,12 @@ def test_constant_then_linear_over_the_last_tenth():
     assert seen[89] == 2.0 and seen[95] == pytest.approx(2 * 0.55) and seen[100] == pytest.approx(0.2)
 
 
+def test_the_peak_is_what_is_reached():
+    schedule = Cosine(optimizer(), n_steps=100, n_warmup_steps=10, peak_ratio=0.15)
+    assert schedule.peak_rates == pytest.approx([0.3])
+    assert max(rates(Cosine, 100, n_steps=100, n_warmup_steps=10, peak_ratio=0.15)) == schedule.peak_rates[0]
+
+
 def test_cosine_decays_from_the_start():
     seen = rates(Cosine, 100, n_steps=100, n_warmup_steps=10)
     assert seen[9] == 2.0 and seen[11] < 2.0

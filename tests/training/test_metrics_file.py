@@ -17,6 +17,11 @@ def test_metrics_of_a_resumed_run_are_one_file(tmp_path):
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(1, 13))
     assert [int(row["step"]) for row in rows if row["validation/all/nelbo_per_token"]] == [6, 10, 12]
+    done = run(tmp_path / "b", "scale.n_steps=12", "trainer.log_every=1")
+    with (tmp_path / "b" / "metrics.csv").open(newline="") as file:
+        whole = [row["train/tokens"] for row in csv.DictReader(file) if row["train/tokens"]]
+    assert [row["train/tokens"] for row in rows if row["train/tokens"]] == whole
+    assert float(whole[-1]) == done.history["tokens_seen"] > done.history["tokens"]
 
 
 @pytest.mark.parametrize("n_saved", [0, 1])

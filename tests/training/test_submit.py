@@ -2,12 +2,15 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
 import pytest
 
-from illada_lab.submit import last_validation, tell_local_ranks
+from illada_lab.config import compose
+from illada_lab.manifest import manifest, told_as_command
+from illada_lab.submit import command_of, last_validation, tell_local_ranks
 
 
 def started(local_id: str, **more: str) -> dict[str, str]:
@@ -57,3 +60,16 @@ def test_two_processes_through_the_launcher_are_one_run(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     history = json.loads((tmp_path / "run" / "0" / "history.json").read_text())
     assert history["train"][-1]["step"] == 4
+    about = json.loads((tmp_path / "run" / "0" / "manifest.json").read_text())
+    typed = " ".join([*settings, f"run_dir={tmp_path}/run/0", "name=pretrain-smoke/0"])
+    assert about["command"] == f"illada-lab train {typed}" and about["config"]["name"] == "pretrain-smoke/0"
+
+
+def test_the_command_of_a_job_does_its_work_where_it_is_typed():
+    overrides = ["scale=smoke", "run_dir=runs/a", "data.path='my notes.txt'", "seed=1"]
+    config = compose(["scale=smoke", "run_dir=runs/a/3", "name=b/3"])
+    words = shlex.split(command_of(overrides, config))
+    assert words == ["illada-lab", "train", *overrides[:1], *overrides[2:], "run_dir=runs/a/3", "name=b/3"]
+    with told_as_command("illada-lab train a"):
+        assert manifest(seed=0, scale="smoke")["command"] == "illada-lab train a"
+    assert manifest(seed=0, scale="smoke")["command"] != "illada-lab train a"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from illada_lab.data.packing import OnePerRow, counts_within
+from illada_lab.data.packing import Dropped, OnePerRow, counts_within
 from illada_lab.data.rows import COLUMNS, RowTable
 from illada_lab.data.shards.read import Split
 
@@ -66,23 +66,41 @@ class DocumentRows:
         split: the documents.
         length: tokens per row.
         filler: id of padding.
+        dropped: leaves out documents longer than a row, and counts them; None: they are refused.
+
+    Attributes:
+        n_tokens: in the rows, without padding.
 
     Raises:
         ValueError: a document is longer than a row.
     """
 
-    def __init__(self, split: Split, *, length: int, filler: int) -> None:
-        self.split, self.length, self.filler = split, length, filler
+    def __init__(self, split: Split, *, length: int, filler: int, dropped: Dropped | None = None) -> None:
+        self.split, self.length, self.filler, self.n_tokens = split, length, filler, split.n_tokens
         # Number of documents in front of each shard.
         self._first = np.cumsum([0, *(place.shard.n_documents for place in split.places)])
-        for place, first in zip(split.places, self._first.tolist(), strict=False):
-            OnePerRow.check(np.diff(place.read("offsets")), length, first)
+        # The document of each row, where they are not the same.
+        self._documents: np.ndarray | None = None
+        sizes = (np.diff(place.read("offsets")) for place in split.places)
+        if dropped is None:
+            is_long = [some.max(initial=0) > length for some in sizes]
+            if any(is_long):
+                OnePerRow.check(np.concatenate([np.diff(place.read("offsets")) for place in split.places]), length, 0)
+            return
+        left = []
+        for some, first in zip(sizes, self._first.tolist(), strict=False):
+            fits = dropped.fitting(some)
+            left.append(first + np.flatnonzero(fits))
+            self.n_tokens -= int(some[~fits].sum())
+        if sum(map(len, left)) < split.n_documents:
+            self._documents = np.concatenate(left)
 
     def __len__(self) -> int:
-        return self.split.n_documents
+        return self.split.n_documents if self._documents is None else len(self._documents)
 
     def __getitem__(self, chosen: np.ndarray) -> dict[str, np.ndarray]:
         """Columns of some rows (see `ShardRows`)."""
+        chosen = chosen if self._documents is None else self._documents[chosen]
         columns = _empty(len(chosen), self.length, self.filler)
         owner = np.searchsorted(self._first, chosen, side="right") - 1
         for number in np.unique(owner).tolist():

@@ -84,7 +84,8 @@ class LossGuard(StepCallback):
             write_text(self.path, json.dumps(record, indent=1))
         raise TrainingStopped(
             f"step = {step}; {why}; samples of the batch and recent losses are in {self.path}; "
-            "try a lower optim.lr or more lr.n_warmup_steps, and resume=auto from the last checkpoint"
+            "try a lower lr.peak_ratio (every learning rate is multiplied by it) or more lr.n_warmup_steps, and resume=auto from the last "
+            "checkpoint"
         )
 
     def state_dict(self) -> dict[str, Any]:

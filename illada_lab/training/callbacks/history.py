@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from illada_lab.files import write_text
@@ -23,21 +24,39 @@ class History(StepCallback):
         every: optimiser steps between two records of the training loss.
         path: JSON file the first process also writes it to at every validation, or None.
         landmarks: losses to know beside these, nats per token by name.
+        facts: what the run is going to do (see `assemble.facts`); the peak learning rates come to it when training begins.
+
+    Attributes:
+        n_tokens_seen: training tokens since the run's first step, whatever process took them; `n_tokens` are those that were timed.
     """
 
     def __init__(
-        self, *, every: int = 10, path: Path | None = None, landmarks: Mapping[str, float] | None = None
+        self,
+        *,
+        every: int = 10,
+        path: Path | None = None,
+        landmarks: Mapping[str, float] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.every, self.path, self.landmarks = every, path, dict(landmarks or {})
+        self.every, self.path, self.landmarks, self.facts = every, path, dict(landmarks or {}), dict(facts or {})
         self.train: list[dict[str, float]] = []
         self.validation: list[dict[str, Any]] = []
-        self.seconds, self.n_tokens = 0.0, 0
+        self.seconds, self.n_tokens, self.n_tokens_seen = 0.0, 0, 0
         self._losses: list[float] = []
         self._before: float | None = None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take down the learning rates, which are known when there is an optimiser."""
+        super().on_train_start(trainer, pl_module)
+        assert isinstance(pl_module, DiffusionModule)
+        self.facts["peak_lr"] = pl_module.peak_rates()
+
     def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
         """Record the mean loss of the last steps."""
+        self.n_tokens_seen += outputs["n_tokens"]
+        # float32 counts to 2^24 only.
+        module.log("train/tokens", torch.tensor(self.n_tokens_seen, dtype=torch.float64))
         now = time.perf_counter() - module.seconds_aside
         # The first step of a process is left out: it compiles.
         if self._before is not None:
@@ -72,10 +91,12 @@ class History(StepCallback):
         """Plain data for reports."""
         return {
             "landmarks": self.landmarks,
+            "facts": self.facts,
             "train": self.train,
             "validation": self.validation,
             "seconds": self.seconds,
             "tokens": self.n_tokens,
+            "tokens_seen": self.n_tokens_seen,
             "tokens_per_second": self.tokens_per_second if self.seconds else None,
         }
 
@@ -87,6 +108,8 @@ class History(StepCallback):
         """From the checkpoint."""
         self.train, self.validation = state_dict["train"], state_dict["validation"]
         self.seconds, self.n_tokens, self._losses = state_dict["seconds"], state_dict["tokens"], state_dict["losses"]
+        # Older checkpoints have the timed ones only: the first step of each process is missing.
+        self.n_tokens_seen = state_dict.get("tokens_seen", self.n_tokens)
 
 
 class Validation(StepCallback):

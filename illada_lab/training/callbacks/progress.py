@@ -48,10 +48,12 @@ class LiveProgress(StepCallback):
         self._last_line = time.perf_counter()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say what losses mean here, and open the bar."""
+        """Say what losses mean here and what is going to be done, and open the bar."""
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero and self.history.landmarks:
             print(f"{self.title}: {self._meaning()}", file=sys.stderr, flush=True)
+        if trainer.is_global_zero and self.history.facts:
+            print(f"{self.title}: {facts_line(self.history.facts)}", file=sys.stderr, flush=True)
         if trainer.is_global_zero and sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True))
@@ -119,6 +121,33 @@ class LiveProgress(StepCallback):
 
     def _speed(self) -> str:
         return f" | {self.history.tokens_per_second:,.0f} tokens/s" if self.history.seconds else ""
+
+
+def facts_line(facts: Mapping[str, Any]) -> str:
+    """What a run is going to do, in a line: peak learning rates as they are used, steps, and how often it sees its rows.
+
+    Args:
+        facts: see `training.assemble.facts`; `peak_lr`: by part of the optimiser, empty where it is not known.
+    """
+    rates, ratio = facts["peak_lr"], facts["peak_ratio"]
+    told = ", ".join(f"{rate:.4g} ({part})" for part, rate in rates.items())
+    if len(set(rates.values())) == 1:
+        told = f"{next(iter(rates.values())):.4g}"
+    if ratio != 1:
+        told += f", lr.peak_ratio = {ratio:g} of what optim says"
+    length = f"{'up to ' if facts['is_padded'] else ''}{facts['length']:,}"
+    steps = f"{facts['n_steps']:,} steps of {facts['batch_size']:,} rows x {length} tokens"
+    if facts["n_rows"] is None:
+        rows = "a stream, whose number of rows is not known"
+    elif facts["is_weighted"]:
+        rows = f"as many rows as {_count(facts['epochs'])} epochs of {facts['n_rows']:,}, drawn by weight"
+    else:
+        rows = f"{_count(facts['epochs'])} epochs of {facts['n_rows']:,} rows"
+    return f"peak learning rate {told}; {steps}: {rows}" if rates else f"{steps}: {rows}"
+
+
+def _count(epochs: float) -> str:
+    return f"{epochs:,.1f}" if epochs >= 1 else f"{epochs:.2g}"
 
 
 def _bound(kind: str, row: Mapping[str, float]) -> str:

@@ -25,7 +25,8 @@ class LoadedRun:
     Attributes:
         predictor: the trained model, in evaluation mode.
         tokenizer: the tokenizer it was trained with.
-        config: resolved configuration of the run, plain data.
+        config: resolved configuration of the run, plain data, and `has_conversations`: whether its data had any; None where a
+            checkpoint of an earlier version does not say.
         step: optimiser steps done.
         path: file it came from.
     """
@@ -68,7 +69,7 @@ def load_run(path: str | Path) -> LoadedRun:
     return LoadedRun(
         predictor=_predictor(payload, find_checkpoint(path), None),
         tokenizer=Tokenizer.from_dict(about["tokenizer"]),
-        config=about["config"],
+        config={**about["config"], "has_conversations": about.get("has_conversations")},
         step=payload["global_step"],
         path=find_checkpoint(path),
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from illada_lab.data.packing import ConcatAndCut, Documents, OnePerRow, Rows, pack_blocks
+from illada_lab.data.packing import ConcatAndCut, Documents, Dropped, OnePerRow, Rows, pack_blocks
 from illada_lab.data.rows import COLUMNS, take
 from illada_lab.data.shards.layout import MANIFEST, TOKENIZER
 from illada_lab.data.shards.read import Folder, Place, Split, damages
@@ -82,8 +82,21 @@ def test_one_document_per_row(shards, length, has_prompt, data):
 def test_a_document_that_does_not_fit_into_a_row_is_named(tmp_path):
     split, documents = written(tmp_path, [[[1], [2, 3]], [[4], [5, 6, 7, 8]]], False)
     for rows in (lambda: DocumentRows(split, length=3, filler=0), lambda: OnePerRow()(documents, 3, 0)):
-        with pytest.raises(ValueError, match=r"example = 3; 4 tokens.*scale.length=4"):
+        with pytest.raises(ValueError, match=r"example = 3; 4 tokens.* 1 too long among 4\); scale.length=4"):
             rows()
+
+
+@settings(max_examples=60, deadline=None)
+@given(shards=st.lists(st.lists(document, min_size=1, max_size=6), min_size=1, max_size=4), length=st.integers(1, 9))
+def test_documents_that_do_not_fit_are_left_out_where_that_is_asked_for(shards, length):
+    with tempfile.TemporaryDirectory() as folder:
+        split, documents = written(Path(folder), shards, True)
+        dropped, same = Dropped(length), Dropped(length)
+        rows = DocumentRows(split, length=length, filler=9, dropped=dropped)
+        (left,) = same.left([documents])
+        expected = OnePerRow()(left, length, 9)
+        assert dropped == same and len(rows) == len(expected.tokens) and rows.n_tokens == len(left.tokens)
+        assert_same(take(rows, np.arange(len(rows))), expected)
 
 
 def test_a_shard_that_was_written_anew_is_read_anew(tmp_path):

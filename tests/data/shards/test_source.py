@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from illada_lab.data.build_tokenizer import prepared, word_tokenizer
 from illada_lab.data.datamodule import DataModule
-from illada_lab.data.packing import ConcatAndCut, WholeDocuments
+from illada_lab.data.packing import ConcatAndCut, OnePerRow, WholeDocuments
 from illada_lab.data.rows import take
 from illada_lab.data.shards.source import ShardSource
 from tests.data.shards.made import BYTE, Texts, made, texts
@@ -229,3 +229,15 @@ def test_what_does_not_fit_the_tokens_is_refused(folders, tmp_path):
         prepared(Texts(["a"]))
     with pytest.raises(ValueError, match="data.path = \\[\\]"):
         ShardSource(path=[])
+
+
+def test_long_documents_of_shards_are_left_out_and_said(tmp_path, capsys):
+    short, long = ["a", "bc", "def"], ["x" * 20]
+    made(tmp_path / "a", short + long)
+    made(tmp_path / "b", long)
+    data = module(ShardSource(path=str(tmp_path / "a")), packing=OnePerRow(), length=8, drops_long=True)
+    assert (data.n_rows, data.n_tokens) == (3, sum(len(text) + 1 for text in short))
+    assert "data: 1 of 4 training examples left out, longer than a row of 8 tokens" in capsys.readouterr().err
+    both = ShardSource(path=[str(tmp_path / "a"), str(tmp_path / "b")], weights=[1, 1])
+    with pytest.raises(ValueError, match="data.drops_long = true; all examples of b are longer than a row of 8 tokens"):
+        module(both, packing=OnePerRow(), length=8, drops_long=True)

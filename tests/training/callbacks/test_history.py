@@ -40,5 +40,6 @@ def test_measuring_the_machine_is_no_training_time(monkeypatch, is_frozen, mfu):
         clock[0] += 1
         for callback in (history, throughput):
             callback.after_step(trainer, module, {"loss": 1.0, "n_tokens": 5}, step)
+    assert history.n_tokens == 40 and history.n_tokens_seen == 45  # the first step is not timed
     assert history.seconds == 8 and [row["tokens_per_second"] for row in logged] == [5.0, 5.0, 5.0]
     assert [row["mfu"] for row in logged] == pytest.approx([mfu] * 3)
