@@ -172,7 +172,7 @@ for name in ("base_table", "instruct_table"):
 # Half way, the twin has long learnt what the diffusion models are still learning: a mask predictor is asked more different questions by the same text, and answers fewer of them per step. At the end of the toy's training all three
 # base models know what the mean asks for, so the base table has no room for a difference (the reversed books, outside of the mean, the twin does not know). After fine-tuning the order depends on the task. The twin works word sums out step by
 # step, left to right, as its answers are written, and is ahead at them (0.975 against 0.852 and 0.233). They are its only strength: it is the worst at all questions about facts, asked in fine-tuning or not, and at sums that were not asked for (0.34 against 0.89 for LLaDA's recipe and 0.86 for iLLaDA's). At *reversal* only iLLaDA's recipe answers, but reversal is not in the mean. In the mean iLLaDA's recipe is ahead of the twin with every seed, and behind LLaDA's with every seed; that is decided by word sums,
-# where iLLaDA's recipe is far behind. Perhaps because its whole-sequence format spends itself on operands that nobody can predict: a guess, which `sft_format` does not settle. (At `toy` LLaDA's fine-tuning still had up to seven EOS behind its answers, beside the padding, as the whole-sequence format has; at `mini` it has none.)
+# where iLLaDA's recipe is far behind. Perhaps because its whole-sequence format spends itself on operands that nobody can predict: a guess, which `sft_format` does not settle.
 
 # %% [markdown]
 # ## What the paper reports

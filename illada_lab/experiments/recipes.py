@@ -5,10 +5,11 @@
 | attention | grouped queries | one key/value head per query head | grouped queries, backwards only |
 | feed-forward part | wide | narrower, so that both have the same non-embedding size | wide |
 | embedding and head | tied | untied | tied |
-| masking probability | t | from 0.001, in fine-tuning too | - |
+| masking probability | t | from 0.001 in pre-training | - |
 | shorter sequences | the scale's random cuts (toy, mini: none; paper: 30 %) | 1 % of the rows at a random length | the scale's |
 | learning rate | constant, then cosine | constant, then linear over the last 13 % | constant, then cosine |
 | fine-tuning | whole sequence | response only, padded with EOS | response only |
+| EOS behind an answer (ours) | 0 to 7 more | 0 to 7 more, and the padding | one |
 | answers | variable length, blocks of 8 | fixed length of 24, blocks of 8 | greedy |
 | multiple choice | confidence score | Monte-Carlo likelihood | exact likelihood |
 
@@ -27,7 +28,6 @@ ILLADA, LLADA, TWIN = "iLLaDA's recipe", "LLaDA's recipe", "autoregressive twin"
 # Of the 2.3T tokens of LLaDA the last 0.3T have a linear decay to 1e-5, from a peak of 4e-4. The drop to 1e-4 in between was made
 # by hand after a NaN, and is left out.
 DECAY_START, MIN_RATIO = 0.87, 0.025
-MIN_PROBABILITY = "objective.schedule.min_probability=0.001"
 
 
 def base_models(lab: Lab) -> dict[str, Trained]:
@@ -39,12 +39,12 @@ def instruct_models(lab: Lab) -> dict[str, Trained]:
     """The three fine-tuned models, after as many steps; both diffusion models have seen the same instructions as often.
 
     The twin's rows hold no extra EOS (greedy decoding needs one), so they hold more instructions: at toy scale 76 a step, where
-    the others have 63 (LLaDA's as many rows, without extra EOS either: padding is its way). That is in the twin's favour.
+    the others have 63. That is in the twin's favour.
     """
     base = base_models(lab)
     return {
         ILLADA: lab.tuned,
-        LLADA: response_only(lab, base[LLADA], "llada-sft", *llada_model(lab), MIN_PROBABILITY),
+        LLADA: response_only(lab, base[LLADA], "llada-sft", *llada_model(lab)),
         TWIN: lab.train_from(base[TWIN], "autoregressive-sft", *TWIN_SFT),
     }
 
@@ -54,7 +54,7 @@ def llada_of(lab: Lab) -> Trained:
     return lab.train(
         "llada",
         *llada_model(lab),
-        MIN_PROBABILITY,
+        "objective.schedule.min_probability=0.001",
         "objective.shorten._target_=illada_lab.objectives.RandomLength",
         "objective.shorten.probability=0.01",
         "lr=constant_linear",

@@ -16,7 +16,9 @@ RESPONSE = "response only (LLaDA)"
 class SftFormat:
     """The same pre-trained model, instructions as often, steps and rate; the format alone differs.
 
-    Our whole-sequence format has 0 to 7 EOS behind each example (the paper: none; see the README).
+    Behind an answer stand 0 to 7 EOS more than the papers have, in both. Whole sequences end their answers inside a block by them (see
+    the README). Without them all padded rows are as long as the longest example, 40 tokens at toy, and a window of 24 behind its prompt
+    of 23 is longer than what the model has ever seen (`results/tried.md`).
 
     Args:
         n_questions: all kinds together.

@@ -325,10 +325,10 @@ def test_only_the_variant_that_is_cut_is_cut(scale, monkeypatch):
     assert seen == {"architecture-base": 0.0, "architecture-untied": 0.0, "architecture-cut": 0.3}
 
 
-def test_llada_s_way_of_fine_tuning_has_its_own_padding_and_masks(monkeypatch):
-    """And none of the EOS that stand behind the whole-sequence format's examples; LLaDA's recipe masks from 0.001 in it as before."""
+def test_llada_s_way_of_fine_tuning_has_a_row_for_each_of_as_many_instructions(monkeypatch):
+    """In the model of LLaDA's recipe as well; what stands behind an answer is the same in both formats."""
     lab, seen = Lab("smoke", 0), {}
-    config = lab.config()
+    config, own = lab.config(), lab.config("experiment=sft")
     tokenizer = build(config.tokenizer)(build(config.data.source))
     model = object.__new__(LoadedRun)
     model.tokenizer = tokenizer
@@ -340,11 +340,16 @@ def test_llada_s_way_of_fine_tuning_has_its_own_padding_and_masks(monkeypatch):
     monkeypatch.setattr(recipes, "base_models", lambda lab: dict.fromkeys((recipes.LLADA, recipes.TWIN), start))
     recipes.response_only(lab, start, "format")
     recipes.instruct_models(lab)
-    assert lab.config("experiment=sft").data.max_extra_eos == 7
-    for name, smallest in (("format", 0.0), ("llada-sft", 0.001)):
+    module = build(own.data)
+    module.prepare(tokenizer)
+    for name in ("format", "llada-sft"):
         told = seen[name]
-        assert told.data.max_extra_eos == 0 and told.objective.schedule.min_probability == smallest
-        assert told.data.packing._target_.endswith("OnePerRow") and told.data.batch_size > lab.config().data.batch_size
+        assert told.data.packing._target_.endswith("OnePerRow") and told.data.max_extra_eos == own.data.max_extra_eos
+        # A step of whole sequences: so many rows, of which an epoch holds all instructions.
+        assert told.data.batch_size == pytest.approx(
+            module.source.n_documents * own.data.batch_size / module.n_rows, abs=0.5
+        )
+        assert told.trainer.max_steps == own.trainer.max_steps
     assert seen["llada-sft"].model.n_kv_heads == seen["llada-sft"].model.n_heads > seen["format"].model.n_kv_heads
 
 
