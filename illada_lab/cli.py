@@ -164,14 +164,14 @@ def _main(words: list[str], flags: set[str]) -> int:
 
 
 def _free_text(word: str) -> str:
-    """An override whose value is text for a model, in Hydra's quotes: what people write is not Hydra's grammar."""
+    """An override whose value is text for a model, in Hydra's quotes."""
+    from illada_lab.config import quoted
+
     key, _, value = word.partition("=")
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if key not in FREE_TEXT or value in ("", "null") or is_quoted:
         return word
-    # In Hydra's quotes backslashes count before a quote only; "${" would be a reference.
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'").replace("${", "\\${")
-    return f"{key}='{escaped}'"
+    return f"{key}={quoted(value)}"
 
 
 def _run_all(module: ModuleType, overrides: Sequence[str], *, is_json: bool = False) -> int:

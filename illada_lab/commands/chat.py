@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-USED = ("checkpoint", "is_chat", "n_turns", "sampler", "seed", "trainer.accelerator")
+USED = ("checkpoint", "dtype", "is_chat", "n_turns", "sampler", "seed", "trainer.accelerator")
 
 
 def translate(overrides: Sequence[str]) -> list[str]:

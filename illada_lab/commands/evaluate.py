@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from illada_lab.commands.world_questions import TWIN, WORLD, frame_of, suite_of
 
 # Settings that a score can depend on; the others belong to training and to `sample`, and would be passed over in silence.
-EFFECTIVE = {"checkpoint", "seed", "evaluation", "scale"}
+EFFECTIVE = {"checkpoint", "dtype", "seed", "evaluation", "scale"}
 # Settings of tasks that an autoregressive model has no use for: it answers greedily and is scored by the chain rule.
 MASKED_ONLY = ("scoring", "n_samples", "has_eos", "block_length", "thinking_power")
 GREEDY = ("_target_", "max_length", "stop_strings")
@@ -64,7 +64,7 @@ def _instead(key: str, tasks: Sequence[str], is_benchmark: bool) -> str:
         places = {_place(task, key) for task in tasks}
         if len(places) == 1 and (place := places.pop()) is not None:
             return f"did you mean {place}?"
-    return "evaluation.*, checkpoint and seed" + ("" if is_benchmark else ", scale")
+    return "evaluation.*, checkpoint, dtype and seed" + ("" if is_benchmark else ", scale")
 
 
 def _place(task: str, key: str) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-USED = ("checkpoint", "layout", "out")
+USED = ("checkpoint", "dtype", "layout", "out")
 
 
 def translate(overrides: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.tokens import has_bos_of, has_eos_of
 
-USED = ("checkpoint", "text", "is_chat", "n_samples", "sampler", "seed", "trace", "trainer.accelerator")
+USED = ("checkpoint", "dtype", "text", "is_chat", "n_samples", "sampler", "seed", "trace", "trainer.accelerator")
 
 # A hole of one token, or of as many as the number says.
 HOLES = re.compile(r"___+(?:\*(\d+))?")

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-USED = ("checkpoint", "prompt", "is_chat", "n_samples", "sampler", "seed", "trace", "trainer.accelerator")
+USED = ("checkpoint", "dtype", "prompt", "is_chat", "n_samples", "sampler", "seed", "trace", "trainer.accelerator")
 
 
 def translate(overrides: Sequence[str]) -> list[str]:

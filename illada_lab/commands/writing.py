@@ -88,12 +88,14 @@ def load(config: DictConfig, *, stays: bool = False):
     """The model a command is asked to use.
 
     Args:
-        config: `checkpoint`, and `trainer.accelerator` for where it runs: a CUDA device if there is one.
+        config: `checkpoint`, `dtype` of its weights, and `trainer.accelerator` for where it runs: a CUDA device if there is one.
         stays: in the host's memory.
 
     Raises:
-        ValueError, FileNotFoundError: no checkpoint, or none that can be read.
+        ValueError, FileNotFoundError: no checkpoint, or none that can be read; an unknown precision.
     """
+    import torch
+
     from illada_lab.training.checkpoint import load_run
     from illada_lab.training.settings import find_device
 
@@ -101,7 +103,12 @@ def load(config: DictConfig, *, stays: bool = False):
         raise ValueError("checkpoint = null; which model?; checkpoint=runs/<name> of a run that has been trained")
     if config.trace is not None:  # what has been written would be lost
         check_writable("trace", config.trace)
+    dtypes = {"float32": torch.float32, "bf16": torch.bfloat16}
+    if config.dtype is not None and config.dtype not in dtypes:
+        raise ValueError(f"dtype = {config.dtype}; not a precision of weights here; {', '.join(dtypes)}, or null")
     loaded = load_run(config.checkpoint)
+    if config.dtype is not None:
+        loaded.predictor.to(dtypes[config.dtype])
     if not stays and find_device(config.trainer.accelerator).type == "cuda":
         loaded.predictor.to("cuda")
     return loaded

@@ -42,7 +42,8 @@ def health(
         )
     return [
         {"name": "stop reasons", "value": ", ".join(f"{reason} {count / n:.1%}" for reason, count in reasons.most_common()),
-         "note": "length: the budget was filled", "is_warning": filled > 0.5 and not may_fill},
+         "note": "length: the budget was filled; max_length or response_length of the sampler",
+         "is_warning": filled > 0.5 and not may_fill},
         {"name": "empty answers", "value": f"{empty:.1%}", "note": empty_note, "is_warning": empty > 0.2},
         {"name": "EOS by position", "value": _series(shares["by_position"]),
          "note": "share of EOS among what was revealed, from the first tenth of the positions to the last", "is_warning": False},

@@ -134,7 +134,7 @@ def test_a_sharded_run_is_no_published_layout(models, tmp_path, capsys):
         ("base", ["evaluation.sampler.remasking=rondom"], "evaluation.sampler.remasking = 'rondom'; not a rule; random"),
         ("twin", ["evaluation.sampler.temperature=1.0"], "evaluation.sampler.temperature = 1.0; has no effect on an autoregressive"),
         ("twin", ["evaluation.sampler.max_length=16"], "evaluation.sampler.max_length = 16; has no effect on an autoregressive"),
-        ("base", ["init_from=foo"], "init_from = foo; has no effect on evaluate; evaluation.*, checkpoint and seed, scale"),
+        ("base", ["init_from=foo"], "init_from = foo; has no effect on evaluate; evaluation.*, checkpoint, dtype and seed, scale"),
         ("base", ["evaluatoin.n_questions=5"], "did you mean evaluation"),
         ("base", ["evaluation.n_questions=0"], "evaluation.n_questions = 0; out of range; 1 or more"),
         ("base", ["tasks=gsm8"], "tasks = gsm8; there is no such task here; did you mean gsm8k"),

@@ -131,3 +131,26 @@ def test_the_chat_format_of_our_own_tokenizers_travels_as_a_template(models, tmp
     assert theirs.prompt(talk[:3]) == ours.prompt(talk[:3])
     system = [{"role": "system", "content": talk[0]["content"]}, *talk]
     assert theirs.render(system) == ours.render(system)
+
+
+def test_weights_in_another_precision(models, tmp_path, capsys):
+    """Written in half the bytes, and read by all commands; evaluations tell it."""
+    from safetensors.torch import load_file
+
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    assert main(["export", models["plain"], f"out={whole}"]) == 0
+    assert main(["export", models["plain"], f"out={half}", "dtype=bf16"]) == 0
+    for name, tensor in load_file(whole / "model.safetensors").items():
+        assert (load_file(half / "model.safetensors")[name] == tensor.bfloat16()).all()
+    told = [json.loads((folder / "config.json").read_text())["torch_dtype"] for folder in (whole, half)]
+    assert told == ["float32", "bfloat16"]
+    texts = []
+    capsys.readouterr()
+    for words in ([models["plain"], "dtype=bf16"], [f"checkpoint={half}"]):
+        assert main(["sample", *words, *SHORT]) == 0
+        texts.append(json.loads(capsys.readouterr().out)["samples"][0]["text"])
+    assert texts[0] == texts[1] and texts[0]
+    assert main(["sample", models["plain"], "dtype=fp8", *SHORT]) == 2
+    assert "dtype = fp8; not a precision of weights here; float32, bf16, or null" in capsys.readouterr().err
+    assert main(["train", "scale=smoke", "dtype=bf16"]) == 2
+    assert "dtype = bf16; has no effect on train" in capsys.readouterr().err

@@ -392,7 +392,10 @@ def test_every_sample_has_its_health_panel(models, capsys):
 def test_a_chat_model_that_fills_its_length_is_warned_of(models, capsys):
     words = [models["instruct"], *SHORT, "prompt=where does ada live ?", "sampler.ban_eos=true"]
     assert main(["sample", *words]) == 0
-    assert "! stop reasons         length 100.0%  (length: the budget was filled)" in said(capsys)[0]
+    assert (
+        "! stop reasons         length 100.0%  (length: the budget was filled; max_length or response_length of the sampler)"
+        in said(capsys)[0]
+    )
 
 
 def test_answers_of_nothing_are_warned_of(models, capsys, monkeypatch):
