@@ -198,5 +198,5 @@ def test_a_source_of_ones_own_has_no_questions_whatever_its_settings_are_called(
     folder = sharded(models["base"], tmp_path / "run", **source)
     assert main(["evaluate", f"checkpoint={folder}", "scale=smoke"]) == 2
     told = capsys.readouterr().err
-    why = f"trained on {source['_target_']}, an own source; it has no questions; tasks=gsm8k data.path=..., or a run trained"
+    why = f"trained on {source['_target_']}, an own source; it has no questions; tasks=text evaluation.path=held_out.jsonl, tasks=gsm8k"
     assert why in told and len(told.strip().splitlines()) == 1
