@@ -44,8 +44,9 @@ class Answerer:
         n_samples: mask sets per candidate (monte_carlo).
         guidance_scale: classifier-free guidance of scores and answers; 0 is off.
         has_bos: BOS stands in front of every text; None: nothing does.
-        has_eos: EOS stands behind a candidate, visible; of whole texts (`rolling_log_likelihoods`) nothing does. None: it does, but for
-            chain_rule, which looks back only.
+        has_eos: EOS stands behind a candidate, visible. None: it does, but for chain_rule, which looks back only.
+        ends_texts: EOS stands behind whole texts, visible, too (`rolling_log_likelihoods`): to a model whose documents all ended in it a
+            text without one is a text that breaks off.
         has_greedy: also find out whether the greedy answer is the candidate; costs a pass per token. None: of candidates that stand alone.
         max_length: budget of an answer where the harness names none, tokens.
         block_length: tokens per block.
@@ -67,6 +68,7 @@ class Answerer:
     guidance_scale: float = 0.0
     has_bos: bool | None = True
     has_eos: bool | None = None
+    ends_texts: bool = False
     has_greedy: bool | None = None
     max_length: int = 256
     block_length: int = 32
@@ -138,15 +140,14 @@ class Answerer:
             metrics: names of what is made of the scores.
 
         Raises:
-            ValueError: a metric of likelihoods under a rule that gives none, or EOS behind what is no candidate.
+            ValueError: a metric of likelihoods under a rule that gives none.
         """
         of_likelihoods = sorted(m for m in metrics if "perplexity" in m or m == "bits_per_byte")
         if of_likelihoods and self.scoring == "confidence":
             raise ValueError(
                 f"scoring = confidence; no likelihood, so no {of_likelihoods[0]}, which {task} asks for; monte_carlo"
             )
-        if kind == "loglikelihood_rolling" and self.has_eos:
-            raise ValueError(f"has_eos = true; has no effect on {task}, which scores whole texts; false")
+        self.ends_texts = kind == "loglikelihood_rolling" and bool(self.has_eos)
         self.has_greedy = bool(self.has_greedy) or COUNTS_GREEDY.get(kind) in metrics
 
     def log_likelihoods(
@@ -189,7 +190,10 @@ class Answerer:
         """
         if self.scoring == "confidence":
             raise ValueError("scoring = confidence; no likelihood, so it cannot be added up over a text; monte_carlo")
-        pairs, owner = [], []
+        end = [self.predictor.tokens.eos] if self.ends_texts else []
+        # Windows behind which the text goes on, and the last ones.
+        pairs: tuple[list[Pair], list[Pair]] = ([], [])
+        owner: tuple[list[int], list[int]] = ([], [])
         limit = self.predictor.spec.max_length
         window = max(1, limit // 2)
         for number, text in enumerate(texts):
@@ -197,12 +201,14 @@ class Answerer:
             if not ids:
                 raise ValueError(f"text {number} = {text!r}; nothing to score; text")
             for start in range(0, len(ids), window):
-                response = ids[start : start + window]
-                pairs.append((self._cut(self._opened(ids[:start]), limit - len(response), is_told=False), response))
-                owner.append(number)
+                response, is_last = ids[start : start + window], start + window >= len(ids)
+                room = limit - len(response) - (len(end) if is_last else 0)
+                pairs[is_last].append((self._cut(self._opened(ids[:start]), room, is_told=False), response))
+                owner[is_last].append(number)
         totals = [0.0] * len(texts)
-        for number, value in zip(owner, self._scores(pairs, []), strict=True):  # a text goes on behind a window
-            totals[number] += value
+        for some, numbers, behind in zip(pairs, owner, ([], end), strict=True):
+            for number, value in zip(numbers, self._scores(some, behind), strict=True):
+                totals[number] += value
         return totals
 
     def answers(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:

@@ -42,7 +42,7 @@ class HarnessTask:
         is_chat: ask through the chat format of the model; examples are earlier turns.
         scoring: confidence or monte_carlo, of tasks that score candidates; null: the task generates answers.
         n_samples: mask sets per candidate (monte_carlo).
-        has_eos: EOS stands behind a candidate, visible, of tasks that score candidates.
+        has_eos: EOS stands behind a candidate, or behind a whole text, visible, of tasks that score them.
         max_length, block_length: budget of an answer and its blocks, tokens, of tasks that generate; the budget replaces the task's own.
         thinking_power: of the growing push towards "</think>", of tasks that generate; null: none.
         n_items: the first so many questions only; null: all.

@@ -130,6 +130,10 @@ def test_rolling_adds_up_windows(scoring, capsys):
     pairs = [([0], x[:32]), ([0, *x[1:32]], x[32:64]), ([0, *x[2:64]], x[64:])]
     assert value == pytest.approx(sum(answerer_scores(scoring, one, pairs)), abs=1e-3)
     assert capsys.readouterr().err == ""
+    if scoring == "monte_carlo":  # the end of the text, and of nothing else
+        one.expect("text", "loglikelihood_rolling", ())
+        inner, last = one._scores(pairs[:2], []), one._scores([([0, *x[3:64]], x[64:])], [one.predictor.tokens.eos])
+        assert one.rolling_log_likelihoods([text])[0] == pytest.approx(sum(inner) + last[0], abs=1e-3) != value
     with pytest.raises(ValueError, match="text 1 = ''"):
         one.rolling_log_likelihoods(["a", ""])
     with pytest.raises(ValueError, match="scoring = confidence; no likelihood"):
@@ -619,10 +623,6 @@ def test_a_task_that_asks_of_its_training_split_runs_on_local_files(run, tmp_pat
         (
             {"task": "text_local", "scoring": "monte_carlo", "n_samples": 1, "has_eos": False, **SCORED},
             "n_shots = 2; has no effect on text_local",
-        ),
-        (
-            {"task": "text_local", "n_shots": 0, "scoring": "monte_carlo", "n_samples": 1, "has_eos": True, **SCORED},
-            "has_eos = true; has no effect on text_local, which scores whole texts; false",
         ),
     ],
 )  # fmt: skip
