@@ -106,9 +106,10 @@ def test_perplexities_are_made_of_likelihoods(metric):
     ):
         answerer(scoring="confidence").expect("lambada", "loglikelihood", ["acc", metric])
     answerer(scoring="monte_carlo").expect("lambada", "loglikelihood", ["acc", metric])
-    answerer(scoring="monte_carlo", has_eos=False).expect("pile", "loglikelihood_rolling", [metric])
-    with pytest.raises(ValueError, match="has_eos = true; has no effect on pile, which scores whole texts; false"):
-        answerer(scoring="monte_carlo").expect("pile", "loglikelihood_rolling", [metric])
+    for has_eos in (True, False):
+        one = answerer(scoring="monte_carlo", has_eos=has_eos)
+        one.expect("pile", "loglikelihood_rolling", [metric])
+        assert one.ends_texts == has_eos
     answerer(scoring="chain_rule", sizes={"is_causal": True}).expect("lambada", "loglikelihood", ["acc", metric])
 
 
