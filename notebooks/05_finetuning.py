@@ -177,7 +177,7 @@ shown = table.groupby(["sampler", "format"])[["right", "empty", "passes"]].mean(
 shown
 
 # %% [markdown]
-# Each format is best when it is read as it was trained: whole sequences at variable length, the response alone in the window of 24 that it was padded to. At variable length whole sequences are ahead with every seed, by amounts that
+# Each format is best when it is read as it was trained: whole sequences at variable length, the response alone in the window of 24 that it was padded to. (Here its answers have 0 to 7 EOS more behind them than LLaDA's format, as whole sequences have. Without them no row is as long as a window of 24 behind a long prompt, and in that window answers get worse: `results/tried.md`.) At variable length whole sequences are ahead with every seed, by amounts that
 # differ a great deal (3 to 34 points). Three seeds left the claim open, so two were added; an interval that pays for both looks holds zero (-2 to +39 points), so it is *inconclusive* still. Each read in its own way, whole sequences are behind by 6 points (0.6 to 11.4): iLLaDA's format and way of reading together against LLaDA's, on answers of a few words, which a window of 24 always holds. Hardly any answer is empty (0.1 % after padding with EOS): after 1,700 steps on answers of a few words a model padded with EOS knows where an answer begins, so LLaDA's complaint has no room to show. And
 # whole sequences with EOS put last end badly: a model that has never been shown a long tail of EOS has to put something there.
 
