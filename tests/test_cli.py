@@ -145,7 +145,7 @@ def test_the_last_line_of_config_is_the_exact_size(capsys):
         (["train", "model.n_layer=2"], "model.n_layer = 2; there is no such key; did you mean model.n_layers?"),
         (["sample"], "checkpoint = null; which model?"),
         (["sample", "checkpoint=nowhere"], "checkpoint = nowhere; "),
-        (["export", "seed=3"], "seed = 3; has no effect on export; checkpoint, layout, out"),
+        (["export", "seed=3"], "seed = 3; has no effect on export; checkpoint, dtype, layout, out"),
         (["doctor", "optim=adamw"], "optim = adamw; has no effect on doctor; scale, experiment, model"),
         (["plan", "prompt=hello"], "prompt = 'hello'; has no effect on plan; scale, experiment, model"),
     ],
