@@ -52,7 +52,8 @@ def test_the_wheel_holds_every_module_and_every_configuration(wheel):
         p.relative_to(ROOT).as_posix() for p in (ROOT / "illada_lab/training/reference/recorded").glob("*.json")
     }
     assert modules <= held and files <= held and len(files) > 30
-    assert recorded <= held and recorded
+    templates = {p.relative_to(ROOT).as_posix() for p in (ROOT / "illada_lab").glob("*/templates/*.*")}
+    assert recorded <= held and recorded and templates <= held and len(templates) > 3
     assert not [name for name in held if name.startswith(("tests/", "conf/")) or name.endswith(".pyc")]
 
 

@@ -92,8 +92,12 @@ def run(config: DictConfig) -> int:
 
 
 def measured(config: DictConfig) -> list[dict[str, Any]]:
-    """The same; returns the table's rows."""
-    return _world(config) if "_target_" not in config.evaluation else _benchmark(config)
+    """The same; returns the table's rows. Processes that torchrun or srun has started share the questions; the first tells and writes."""
+    from illada_lab.processes import join, waiting_for_others
+
+    join()
+    with waiting_for_others():
+        return _world(config) if "_target_" not in config.evaluation else _benchmark(config)
 
 
 def _benchmark(config: DictConfig) -> list[dict[str, Any]]:
@@ -137,8 +141,11 @@ def _folder(config: DictConfig, benchmark: Any, home: Path) -> Path:
 
 def _tell(results: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     from illada_lab.evaluation.run import RESULTS
+    from illada_lab.processes import rank
     from illada_lab.report.tables import print_rows
 
+    if rank() > 0:
+        return results["rows"]
     told = results["manifest"]
     print_rows(results["rows"])
     _tell_health(results.get("health") or [])
@@ -192,6 +199,7 @@ def _world(config: DictConfig) -> list[dict[str, Any]]:
     from illada_lab.evaluation.run import ITEMS, RESULTS
     from illada_lab.files import write_text
     from illada_lab.manifest import manifest
+    from illada_lab.processes import n_processes, rank
     from illada_lab.report.tables import print_rows
 
     loaded = load(config)
@@ -202,11 +210,20 @@ def _world(config: DictConfig) -> list[dict[str, Any]]:
     folder = home / "evaluation" / f"world-{digest_of(settings)}"
     claim_folder(folder, settings)
     result = ask(journal=Journal(folder / ITEMS))
+    if rank() > 0:
+        return result.rows
     print_rows(result.rows)
     _tell_health(result.health)
     path = home / "evaluation.json"
     about = manifest(seed=config.seed, scale=loaded.config["scale"]["name"])
-    told = {**about, **_about(config, loaded), **settings, "n_items": len(result.items), **result.settings}
+    told = {
+        **about,
+        **_about(config, loaded),
+        **settings,
+        "n_items": len(result.items),
+        "n_processes": n_processes(),
+        **result.settings,
+    }
     written = {"manifest": told, "rows": result.rows, "health": result.health, "items": result.items}
     # Kept with its settings, and as the newest of the run, which the next evaluation takes the place of.
     for file in (folder / RESULTS, path):

@@ -1,7 +1,8 @@
 """`illada-lab prepare`: documents to shards of tokens on the disk."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from illada_lab.commands.writing import refuse_without_effect
 
 USED = ("data", "tokenizer", "scale", "seed", "init_from", "out", "n_processes", "tokens_per_shard")
 # Of `data` what shards are made from; how rows are cut out of them is said where they are trained on.
-OF_DATA = ("source", "path", "adds_bos", "adds_eos", "max_extra_eos", "seed")
+OF_DATA = ("source", "path", "adds_bos", "adds_eos", "max_extra_eos", "chat_template", "seed")
 
 
 def translate(overrides: Sequence[str]) -> list[str]:
@@ -31,6 +32,7 @@ def translate(overrides: Sequence[str]) -> list[str]:
 def run(config: DictConfig) -> int:
     """Prepare the data and say how much it was and how fast it went."""
     from illada_lab.config import build, to_plain
+    from illada_lab.data.chat import templated
     from illada_lab.data.find import is_url
     from illada_lab.data.shards.prepare import prepare
     from illada_lab.data.shards.source import ShardSource
@@ -45,6 +47,9 @@ def run(config: DictConfig) -> int:
         raise ValueError("data = shards; is prepared already; data=text, jsonl, parquet or hub")
     given, n_processes = _of_model(config.init_from), 1 if config.n_processes is None else config.n_processes
     tokenizer: Any = build(config.tokenizer) if given is None else given
+    template = config.data.get("chat_template")
+    if template is not None:
+        tokenizer = templated(given, template) if given is not None else partial(_templated, tokenizer, template)
     done = prepare(
         source=source,
         tokenizer=tokenizer,
@@ -53,6 +58,7 @@ def run(config: DictConfig) -> int:
             "data.source": to_plain(config.data.source),
             "files": _files(source),
             "tokenizer": to_plain(config.tokenizer) if given is None else {"init_from": config.init_from},
+            **({} if template is None else {"chat_template": str(template)}),
         },
         adds_bos=config.data.get("adds_bos", False),
         adds_eos=config.data.get("adds_eos", True),
@@ -75,6 +81,13 @@ def run(config: DictConfig) -> int:
     )
     print(f"prepared: {config.out}")
     return 0
+
+
+def _templated(build: Callable[[Any], Any], template: str, source: Any) -> Any:
+    """The tokenizer for a source, with a chat template in place of its own."""
+    from illada_lab.data.chat import templated
+
+    return templated(build(source), template)
 
 
 def _of_model(path: str | None) -> Any:

@@ -30,6 +30,7 @@ def measured(config: DictConfig) -> list[dict[str, Any]]:
 
     from illada_lab.report.tables import bound_line, bound_row, bound_warnings
     from illada_lab.training.allocator import keep_freed_memory
+    from illada_lab.training.checkpoint import BEST, read_about
     from illada_lab.training.run import train
 
     keep_freed_memory()  # here and not in `train`: a notebook or a test goes on to other things and wants its memory back
@@ -42,5 +43,9 @@ def measured(config: DictConfig) -> list[dict[str, Any]]:
     ]
     bounds = [{"step": record["step"], **record["kinds"]["all"]} for record in done.history["validation"]]
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        print(*lines, *bound_warnings(bounds, done.history["landmarks"]), f"checkpoint: {done.checkpoint}", sep="\n")
+        kept = [f"checkpoint: {done.checkpoint}"]
+        best = done.checkpoint.with_name(BEST)
+        if config.trainer.get("keeps_best") and best.exists():
+            kept.append(f"best: {best}, of step {read_about(best)['global_step']:,}")
+        print(*lines, *bound_warnings(bounds, done.history["landmarks"]), *kept, sep="\n")
     return [bound_row(kind, row) for kind, row in kinds.items()]

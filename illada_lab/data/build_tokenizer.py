@@ -112,9 +112,9 @@ def bpe(source: Any, *, vocab_size: int) -> Tokenizer:
     return train_bpe(source.tokenizer_texts(), vocab_size)
 
 
-def load(source: Any, *, path: str, **ids: int | None) -> Tokenizer:
+def load(source: Any, *, path: str, adds_mask: bool = False, **ids: int | None) -> Tokenizer:
     """A pretrained tokenizer (see `pretrained`); the source does not matter."""
-    return pretrained(path, **ids)
+    return pretrained(path, adds_mask=adds_mask, **ids)
 
 
 def prepared(source: Any) -> Tokenizer:

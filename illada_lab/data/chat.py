@@ -1,16 +1,47 @@
 """Chat: conversations to token ids, with a flag for what the user said."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from illada_lab.data.jinja_chat import JinjaChat
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.tokens import ASSISTANT, USER
 
+TEMPLATES = Path(__file__).with_name("templates")
 Message = dict[str, str]
 # Of messages; what comes from a file may be anything, and is checked with an error that names the turn.
 Messages = Sequence[Any]
 ROLES = ("system", "user", "assistant")
+
+
+def templated(tokenizer: Tokenizer, name: str) -> Tokenizer:
+    """The same tokenizer with a chat template in place of its own.
+
+    Args:
+        tokenizer: a pretrained one; ours have a format of their own, whose marks no template can write.
+        name: "plain" ("User: ...", "Assistant: ...", for tokenizers without tokens of their own for that), or a Jinja file.
+
+    Raises:
+        FileNotFoundError: neither.
+        ValueError: a tokenizer of ours, or a template that cannot be read.
+    """
+    shipped = {file.stem: file for file in sorted(TEMPLATES.glob("*.jinja"))}
+    file = shipped.get(name) or Path(name).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"data.chat_template = {name}; no such file; {', '.join(shipped)}, or a Jinja file")
+    # A template writes EOS in its letters, which only an added token is found in.
+    if tokenizer.tokens.eos not in tokenizer.backend.get_added_tokens_decoder():
+        raise ValueError(
+            f"data.chat_template = {name}; this tokenizer has a chat format of its own; null, or tokenizer=pretrained"
+        )
+    try:
+        found = tokenizer.with_chat_template(file.read_text("utf-8"))
+        JinjaChat(found)
+    except ValueError as error:  # also bytes that are no UTF-8
+        reason = str(error).removeprefix("tokenizer.chat_template; ")
+        raise ValueError(f"data.chat_template = {name}; {reason}") from error
+    return found
 
 
 class ChatTemplate:
@@ -31,7 +62,10 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         if tokenizer.chat_template is None and not tokenizer.special_text:
-            raise ValueError("tokenizer.chat_template = null; this tokenizer has none; one that brings a chat template")
+            raise ValueError(
+                "tokenizer.chat_template = null; this tokenizer has none; a model learns one from conversations: data.chat_template=plain, "
+                "or a Jinja file"
+            )
         self.tokenizer = tokenizer
         self.jinja = None if tokenizer.chat_template is None else JinjaChat(tokenizer)
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from illada_lab.data.chat import templated
 from illada_lab.data.collate import Collate, CollateDraws
 from illada_lab.data.encode import Encoder
 from illada_lab.data.held_out import held_out_documents, held_out_rows, padded
@@ -72,6 +73,8 @@ class DataModule(pl.LightningDataModule):
         max_extra_eos: behind each conversation up to so many further EOS, their number uniform from 0: an answer of unknown length
             in a window of known length, which is what a sampler asks for. 0: none, as in the paper, where the next example
             stands there.
+        chat_template: how conversations are written: "plain" or a Jinja file, in place of what the tokenizer brings (see
+            `chat.templated`); the model keeps it. None: the tokenizer's own; of prepared conversations theirs.
         validates_rows: validate on rows packed as in training instead of on single documents.
         n_validation: validation documents (or rows) used, at most.
         max_validation_length: longer validation documents are validated in parts of at most so many tokens; None: `length`.
@@ -98,6 +101,7 @@ class DataModule(pl.LightningDataModule):
         adds_bos: bool = False,
         adds_eos: bool = True,
         max_extra_eos: int = 0,
+        chat_template: str | None = None,
         validates_rows: bool = False,
         n_validation: int = 500,
         max_validation_length: int | None = None,
@@ -119,6 +123,11 @@ class DataModule(pl.LightningDataModule):
                 "data.packing._target_=illada_lab.data.packing.WholeDocuments"
             )
         self.adds_bos, self.adds_eos, self.max_extra_eos = adds_bos, adds_eos, max_extra_eos
+        self.chat_template = chat_template
+        if chat_template is not None and isinstance(source, ShardSource):
+            raise ValueError(
+                f"data.chat_template = {chat_template}; prepared conversations are written already; prepare data.chat_template=..."
+            )
         self.validates_rows = validates_rows
         self.n_validation, self.max_validation_length = n_validation, max_validation_length or length
         self.seed, self.n_buffer, self.n_workers = seed, n_buffer, n_workers
@@ -141,18 +150,24 @@ class DataModule(pl.LightningDataModule):
             if values.get(name) is not None and values[name] < least
         ]
 
-    def prepare(self, tokenizer: Tokenizer | None = None) -> None:
+    def prepare(self, tokenizer: Tokenizer | None = None, *, keeps_template: bool = False) -> None:
         """Read, tokenise and pack everything (of a stream: the beginning); data errors come out here, before a model exists.
 
         Args:
             tokenizer: use this one (a checkpoint's) instead of building one.
+            keeps_template: it has its chat template already: a run goes on, whose file may have changed.
         """
         import datasets
 
         datasets.disable_progress_bars()
         given = self.tokenizer_or_builder
         self.tokenizer = tokenizer or (given if isinstance(given, Tokenizer) else given(self.source))
+        if self.chat_template is not None and not keeps_template:
+            self.tokenizer = templated(self.tokenizer, self.chat_template)
         if isinstance(self.source, ShardSource):
+            # A model without a template learns that of the conversations it is tuned on.
+            if self.tokenizer.chat_template is None and self.source.has_conversations:
+                self.tokenizer = self.tokenizer.with_chat_template(self.source.tokenizer.chat_template)
             self.source.check(
                 self.tokenizer, adds_bos=self.adds_bos, adds_eos=self.adds_eos, max_extra_eos=self.max_extra_eos
             )

@@ -20,21 +20,27 @@ class Fields:
         messages: of a conversation: a list of {role, content}, or in ShareGPT's form of {from, value}, spoken by human or user, gpt or
             assistant, and system.
         prompt, response: of the two turns of a conversation.
+        input: of what the prompt is about (Alpaca's form): a further paragraph of it where it is neither empty nor null.
 
     Raises:
-        ValueError: a prompt without a response or the other way round, or a conversation told in both ways.
+        ValueError: a prompt without a response or the other way round, an input without them, or a conversation told in both ways.
     """
 
     text: str = "text"
     messages: str | None = None
     prompt: str | None = None
     response: str | None = None
+    input: str | None = None
 
     def __post_init__(self) -> None:
         pair = {"prompt_field": self.prompt, "response_field": self.response}
         for key, value in pair.items():
             if not value and any(pair.values()):
                 raise ValueError(f"data.source.{key} = null; two turns need both; {PAIR}, or neither")
+        if self.input and not self.prompt:
+            raise ValueError(
+                f"data.source.input_field = {self.input}; a part of the prompt, of which nothing is told; null, or {PAIR} too"
+            )
         if self.messages and self.prompt:
             raise ValueError(
                 f"data.source.messages_field = {self.messages}; the turns are those of prompt_field = {self.prompt}; "
@@ -45,7 +51,8 @@ class Fields:
     def named(self) -> dict[str, str]:
         """The fields by the settings that name them."""
         if self.prompt and self.response:
-            return {"prompt_field": self.prompt, "response_field": self.response}
+            further = {"input_field": self.input} if self.input else {}
+            return {"prompt_field": self.prompt, **further, "response_field": self.response}
         return {"messages_field": self.messages} if self.messages else {"text_field": self.text}
 
     @property
@@ -81,8 +88,10 @@ class Fields:
             ValueError: a field holds something else.
         """
         if self.prompt and self.response:
-            turns = (("user", self.prompt), ("assistant", self.response))
-            return {"messages": [{"role": role, "content": _text(row[field], field, where)} for role, field in turns]}
+            asked, answer = (_text(row[field], field, where) for field in (self.prompt, self.response))
+            if self.input and row[self.input] not in (None, ""):
+                asked = f"{asked}\n\n{_text(row[self.input], self.input, where)}"
+            return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
         if self.messages:
             return {"messages": _conversation(row[self.messages], f"{where}, {self.messages}")}
         return {"text": _text(row[self.text], self.text, where)}

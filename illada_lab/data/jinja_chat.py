@@ -48,7 +48,7 @@ class JinjaChat:
             self.template = environment.from_string(str(tokenizer.chat_template))
         except jinja2.TemplateError as error:
             raise ValueError(
-                f"tokenizer.chat_template; cannot be read ({error}); the template as it was published"
+                f"tokenizer.chat_template; cannot be read ({error}); a Jinja template, as it was published"
             ) from error
         self.names: dict[str, Any] = {}
         for role in ("bos", "eos", "pad", "unk"):

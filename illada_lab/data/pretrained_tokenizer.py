@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.tokens import SpecialTokens
 
+# What a token for [MASK] is called where one is added. Source: LLaDA's tokenizer.
+MASK = "<|mdm_mask|>"
 ROLES = ("bos", "eos", "pad", "unk", "mask")
 # What a tokenizer consists of; the first is a must.
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -16,17 +19,18 @@ FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "
 WORD_LEVEL, SPECIAL_TEXT = "is_word_level", "special_text"
 
 
-def pretrained(path: str, *, mask: int | None = None, **roles: int | None) -> Tokenizer:
+def pretrained(path: str, *, mask: int | None = None, adds_mask: bool = False, **roles: int | None) -> Tokenizer:
     """A tokenizer from a folder, a `tokenizer.json` file, or a Hugging Face hub id.
 
     Args:
         path: where it is.
         mask: id of [MASK]; needed where the tokenizer names none (LLaDA's and iLLaDA's do not).
+        adds_mask: add a token for it behind the vocabulary, for a tokenizer that has none (GPT-2's).
         roles: other special ids (eos, bos, pad, unk, eot) that override the tokenizer's own.
 
     Raises:
         FileNotFoundError: there is no such file or folder and the hub cannot be reached.
-        ValueError: the file is no tokenizer, or a special id is missing; nothing is guessed.
+        ValueError: the file is no tokenizer, or a special id is missing; nothing is guessed. Or a mask is to be added where there is one.
     """
     file = _file(path)
     try:
@@ -43,13 +47,16 @@ def pretrained(path: str, *, mask: int | None = None, **roles: int | None) -> To
         text = named.get("content") if isinstance(named, dict) else named
         ids[role] = backend.token_to_id(text) if text else None
     ids |= {role: value for role, value in {"mask": mask, **roles}.items() if value is not None}
+    if adds_mask:
+        ids["mask"] = _added_mask(backend, path, ids["mask"])
     if missing := [role for role in ("mask", "eos") if ids.get(role) is None]:
         role = missing[0]
         named = [f"{i} {t.content}" for i, t in backend.get_added_tokens_decoder().items() if role in t.content.lower()]
         hint = f"by their names perhaps {', '.join(named[:3])}" if named else "see the model card"
+        own = " or, where it has none, tokenizer.adds_mask=true" if role == "mask" else ""
         raise ValueError(
             f"tokenizer.{role} = null; {path} does not name its {role} token, and it is not guessed; "
-            f"pass tokenizer.{role}=<id> ({hint})"
+            f"pass tokenizer.{role}=<id> ({hint}){own}"
         )
     return Tokenizer(
         backend,
@@ -58,6 +65,20 @@ def pretrained(path: str, *, mask: int | None = None, **roles: int | None) -> To
         is_word_level=bool(config.get(WORD_LEVEL)),
         special_text={int(i): text for i, text in config.get(SPECIAL_TEXT, {}).items()},
     )
+
+
+def _added_mask(backend: Backend, path: str, mask: int | None) -> int:
+    """Id of a new token for [MASK], behind all others."""
+    if mask is None:
+        mask = backend.token_to_id(MASK)
+    if mask is not None:
+        raise ValueError(
+            f"tokenizer.adds_mask = true; {path} has a mask token, {mask} ({backend.id_to_token(mask)}); false, and tokenizer.mask={mask}"
+        )
+    backend.add_special_tokens([AddedToken(MASK, special=True)])
+    mask = backend.token_to_id(MASK)
+    assert mask is not None, "it has just been added"
+    return mask
 
 
 def _file(path: str) -> Path:

@@ -42,6 +42,7 @@ class TextSource:
         messages_field: column of conversations instead of text: a list of {role, content}, or in ShareGPT's form of {from, value},
             spoken by human or user, gpt or assistant, and system.
         prompt_field, response_field: columns of the two turns of a conversation, instead of text.
+        input_field: column of what the prompt is about (Alpaca's `input`): a further paragraph of it where it is neither empty nor null.
         separator: what stands between two documents of a plain text file; it stays at the end of the first, so that no byte is lost.
             None: the file is one running text, handed on in pieces of about 16,000 characters that end at a line.
         validation_path: file, folder, glob or URL of what to validate on, of the same fields; all of `path` is trained on then.
@@ -69,6 +70,7 @@ class TextSource:
         messages_field: str | None = None,
         prompt_field: str | None = None,
         response_field: str | None = None,
+        input_field: str | None = None,
         separator: str | None = "\n\n",
         validation_path: str | None = None,
         validation_share: float = 0.05,
@@ -93,7 +95,9 @@ class TextSource:
                 "(hub_validation_split); null for one of them"
             )
         self.path, self.format = str(path), format
-        self.fields = Fields(text=text_field, messages=messages_field, prompt=prompt_field, response=response_field)
+        self.fields = Fields(
+            text=text_field, messages=messages_field, prompt=prompt_field, response=response_field, input=input_field
+        )
         # A shell's command line cannot easily hold a line break: \\n is one, \\r\\n that of Windows.
         self.separator = None if separator is None else separator.replace("\\r", "\r").replace("\\n", "\n")
         self.validation_share = validation_share
@@ -286,7 +290,8 @@ class TextSource:
         named = self.fields.named
         table = table.select_columns(list(named.values()))
         for key, field in named.items():
-            if not self.is_streaming and (n_null := table.data.column(field).null_count):
+            may_be_null = self.is_streaming or key == "input_field"
+            if not may_be_null and (n_null := table.data.column(field).null_count):
                 raise ValueError(
                     f"data.source.{key} = {field}; null in {n_null} of {len(table)} rows; a field that is always there"
                 )

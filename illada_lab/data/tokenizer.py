@@ -203,6 +203,10 @@ class Tokenizer:
             special_text={int(i): text for i, text in values["special_text"]},
         )
 
+    def with_chat_template(self, template: str | None) -> "Tokenizer":
+        """The same tokenizer with another chat template (Jinja text), or none."""
+        return type(self).from_dict({**self.to_dict(), "chat_template": template})
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Through the plain data: a pickled backend forgets that text which spells a special token is text."""
         return type(self).from_dict, (self.to_dict(),)

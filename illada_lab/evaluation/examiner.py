@@ -13,7 +13,7 @@ from illada_lab.evaluation.choice import ChoiceItem, choose
 from illada_lab.evaluation.generation import Generated, Sampler, generate
 from illada_lab.evaluation.health import health
 from illada_lab.evaluation.intervals import share_interval
-from illada_lab.evaluation.journal import Journal, Records
+from illada_lab.evaluation.journal import Batch, Journal, Records
 from illada_lab.models.protocol import Predictor
 
 # Items that are answered, and written, together. Our choice: enough to fill a pass, few enough to lose little when broken off.
@@ -115,20 +115,21 @@ class Examiner:
         return self._all(task, items, lambda task, part, generator: answer(task, part))  # nothing is drawn
 
     def health(self) -> list[dict[str, Any]]:
-        """The health panel of everything that was written; its speed only where nothing was taken over."""
+        """The health panel of everything that was written; its speed only where this process has written it all."""
         written = [
             Generated(item["text"], item["stop_reason"], item["nfe"], item["n_tokens"], item["trace"])
             for item in self._answers
         ]
         rows = health(written, self.seconds, self.predictor.tokens)
-        return [row for row in rows if row["name"] != "tokens per second" or not self.journal.n_taken]
+        return [row for row in rows if row["name"] != "tokens per second" or self.journal.is_own]
 
     def _all(self, task: str, items: Sequence[Any], answer: Callable[..., Records]) -> Records:
-        found: Records = []
+        batches: list[Batch] = []
         for start in range(0, len(items), BATCH):
             part = items[start : start + BATCH]
             keys = [f"{task}/{start + i}" for i in range(len(part))]
-            found += self.journal.batch(keys, partial(answer, task, part, generator=self._generator(task, start)))
+            batches.append((keys, partial(answer, task, part, generator=self._generator(task, start))))
+        found = self.journal.answered(batches)
         self.result.items += found
         return found
 

@@ -24,6 +24,7 @@ from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 from illada_lab.evaluation.answerer import Answerer
 from illada_lab.interop import is_published, scores_with_eos
 from illada_lab.manifest import manifest
+from illada_lab.processes import join, n_processes, rank, sent_to_first, wait, waiting_for_others
 from illada_lab.tokens import has_bos_of
 from illada_lab.training.checkpoint import LoadedRun, load_run
 
@@ -38,7 +39,7 @@ N_SCORED, N_ANSWERED = 1024, 64
 
 @register_model("illada_lab")
 class IlladaLab(LM):
-    """A trained model as lm-eval sees it.
+    """A trained model as lm-eval sees it; of several processes (`processes.join`) lm-eval gives each some of the questions.
 
     Args:
         checkpoint: checkpoint file or folder of a run.
@@ -63,12 +64,15 @@ class IlladaLab(LM):
         **settings: Any,
     ) -> None:
         super().__init__()
+        self._rank, self._world_size = rank(), n_processes()
         size = _batch_size(batch_size)
         loaded = loaded or load_run(checkpoint)
         if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
             # lm-eval's command line names cuda:0 unless told otherwise.
             print(f"device = {device}; there is none here; cpu", file=sys.stderr)
             device = "cpu"
+        if n_processes() > 1 and device == "cuda:0":
+            device = "cuda"  # each has its own
         predictor = loaded.predictor if device is None else loaded.predictor.to(device)
         settings.setdefault("scoring", "chain_rule" if predictor.spec.is_causal else "confidence")
         settings.setdefault("has_bos", has_bos_of(loaded.config["data"]))
@@ -124,6 +128,27 @@ class IlladaLab(LM):
             return [g.text for g in found]
 
         return self._kept("generate_until", requests, about, ask, N_ANSWERED)
+
+    @property
+    def device(self) -> torch.device:
+        """Where lm-eval is to keep the counts that its processes exchange: in the host's memory."""
+        return torch.device("cpu")
+
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """This process's count once for each process.
+
+        lm-eval gathers nothing else this way, to fill up those with fewer requests, for models whose processes must take equally many
+        passes. Ours need not, and fillings would count as further answers to the last question.
+        """
+        return tensor.repeat(self.world_size)
+
+    def gather_object(self, obj: Any, dst: int = 0) -> list[Any] | None:
+        """An object of every process, for the first; None in the others."""
+        return sent_to_first(obj)
+
+    def barrier(self) -> None:
+        """Until all processes have come so far."""
+        wait()
 
     def _kept(
         self, kind: str, requests: list[Any], about: Sequence[Any], ask: Callable[[Any, Any], list[Any]], n: int
@@ -277,7 +302,28 @@ class CheckedTasks(TaskManager):
             if self.n_shots and (kind == "loglikelihood_rolling" or task.get_config("num_fewshot") == 0):
                 raise ValueError(f"n_shots = {self.n_shots}; has no effect on {name}, which takes no examples; 0")
             self.answerer.expect(name, kind, list(task.aggregation()))
+            share(task)
         return found
+
+
+def share(task: Any) -> None:
+    """Let each of several processes have every n-th question of a task, asked as one process would ask it.
+
+    lm-eval has each process draw the examples of its own questions from the beginning of one sequence, so that a question's examples, and
+    with them its score, would depend on the number of processes.
+    """
+    if n_processes() == 1:
+        return
+    build = task.build_all_requests
+
+    def built(*, rank: int = 0, world_size: int = 1, **settings: Any) -> None:
+        build(rank=0, world_size=1, **settings)
+        n_items = len({instance.doc_id for instance in task.instances})
+        if n_items < world_size:
+            raise ValueError(f"n_items = {n_items}; fewer than the {world_size} processes; at most {n_items} of them")
+        task._instances = [instance for instance in task.instances if instance.doc_id % world_size == rank]
+
+    task.build_all_requests = built
 
 
 def _names(task_list: Any) -> list[str]:
@@ -317,6 +363,7 @@ def telling(evaluate: Callable[..., Any]) -> Callable[..., Any]:
         def checked(tasks: Any) -> Any:
             found = load(tasks)
             for name, task in found["tasks"].items():
+                share(task)
                 # Whole texts have no end token whatever is said, and are refused by the rules that cannot score them.
                 if (kind := task.get_config("output_type")) != "loglikelihood_rolling":
                     lm.answerer.expect(name, kind, list(task.aggregation()))
@@ -333,8 +380,10 @@ def main() -> None:
     import lm_eval  # pyright: ignore[reportMissingImports]
     from lm_eval.__main__ import cli_evaluate  # pyright: ignore[reportMissingImports]
 
+    join()
     lm_eval.simple_evaluate = telling(lm_eval.simple_evaluate)
-    cli_evaluate()
+    with waiting_for_others():
+        cli_evaluate()
 
 
 if __name__ == "__main__":

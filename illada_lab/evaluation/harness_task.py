@@ -19,6 +19,7 @@ from illada_lab.evaluation.health import health
 from illada_lab.evaluation.journal import Notes
 from illada_lab.evaluation.run import ITEMS, RESULTS, room_told
 from illada_lab.files import write_text
+from illada_lab.processes import n_processes
 from illada_lab.tokens import SpecialTokens
 from illada_lab.training.checkpoint import LoadedRun
 
@@ -101,7 +102,7 @@ class HarnessTask:
         about: dict[str, Any],
         is_twin: bool = False,
     ) -> dict[str, Any]:
-        """Ask everything, or what an earlier call in this folder has not asked, and sum up.
+        """Ask everything, or what an earlier call in this folder has not asked, and sum up; several processes (`processes.join`) share it.
 
         Args:
             checkpoint: the model, as it was asked for.
@@ -110,6 +111,9 @@ class HarnessTask:
             seed: of masks and draws.
             about: manifest of the run.
             is_twin: an autoregressive model: candidates are scored by the chain rule.
+
+        Returns:
+            What `results.json` holds: manifest, rows, health panel and lm-eval's own results; of several processes only the first has rows.
 
         Raises:
             ModuleNotFoundError: lm-eval is not installed.
@@ -148,13 +152,17 @@ class HarnessTask:
             raise ValueError(
                 f"path = {self.path}; an item without what {self.task} asks for ({error}); lines as in the task's own data"
             ) from error
-        assert found is not None, "only other ranks get nothing"
+        notes.gather()
+        if found is None:  # to all but the first of several processes
+            notes.write()
+            return {"manifest": {}, "rows": []}
         n_items = sum(n["effective"] for n in found["n-samples"].values())
         _judged(notes, found)
         told = {**told_of(settings, model.get_model_info(), is_twin=is_twin), **about,
                 **room_told(model.answerer.cut_budgets(_generated(found))), "n_items": n_items, "temperature": _temperature(found),
                 "steps_per_block": None if is_twin else self.block_length, "lm_eval": lm_eval.__version__,
-                "task_versions": found["versions"], **data, "seconds": time.perf_counter() - begin}  # fmt: skip
+                "task_versions": found["versions"], **data, "n_processes": n_processes(),
+                "seconds": time.perf_counter() - begin}  # fmt: skip
         panel = _health(notes, loaded.predictor.tokens)
         results = {"manifest": told, "rows": rows_of(found), "health": panel, "lm_eval": found["results"]}
         text = json.dumps(results, indent=1, ensure_ascii=False, default=str)
@@ -182,8 +190,7 @@ def _judged(notes: Notes, found: dict[str, Any]) -> None:
             }
             for record in answers.get(f"{task}/{sample['doc_id']}", []):
                 record |= json.loads(json.dumps({"target": sample["target"], **values}, default=str))
-    if notes.found:
-        notes.write()
+    notes.write()
 
 
 def _health(notes: Notes, tokens: SpecialTokens) -> list[dict[str, Any]]:

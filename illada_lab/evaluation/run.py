@@ -19,6 +19,7 @@ from illada_lab.evaluation.intervals import share_interval
 from illada_lab.evaluation.journal import Journal, Records
 from illada_lab.files import write_text
 from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.processes import n_processes, rank, sent_to_first
 from illada_lab.samplers import EndOfThinking
 from illada_lab.samplers.confidence import rule_told
 from illada_lab.samplers.room import cut_budgets
@@ -38,7 +39,7 @@ def run_benchmark(
     has_bos: bool | None = True,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Answer all items that `folder` does not hold yet, and sum up.
+    """Answer all items that `folder` does not hold yet, and sum up; of several processes (`processes.join`) each answers some of them.
 
     Args:
         benchmark: questions and settings.
@@ -51,7 +52,7 @@ def run_benchmark(
         seed: of draws and of the interval.
 
     Returns:
-        manifest, rows (as the other suites have them) and health panel: what `results.json` holds.
+        manifest, rows (as the other suites have them) and health panel: what `results.json` holds; the panel is whole in the first process.
 
     Raises:
         ValueError: a malformed file, a prompt longer than the context, a folder that holds another run.
@@ -66,7 +67,7 @@ def run_benchmark(
     # Similar lengths share a batch; the batches are the same whenever the run was broken off.
     order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
     batches = [order[i : i + benchmark.batch_size] for i in range(0, len(order), benchmark.batch_size)]
-    journal, records, seconds, traces = Journal(folder / ITEMS), [], 0.0, {}
+    journal, seconds, traces = Journal(folder / ITEMS), 0.0, {}
 
     def answer(batch: Sequence[int]) -> Records:
         nonlocal seconds
@@ -78,15 +79,18 @@ def run_benchmark(
         traces.update({items[i].key: g.trace for i, g in zip(batch, written, strict=True)})
         return _judge(benchmark, [items[i] for i in batch], written)
 
-    for batch in batches:
-        records += journal.batch([items[i].key for i in batch], partial(answer, batch))
+    records = journal.answered([([items[i].key for i in batch], partial(answer, batch)) for batch in batches])
+    if (parts := sent_to_first((traces, seconds))) is not None:
+        # Those of the slowest, for the others waited.
+        traces, seconds = {key: trace for own, _ in parts for key, trace in own.items()}, max(took for _, took in parts)
     results = {
         "manifest": {**about, "seed": seed, "model": model, **told, **_room(sampler, predictor, prompts), "n_items": len(records),
-                     "n_items_of_this_call": journal.n_new, "seconds": time.perf_counter() - begin},
+                     "n_items_of_this_call": journal.n_new, "n_processes": n_processes(), "seconds": time.perf_counter() - begin},
         "rows": rows_of(benchmark, records, seed),
         "health": _health(records, traces, seconds, predictor.tokens),
     }  # fmt: skip
-    write_text(folder / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    if rank() == 0:
+        write_text(folder / RESULTS, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     return results
 
 

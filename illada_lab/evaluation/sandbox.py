@@ -39,6 +39,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from illada_lab.processes import processes_here
+
 # For the start of an interpreter on a busy machine; our choice.
 START_SECONDS = 60.0
 CHILD = Path(__file__).with_name("sandbox_child.py")
@@ -118,8 +120,8 @@ def run_program(program: str, limits: Limits | None = None) -> Outcome:
 
 
 def run_programs(programs: Iterable[str], limits: Limits | None = None, n_workers: int | None = None) -> list[Outcome]:
-    """`run_program` of many, several at a time (None: as many as there are cores)."""
-    with ThreadPoolExecutor(n_workers or os.cpu_count() or 1) as pool:
+    """`run_program` of many, several at a time (None: as many as there are cores, which the processes of a run divide)."""
+    with ThreadPoolExecutor(n_workers or max(1, (os.cpu_count() or 1) // processes_here())) as pool:
         return list(pool.map(lambda program: run_program(program, limits), programs))
 
 

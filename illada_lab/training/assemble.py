@@ -217,6 +217,7 @@ def _callbacks(
             every=settings.save_every,
             minutes=settings.save_minutes,
             keeps_before_decay=settings.keeps_before_decay,
+            best_of=history if settings.keeps_best else None,
             files=files,
         ),
         LiveProgress(history=history, title=config.name, reference=reference),

@@ -15,10 +15,10 @@ from illada_lab.data.batch import Batch
 from illada_lab.diffusion.randomness import RowRandom
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.objectives.loss import Loss, Objective
+from illada_lab.processes import n_processes, sums
 from illada_lab.training.checkpoint import FORMAT
 from illada_lab.training.distributed import gradients, named_state
 from illada_lab.training.distributed.sharding import reshard
-from illada_lab.training.distributed.together import n_processes, sums
 from illada_lab.training.lr import WarmupConstantDecay
 from illada_lab.training.validation import FrozenMasks, ValidationResult
 
@@ -155,11 +155,17 @@ class DiffusionModule(pl.LightningModule):
         if self.max_norm is not None:
             gradients.clip(self.predictor.parameters(), self.max_norm, norm)
         # Steps done, this one among them, as validations and the history count; Lightning's own number would be one less.
-        self.log("step", float(self.trainer.global_step + 1))
-        self.log("train/gradient_norm", norm)
-        self.log("train/loss", self.last_step["loss"], prog_bar=True)
-        self.log("train/lr", float(self.last_rate))
+        if self.is_logged(step := self.trainer.global_step + 1):
+            self.log("step", float(step))
+            self.log("train/gradient_norm", norm)
+            self.log("train/loss", self.last_step["loss"], prog_bar=True)
+            self.log("train/lr", float(self.last_rate))
         self._norm = None
+
+    def is_logged(self, step: int) -> bool:
+        """Whether loggers hear of a step: Lightning takes half a millisecond for each number, and throws away what they do not hear."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and step % every == 0
 
     def peak_rates(self) -> dict[str, float]:
         """Highest learning rate of each part of the optimiser, by its class; empty where a schedule of another kind does not tell."""

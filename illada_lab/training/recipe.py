@@ -23,7 +23,8 @@ MACHINE = frozenset(
     ]
 )  # fmt: skip
 # Of the trainer's settings those that decide when something is written or shown, not what is learnt.
-HOUSEKEEPING = ("save_every", "save_minutes", "keeps_before_decay", "is_async_save", "log_every", "timeout_minutes")
+HOUSEKEEPING = ("save_every", "save_minutes", "keeps_before_decay", "keeps_best", "is_async_save", "log_every",
+                "timeout_minutes")  # fmt: skip
 
 
 def recipe(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:

@@ -133,9 +133,9 @@ def _fit(
     settings: TrainerSettings,
 ) -> None:
     """Lightning's fit from where the checkpoint stopped; another process that is gone is said in one line."""
+    from illada_lab.processes import is_lost_process
     from illada_lab.training.callbacks.guard import TrainingStopped
     from illada_lab.training.callbacks.saving import RollingCheckpoint
-    from illada_lab.training.distributed.together import is_lost_process
 
     if checkpoint is not None:
         data.start_batch = read_about(checkpoint)["global_step"] * here.accumulate
@@ -190,7 +190,7 @@ def _check_rows(trainer: "pl.Trainer", module: Any, data: "DataModule", checkpoi
         ValueError: see `_check_same`; or a row without a response where nothing else is learnt.
     """
     from illada_lab.objectives import ResponseOnly
-    from illada_lab.training.distributed.together import gathered
+    from illada_lab.processes import gathered
 
     _check_same(
         {
@@ -217,7 +217,7 @@ def _check_same(state: dict[str, Any]) -> None:
     Raises:
         ValueError: in every process; names those that differ from the first, and in what.
     """
-    from illada_lab.training.distributed.together import gathered
+    from illada_lab.processes import gathered
 
     states: list[Any] = gathered(state)
     ranks = [rank for rank, state in enumerate(states) if state != states[0]]
@@ -234,4 +234,10 @@ def _prepare(config: DictConfig, data: "DataModule", checkpoint: Path | None) ->
     """Read the data, with the tokenizer of the model the run starts from."""
     trained = checkpoint or config.init_from
     with told_as("init_from"):  # what a resumed run needs has been read already
-        data.prepare(None if trained is None else start_tokenizer(trained))
+        tokenizer = None if trained is None else start_tokenizer(trained)
+    data.prepare(tokenizer, keeps_template=checkpoint is not None and _template_of(checkpoint) == data.chat_template)
+
+
+def _template_of(checkpoint: Path) -> str | None:
+    """The setting `data.chat_template` that a run began with."""
+    return read_about(checkpoint)["illada_lab"]["config"]["data"].get("chat_template")

@@ -47,6 +47,7 @@ class TrainerSettings:
         save_every: optimiser steps between checkpoints; None: at the end only.
         save_minutes: a checkpoint is due as well where the last one is so old; None: by steps alone.
         keeps_before_decay: keep the checkpoint at which the decay of the learning rate begins, for other decays and longer runs.
+        keeps_best: keep the checkpoint with the lowest validation loss so far, as `best.ckpt`.
         is_async_save: go on training while a checkpoint is written; fsdp and fsdp_tp only.
         timeout_minutes: a process that does not answer for so long ends the run.
         log_every: optimiser steps between records of the loss.
@@ -69,6 +70,7 @@ class TrainerSettings:
     save_every: int | None = None
     save_minutes: float | None = None
     keeps_before_decay: bool = False
+    keeps_best: bool = False
     is_async_save: bool = False
     timeout_minutes: float = 30.0
     log_every: int = 10

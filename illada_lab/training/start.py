@@ -163,4 +163,4 @@ def start_tokenizer(path: str | Path) -> "Tokenizer":
     is_guessed = "eot" in roles and read_json(folder / CONFIG).get("eot_token_id") is None
     if is_guessed and file.is_file() and Backend.from_file(str(file)).id_to_token(roles["eot"]) is None:
         del roles["eot"]
-    return pretrained(str(folder), **roles)
+    return pretrained(str(folder), adds_mask=False, **roles)

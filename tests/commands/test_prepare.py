@@ -9,6 +9,9 @@ import torch
 from illada_lab.cli import main
 from illada_lab.commands.chat import _all_that_fit
 from illada_lab.commands.writing import is_chat
+from illada_lab.data.build_tokenizer import byte_tokenizer
+from illada_lab.data.chat import ChatTemplate, templated
+from illada_lab.data.pretrained_tokenizer import pretrained
 from illada_lab.data.shards import chunks
 from illada_lab.interop import trained_on_chat
 from illada_lab.training.checkpoint import load_run, read_checkpoint
@@ -120,6 +123,46 @@ def test_a_model_of_prepared_conversations_answers(models, tmp_path, capsys, mon
     assert "answer" in json.loads(capsys.readouterr().out.splitlines()[0])
     assert main(["export", checkpoint, "layout=qwen3", f"out={tmp_path}/exported"]) == 0
     assert trained_on_chat(tmp_path / "exported") is True
+
+
+def test_a_tokenizer_without_mask_or_chat_comes_from_text_to_answers(tmp_path, capsys, monkeypatch):
+    """As GPT-2's: the mask is added, conversations are written with the plain template, which the model keeps, shards or not."""
+    backend = byte_tokenizer().backend
+    backend.add_special_tokens(["<|endoftext|>"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    (tmp_path / "text.txt").write_text("\n\n".join(f"{i} and {i}" for i in range(200)))
+    rows = [{"instruction": f"{i} ?", "input": "" if i % 2 else "now", "output": f"so {i}"} for i in range(60)]
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    own = ["tokenizer=pretrained", f"tokenizer.path={tmp_path}", "tokenizer.adds_mask=true"]
+    base, chats = (
+        f"init_from={tmp_path}/base",
+        [f"data.path={tmp_path}/chats.jsonl", "data.source.prompt_field=instruction"],
+    )
+    chats += ["data.source.input_field=input", "data.source.response_field=output"]
+    words = ["train", "data=text", f"data.path={tmp_path}/text.txt", *own, *SMOKE, f"run_dir={tmp_path}/base"]
+    assert main(words) == 0
+    tuned = ["train", "experiment=sft", *SMOKE, base, "scale.sft_steps=3", f"run_dir={tmp_path}/tuned"]
+    capsys.readouterr()
+    assert main([*tuned, "data=jsonl", *chats]) == 2
+    assert (
+        "this tokenizer has none; a model learns one from conversations: data.chat_template=plain"
+        in capsys.readouterr().err
+    )
+    assert main([*tuned, "data=jsonl", *chats, "data.chat_template=plain"]) == 0
+    words = ["prepare", "data=jsonl", *chats, "data.chat_template=plain", base, "scale=smoke", f"out={tmp_path}/shards"]
+    assert main(words) == 0
+    assert main([*tuned[:-1], "data=shards", f"data.path={tmp_path}/shards", f"run_dir={tmp_path}/of_shards"]) == 0
+    plain = templated(pretrained(str(tmp_path), adds_mask=True), "plain").chat_template
+    for name in ("tuned", "of_shards"):
+        loaded = load_run(tmp_path / name)
+        assert is_chat(loaded.config) and loaded.tokenizer.chat_template == plain
+        asked = ChatTemplate(loaded.tokenizer).prompt([{"role": "user", "content": "3 ?"}])
+        assert loaded.tokenizer.decode(asked) == "User: 3 ?\n\nAssistant:"
+        capsys.readouterr()
+        monkeypatch.setattr("sys.stdin", io.StringIO("3 ?\n"))
+        words = ["chat", f"checkpoint={tmp_path}/{name}", "--json", "sampler=variable_length", "sampler.max_length=16"]
+        assert main(words) == 0 and "answer" in json.loads(capsys.readouterr().out.splitlines()[0])
 
 
 def test_what_cannot_be_prepared(corpus, tmp_path, capsys):

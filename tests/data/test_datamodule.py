@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import illada_lab.data.tables
+from illada_lab import processes
 from illada_lab.config import compose_and_check
 from illada_lab.data import datamodule
 from illada_lab.data.build_tokenizer import word_tokenizer
@@ -22,7 +23,6 @@ from illada_lab.data.packing import ConcatAndCut, Dropped, OnePerRow, WholeDocum
 from illada_lab.data.rows import COLUMNS, store, take
 from illada_lab.data.text import TextSource
 from illada_lab.training import run
-from illada_lab.training.distributed import together
 from tests.data.sources import WORDS, ListSource, numbered
 
 WORD = word_tokenizer(WORDS)
@@ -182,7 +182,7 @@ def test_processes_with_other_rows_are_named(monkeypatch, tmp_path):
     def among(value):
         return [value, value, {**value, "crc32": 0}, {**value, "n_rows": 1}]
 
-    monkeypatch.setattr(together, "gathered", among)
+    monkeypatch.setattr(processes, "gathered", among)
     with pytest.raises(ValueError, match="process 2, 3 would train otherwise than process 0 .another crc32, n_rows.;"):
         run.train(compose_and_check(["scale=smoke", f"run_dir={tmp_path}/run"]))
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -7,7 +7,9 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from illada_lab.data import ChatTemplate, pretrained
+from illada_lab.data import Tokenizer as OurTokenizer
 from illada_lab.data.build_tokenizer import byte_tokenizer
+from illada_lab.data.chat import templated
 from illada_lab.data.jinja_chat import JinjaChat
 
 CHATML = (
@@ -209,8 +211,64 @@ def test_files_that_are_no_tokenizer(tmp_path, folder):
 
 def test_no_chat_template_no_chat(folder):
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|eos|>"}))
-    with pytest.raises(ValueError, match="tokenizer.chat_template = null"):
+    with pytest.raises(ValueError, match="tokenizer.chat_template = null; .*data.chat_template=plain"):
         ChatTemplate(pretrained(str(folder), mask=259))
+
+
+@pytest.mark.parametrize("has_bos", [False, True])
+def test_the_plain_template_gives_any_tokenizer_a_chat(folder, has_bos):
+    """Roles in words, answers up to EOS; BOS in front where there is one."""
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|eos|>"}))
+    tokenizer = pretrained(str(folder), mask=259, bos=257 if has_bos else None)
+    tokenizer = templated(tokenizer, "plain")
+    chat = ChatTemplate(tokenizer)
+    talk = [{"role": "system", "content": "be kind"}, *TALK[:2], {"role": "user", "content": " more "}]
+    ids, is_prompt = chat.render([*talk, {"role": "assistant", "content": "so\n"}])
+    front = "<|start|>" if has_bos else ""
+    asked, answer, again = TALK[0]["content"], TALK[1]["content"], "User: more\n\nAssistant:"
+    shown = f"{front}be kind\n\nUser: {asked}\n\nAssistant: {answer}<|eos|>{again} so<|eos|>"
+    assert tokenizer.decode(ids, skip_special=False) == shown
+    said = [i for i, flag in zip(ids, is_prompt, strict=True) if not flag]
+    assert tokenizer.decode(said, skip_special=False) == f" {answer}<|eos|> so<|eos|>"
+    assert tokenizer.decode(chat.prompt(talk), skip_special=False) == shown.removesuffix(" so<|eos|>")
+
+
+def test_a_template_is_a_file_or_one_that_is_shipped(folder):
+    tokenizer = pretrained(str(folder), mask=259)
+    (folder / "my_template.jinja").write_text(CHATML + "!")
+    assert templated(tokenizer, str(folder / "my_template.jinja")).chat_template == CHATML + "!"
+    assert tokenizer.chat_template == CHATML
+    with pytest.raises(FileNotFoundError, match=r"data.chat_template = plian; no such file; plain, or a Jinja file"):
+        templated(tokenizer, "plian")
+    for text in (b"{% for", b"\xff"):
+        (folder / "my_template.jinja").write_bytes(text)
+        with pytest.raises(ValueError, match=r"data.chat_template = .*my_template.jinja; "):
+            templated(tokenizer, str(folder / "my_template.jinja"))
+    with pytest.raises(
+        ValueError, match=r"data.chat_template = plain; this tokenizer has a chat format of its own; null"
+    ):
+        templated(byte_tokenizer(), "plain")
+
+
+def test_a_mask_is_added_to_a_tokenizer_that_has_none(folder):
+    file = folder / "tokenizer.json"
+    without = file.read_text().replace("<|mdm_mask|>", "<|reserved|>")
+    file.write_text(without)
+    with pytest.raises(ValueError, match=r"tokenizer.mask = null; .*or, where it has none, tokenizer.adds_mask=true"):
+        pretrained(str(folder))
+    tokenizer = pretrained(str(folder), adds_mask=True)
+    assert (tokenizer.tokens.mask, tokenizer.vocab_size, tokenizer.literal_mask) == (260, 261, "<|mdm_mask|>")
+    assert max(tokenizer.encode("a <|mdm_mask|> b")) < 256 and file.read_text() == without
+    again = OurTokenizer.from_dict(tokenizer.to_dict())
+    assert again.tokens.mask == 260 and again.encode("a<|mdm_mask|>") == tokenizer.encode("a<|mdm_mask|>")
+    with pytest.raises(
+        ValueError,
+        match=r"adds_mask = true; .* has a mask token, 259 \(<\|reserved\|>\); false, and tokenizer.mask=259",
+    ):
+        pretrained(str(folder), mask=259, adds_mask=True)
+    file.write_text(without.replace("<|reserved|>", "<|mdm_mask|>"))
+    with pytest.raises(ValueError, match=r"has a mask token, 259 \(<\|mdm_mask\|>\)"):
+        pretrained(str(folder), adds_mask=True)
 
 
 @pytest.mark.parametrize("is_special", [True, False])

@@ -129,6 +129,7 @@ def test_a_stream_of_the_hub_is_told_by_its_commit_where_the_hub_is_asked(monkey
 
 
 SHAREGPT = [{"from": "system", "value": "be kind"}, {"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]
+ALPACA = {"prompt_field": "instruction", "input_field": "input", "response_field": "output"}
 FORMS = {
     "roles": ({"talk": CHAT}, {"messages_field": "talk"}, CHAT),
     "sharegpt": (
@@ -136,6 +137,13 @@ FORMS = {
         {"messages_field": "messages"},
         [{"role": "system", "content": "be kind"}, *CHAT],
     ),
+    "alpaca": (
+        {"instruction": "hi", "input": "you", "output": "ho"},
+        ALPACA,
+        [{"role": "user", "content": "hi\n\nyou"}, CHAT[1]],
+    ),
+    "alpaca without input": ({"instruction": "hi", "input": "", "output": "ho"}, ALPACA, CHAT),
+    "alpaca with null": ({"instruction": "hi", "input": None, "output": "ho"}, ALPACA, CHAT),
     "pair": ({"question": "hi", "messages": "ho"}, {"prompt_field": "question", "response_field": "messages"}, CHAT),
 }
 
@@ -361,6 +369,7 @@ def test_fields_of_tables_are_checked(tmp_path):
         {"prompt_field": None, "response_field": "a"},
         {"response_field": None, "prompt_field": "a"},
         {"messages_field": "m", "prompt_field": "a", "response_field": "b"},
+        {"input_field": "a"},
         {"validation_path": "b.txt", "hub_validation_split": "test"},
     ],
 )

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from unittest.mock import ANY
@@ -17,7 +18,9 @@ from illada_lab.evaluation import chain_rule_log_likelihoods, confidence_score, 
 from illada_lab.evaluation.answerer import Answerer
 from illada_lab.evaluation.generation import seed_of
 from illada_lab.evaluation.journal import Notes
+from illada_lab.processes import join
 from illada_lab.training.checkpoint import LoadedRun, load_run
+from tests.processes import together
 from tests.small import small_predictor
 
 TOKENIZER = byte_tokenizer()
@@ -583,6 +586,50 @@ def interrupt():
 
 
 SCORED = {"max_length": None, "block_length": None}
+
+
+def scored_together(run, data, out, **changes):
+    """A process of several that share lm-eval's questions."""
+    torch.set_num_threads(1)
+    join()
+    found = harness_task(data, **changes).run(str(run), load_run(run), out, seed=0, about={})
+    return found["rows"], found["manifest"].get("n_processes")
+
+
+@pytest.mark.parametrize("kind", ["written", "scored"])
+def test_processes_share_the_questions_of_lm_eval(run, tmp_path, kind):
+    """Two come to what one does, with examples that are drawn question by question; more than there are questions are refused."""
+    pytest.importorskip("lm_eval")
+    changes, data = {}, tmp_path / "data"
+    data.mkdir()
+    (data / "test.jsonl").write_text(problems(5))
+    (data / "train.jsonl").write_text(problems(9).replace("and", "plus"))
+    if kind == "scored":
+        data = tmp_path / "text.jsonl"
+        data.write_text("".join(json.dumps({"text": f"{n} and {n}"}) + "\n" for n in range(5)))
+        changes = {
+            "task": "text_local",
+            "n_shots": 0,
+            "scoring": "monte_carlo",
+            "n_samples": 2,
+            "has_eos": False,
+            **SCORED,
+        }
+    found, items = {}, {}
+    for n in (1, 2):
+        out = tmp_path / str(n)
+        found[n] = together(n, partial(scored_together, **changes), run, data, out)
+        lines = (out / "items.jsonl").read_text().splitlines() if kind == "written" else []
+        items[n] = {line["key"]: line for line in map(json.loads, lines)}
+        assert not list(out.glob("items-*"))
+    ((alone, _),) = found[1]
+    (first, n), (second, _) = found[2]
+    assert n == 2 and second == [] and items[1] == items[2] and len(items[1]) == (5 if kind == "written" else 0)
+    assert [(r["task"], r["metric"], r["n"]) for r in first] == [(r["task"], r["metric"], r["n"]) for r in alone]
+    assert [r["value"] for r in first] == pytest.approx([r["value"] for r in alone], rel=1e-6)
+    changes["n_items"] = 1
+    with pytest.raises(AssertionError, match="n_items = 1; fewer than the 2 processes"):
+        together(2, partial(scored_together, **changes), run, data, tmp_path / "few")
 
 
 def test_whole_texts_are_scored_to_the_end(run, tmp_path):

@@ -1,24 +1,27 @@
 """Records that are written as they come: what is whole is taken over, what is not is asked again."""
 
 import json
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from illada_lab.evaluation.journal import Journal, Notes
+from illada_lab.processes import join, rank
+from tests.processes import together
 
 BATCHES = [["a", "b"], ["c"], ["d", "e", "f"]]
 
 
 def run(journal, asked):
-    records = []
-    for keys in BATCHES:
+    """The records of two tasks."""
 
-        def answer(keys=keys):
-            asked.extend(keys)
-            return [{"key": "ignored", "n": (n, key)} for n, key in enumerate(keys)]
+    def answer(keys):
+        asked.extend(keys)
+        return [{"key": "ignored", "n": (n, key)} for n, key in enumerate(keys)]
 
-        records += journal.batch(keys, answer)
-    return records
+    batches = [(keys, partial(answer, keys)) for keys in BATCHES]
+    return journal.answered(batches[:2]) + journal.answered(batches[2:])
 
 
 @pytest.mark.parametrize("n_bytes", range(0, 200, 9))
@@ -40,7 +43,7 @@ def test_foreign_lines_are_asked_again(tmp_path):
     file = tmp_path / "items.jsonl"
     run(Journal(file), [])
     lines = file.read_text().splitlines()
-    for damaged in ("[1]", "", json.dumps({"key": "z"}), "\x00"):
+    for damaged in ("[1]", "", "\x00"):
         file.write_text("\n".join([*lines[:2], damaged, *lines[3:]]) + "\n")
         asked: list[str] = []
         run(Journal(file), asked)
@@ -55,9 +58,8 @@ def test_without_a_file_nothing_is_kept():
 def test_texts_may_hold_any_character(tmp_path):
     """Not every character that ends a line elsewhere ends one here."""
     file, texts = tmp_path / "items.jsonl", ["a\u2028b", "\u2029", "\u0085\x0c\x1e", "\r\n"]
-    records = Journal(file).batch(["a", "b", "c", "d"], lambda: [{"text": text} for text in texts])
-    journal = Journal(file)
-    assert journal.batch(["a", "b", "c", "d"], lambda: pytest.fail("asked again")) == records
+    records = Journal(file).answered([("abcd", lambda: [{"text": text} for text in texts])])
+    assert Journal(file).answered([("abcd", lambda: pytest.fail("asked again"))]) == records
     assert [r["text"] for r in records] == texts
 
 
@@ -76,3 +78,81 @@ def test_notes_are_kept_in_any_order_and_each_once(tmp_path):
     again.write()
     told = [json.loads(line) for line in file.read_text().splitlines()]
     assert told == [{"key": "b", "n": 1, "target": "x"}, {"key": "a", "n": 3}, {"key": "c", "n": 4}]
+
+
+def shared(folder: Path) -> tuple[list[str], list[dict], int, int]:
+    """A process that answers its part of the batches."""
+    join()
+    asked: list[str] = []
+    journal = Journal(folder / "items.jsonl")
+    records = run(journal, asked)
+    return asked, records, journal.n_new, journal.n_taken
+
+
+def test_processes_share_the_batches_and_the_file(tmp_path):
+    """The next task begins with the process whose turn it is: c comes after a and b, d after c."""
+    records = run(Journal(tmp_path / "alone.jsonl"), [])
+    found = together(2, shared, tmp_path)
+    assert [asked for asked, *_ in found] == [["a", "b", "d", "e", "f"], ["c"]]
+    assert all(told == (records, 6, 0) for _, *told in found for told in [tuple(told)])
+    assert {path.name for path in tmp_path.iterdir()} == {"alone.jsonl", "items.jsonl"}
+    assert (tmp_path / "items.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
+
+
+def test_what_several_processes_had_written_is_taken_over_by_any_number(tmp_path):
+    """Killed before the parts were put together."""
+    records = run(Journal(tmp_path / "alone.jsonl"), [])
+    lines = (tmp_path / "alone.jsonl").read_text().splitlines(keepends=True)
+    for n in (1, 2):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        (folder / "items.jsonl").write_text("".join(lines[:2]))
+        (folder / "items-1.jsonl").write_text(lines[2])
+        (folder / "items-7.jsonl").write_text(lines[3] + lines[4][:9])
+        found = together(n, shared, folder)
+        assert sorted(key for asked, *_ in found for key in asked) == ["d", "e", "f"]
+        assert all((r, n_new, n_taken) == (records, 3, 3) for _, r, n_new, n_taken in found)
+        assert [path.name for path in folder.iterdir()] == ["items.jsonl"]
+        assert (folder / "items.jsonl").read_text() == "".join(lines)
+
+
+def noted(file: Path) -> tuple[dict, int, float]:
+    """A process that makes its notes."""
+    join()
+    notes = Notes(file)
+    notes.add([{"key": f"new {rank()}", "n": rank()}], 1.0 + rank())
+    notes.gather()
+    for record in notes.found.values():
+        record["judged"] = True
+    notes.write()
+    return notes.found, notes.n_taken, notes.seconds
+
+
+def test_processes_make_notes_in_one_file(tmp_path):
+    file = tmp_path / "items.jsonl"
+    file.write_text('{"key": "old"}\n{"key": "cut')
+    found = together(2, noted, file)
+    expected = {
+        key: {"key": key, **n, "judged": True} for key, n in {"old": {}, "new 0": {"n": 0}, "new 1": {"n": 1}}.items()
+    }
+    assert found == [(expected, 1, 2.0)] * 2
+    assert [json.loads(line) for line in file.read_text().splitlines()] == list(expected.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["items.jsonl"]
+
+
+def test_a_file_of_nothing_but_a_line_that_was_cut_takes_what_comes_behind(tmp_path):
+    file = tmp_path / "items.jsonl"
+    file.write_text('{"key": "a')
+    with pytest.raises(KeyboardInterrupt):
+        Journal(file).answered([("a", lambda: [{"n": 1}]), ("b", interrupted)])
+    asked = Journal(file).answered([("a", lambda: pytest.fail("asked again")), ("b", lambda: [{"n": 2}])])
+    assert asked == [{"key": "a", "n": 1}, {"key": "b", "n": 2}]
+
+
+def interrupted() -> list[dict]:
+    raise KeyboardInterrupt
+
+
+def test_two_items_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two are called a"):
+        Journal().answered([("ab", lambda: [{}, {}]), ("ca", lambda: [{}, {}])])

@@ -1,6 +1,8 @@
 """`illada-lab evaluate tasks=...`: results item by item, going on, the manifest, settings without effect."""
 
+import io
 import json
+from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ from illada_lab.evaluation.intervals import bootstrap, share_interval, wilson
 from illada_lab.samplers import FixedLength, Threshold, VariableLength
 from illada_lab.training.checkpoint import load_run
 from illada_lab.training.run import train
+from tests.processes import together
 from tests.samplers import test_own_rule as own_rule
 from tests.small import small_predictor
 
@@ -482,3 +485,58 @@ def test_a_result_names_no_settings_that_played_no_part(task, is_twin, expected)
     told = told_of(settings, model, is_twin=is_twin)
     keys = ("scoring", "n_samples", "has_eos", "max_length", "block_length", "thinking_power")
     assert tuple(told[key] for key in keys) == expected and told["guidance_scale"] == 0.0
+
+
+def asked_together(arguments: list[str]) -> tuple[int, str]:
+    """A process of `evaluate`: its status, and what it printed."""
+    told = io.StringIO()
+    with redirect_stdout(told):
+        status = main(["evaluate", *arguments])
+    return status, told.getvalue()
+
+
+@pytest.mark.parametrize("task", ["gsm8k", "toy"])
+def test_processes_share_the_questions_and_come_to_the_same_result(models, toy_run, file, tmp_path, task):
+    """Two of torchrun's: answers, rows and panel are those of one process; the first writes and tells."""
+    words = [f"checkpoint={toy_run}", "scale=smoke", "trainer.accelerator=cpu", "evaluation.n_questions=70"]
+    if task == "gsm8k":
+        words = [
+            "tasks=gsm8k",
+            f"data.path={file}",
+            f"checkpoint={models}/base",
+            *SHORT,
+            "evaluation.sampler.temperature=1.0",
+        ]
+    results = []
+    for n in (1, 2):
+        if task == "gsm8k":
+            found = together(n, asked_together, [*words, f"evaluation.out={tmp_path / str(n)}"])
+            items, written = (tmp_path / str(n) / name for name in ("items.jsonl", "results.json"))
+        else:
+            found = together(n, asked_together, words)
+            (items,) = toy_run.glob("evaluation/*/items.jsonl")
+            written = toy_run / "evaluation.json"
+        assert [status for status, _ in found] == [0] * n
+        assert "written: " in found[0][1] and [told for _, told in found[1:]] == [""] * (n - 1)
+        told = json.loads(written.read_text())
+        assert told["manifest"]["n_processes"] == n
+        panel = [row for row in told["health"] if row["name"] != "tokens per second"]
+        results.append((items.read_text(), told["rows"], panel))
+        assert [path.name for path in items.parent.glob("items*")] == ["items.jsonl"]
+        items.unlink()
+    assert results[0] == results[1] and results[0][0].count("\n") >= 7
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory):
+    """A run on a world that has learnt next to nothing."""
+    folder = tmp_path_factory.mktemp("toy") / "run"
+    words = [
+        "scale=smoke",
+        "trainer.precision=32-true",
+        "trainer.accelerator=cpu",
+        "scale.n_steps=3",
+        f"run_dir={folder}",
+    ]
+    train(compose_and_check(words))
+    return folder

@@ -24,7 +24,7 @@ from illada_lab.training.distributed.strategy import ShardedStrategy
 from illada_lab.training.lr import ConstantCosine
 from illada_lab.training.module import DiffusionModule
 from illada_lab.training.optim import adamw, muon
-from tests.training.distributed.processes import together
+from tests.processes import together
 
 OPTIMS = {"adamw": partial(adamw, lr=1e-3), "muon": partial(muon, lr=1e-3, adamw_lr=1e-3)}
 N_PROCESSES, N_STEPS = 2, 3

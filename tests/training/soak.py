@@ -23,7 +23,7 @@ import torch
 
 from illada_lab.manifest import commit, machine, versions
 from illada_lab.training.checkpoint import find_resumable, read_about, read_checkpoint
-from tests.training.distributed.processes import Failure, finish, losses, run, start
+from tests.processes import Failure, finish, losses, run, start
 
 # What is killed when: at any moment of a step, while a checkpoint is written, while data are read and packed.
 WAYS = ("kill", "SIGTERM", "kill while saving", "kill while preparing data")
@@ -81,9 +81,9 @@ def _at_data(kill: Kill) -> None:
 
     plain = DataModule.prepare
 
-    def prepare(self, tokenizer=None):
+    def prepare(self, *arguments, **settings):
         kill.go()
-        plain(self, tokenizer)
+        plain(self, *arguments, **settings)
         time.sleep(2 * kill.delay)  # what comes next is another kill's
 
     DataModule.prepare = prepare  # type: ignore[method-assign]

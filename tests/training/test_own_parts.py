@@ -9,7 +9,7 @@ from torch import nn
 from illada_lab.models import MaskPredictor
 from illada_lab.objectives import Pretrain
 from illada_lab.training.checkpoint import load_run
-from tests.training.distributed.processes import together
+from tests.processes import together
 from tests.training.small_runs import run
 
 HERE = __name__

@@ -60,22 +60,30 @@ class ShardSource:
             FileNotFoundError, ValueError: see `Folder.open`; or folders whose tokens do not mean the same.
         """
         found = [Folder.open(path) for path in self.paths]
-        for folder in found[1:]:
+        # Only conversations depend on how conversations are written, so that is asked of them alone.
+        first = next((folder for folder in found if _has_conversations(folder)), found[0])
+        for folder in found:
+            is_same = _same_tokens(first.tokenizer, folder.tokenizer, is_chat=_has_conversations(folder))
             for name, a, b in (
-                ("tokenizer", found[0].manifest.tokenizer_sha256, folder.manifest.tokenizer_sha256),
-                ("BOS and EOS", ends_of(found[0].manifest), ends_of(folder.manifest)),
+                ("tokenizer", True, is_same),
+                ("BOS and EOS", ends_of(first.manifest), ends_of(folder.manifest)),
             ):
                 if a != b:
                     raise ValueError(
-                        f"data.path = {folder.path}; prepared with another {name} than {found[0].path}; "
+                        f"data.path = {folder.path}; prepared with another {name} than {first.path}; "
                         "prepare both alike (init_from=... takes a model's tokenizer)"
                     )
         return found
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """What the tokens mean."""
-        return self.folders[0].tokenizer
+        """What the tokens mean, that of conversations where there are some."""
+        return next((folder for folder in self.folders if _has_conversations(folder)), self.folders[0]).tokenizer
+
+    @property
+    def has_conversations(self) -> bool:
+        """Whether some of the documents are conversations."""
+        return any(map(_has_conversations, self.folders))
 
     def check(self, tokenizer: Tokenizer, *, adds_bos: bool, adds_eos: bool, max_extra_eos: int = 0) -> None:
         """Refuse what does not fit the tokens.
@@ -87,7 +95,7 @@ class ShardSource:
         Raises:
             ValueError: another tokenizer (a checkpoint's), or settings of BOS and EOS that are not those of the preparation.
         """
-        if tokenizer.to_dict() != self.tokenizer.to_dict():
+        if not _same_tokens(tokenizer, self.tokenizer, is_chat=self.has_conversations):
             raise ValueError(
                 f"data.path = {self.paths[0]}; prepared with another tokenizer than the model's; "
                 "prepare it with init_from=<the model's run>"
@@ -154,6 +162,16 @@ class ShardSource:
         if not left:
             raise ValueError(f"data.path = {', '.join(self.paths)}; no sound shard is left; prepare the data again")
         return left
+
+
+def _has_conversations(folder: Folder) -> bool:
+    return any("prompt" in shard.files for shards in folder.manifest.splits.values() for shard in shards)
+
+
+def _same_tokens(a: Tokenizer, b: Tokenizer, *, is_chat: bool) -> bool:
+    """Whether two tokenizers give the same tokens, of conversations or of text, which no chat template changes."""
+    pair = (a, b) if is_chat else (a.with_chat_template(None), b.with_chat_template(None))
+    return pair[0].to_dict() == pair[1].to_dict()
 
 
 def share_of_processes() -> tuple[int, int]:

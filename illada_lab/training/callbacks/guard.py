@@ -11,8 +11,8 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from illada_lab.files import write_text
+from illada_lab.processes import gathered
 from illada_lab.training.callbacks.step import StepCallback
-from illada_lab.training.distributed.together import gathered
 from illada_lab.training.module import DiffusionModule
 
 

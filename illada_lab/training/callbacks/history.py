@@ -55,8 +55,9 @@ class History(StepCallback):
     def after_step(self, trainer: pl.Trainer, module: DiffusionModule, outputs: dict[str, Any], step: int) -> None:
         """Record the mean loss of the last steps."""
         self.n_tokens_seen += outputs["n_tokens"]
-        # float32 counts to 2^24 only.
-        module.log("train/tokens", torch.tensor(self.n_tokens_seen, dtype=torch.float64))
+        if module.is_logged(step):
+            # float32 counts to 2^24 only.
+            module.log("train/tokens", torch.tensor(self.n_tokens_seen, dtype=torch.float64))
         now = time.perf_counter() - module.seconds_aside
         # The first step of a process is left out: it compiles.
         if self._before is not None:
@@ -81,6 +82,16 @@ class History(StepCallback):
         self.validation.append({"step": step, "kinds": summary, "bins": bins})
         if self.path is not None and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             write_text(self.path, json.dumps(self.to_dict()))
+
+    def is_best_at(self, step: int, since: int = 0) -> bool:
+        """Whether the run was validated at a step, with a lower loss than ever before.
+
+        Args:
+            step: optimiser steps done.
+            since: validations up to this step do not count.
+        """
+        losses = {r["step"]: r["kinds"]["all"]["nelbo_per_token"] for r in self.validation if r["step"] > since}
+        return step in losses and all(losses[step] < loss for before, loss in losses.items() if before < step)
 
     @property
     def tokens_per_second(self) -> float:

@@ -11,17 +11,19 @@ from typing import Any, ClassVar
 import lightning.pytorch as pl
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from illada_lab.processes import any_of
+from illada_lab.training.callbacks.history import History
 from illada_lab.training.callbacks.step import StepCallback, is_due
 from illada_lab.training.checkpoint import (
     ABSENT,
     BEFORE_DECAY,
+    BEST,
     LAST,
     read_about,
     read_checkpoint,
     save_atomically,
     save_failed,
 )
-from illada_lab.training.distributed.together import any_of
 from illada_lab.training.module import DiffusionModule
 
 
@@ -54,7 +56,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class RollingCheckpoint(StepCallback):
     """Save `last.ckpt` every so often, by steps or by the clock, at the end, and on SIGTERM; the one before stays as `previous.ckpt`.
 
-    And, if asked to, `before_decay.ckpt` where the constant phase of the learning rate ends: the model that other decays start from.
+    And, if asked to, `before_decay.ckpt` where the constant phase of the learning rate ends: the model that other decays start from; and
+    `best.ckpt` at each validation with a lower loss than all before.
 
     SIGTERM (under SLURM also SIGUSR1 and SIGUSR2) to any process of a run makes all of them finish the step, save, and stop: with
     `Preempted`, or by the handler that a job launcher had installed, which may queue the job again. So does Ctrl-C; a second one stops at
@@ -65,6 +68,7 @@ class RollingCheckpoint(StepCallback):
         every: optimiser steps between saves; None: at the end only.
         minutes: age of the last one at which the next is due as well; None: any.
         keeps_before_decay: keep what stands when the decay begins.
+        best_of: the validations whose best is kept, which come before this callback; None: none is.
         files: what writes them where a run is not sharded.
 
     Raises:
@@ -81,15 +85,16 @@ class RollingCheckpoint(StepCallback):
         every: int | None,
         minutes: float | None = None,
         keeps_before_decay: bool,
+        best_of: History | None = None,
         files: AtomicCheckpointIO,
     ) -> None:
         super().__init__()
         self.folder, self.every, self.minutes = folder, every, minutes
-        self.keeps_before_decay, self.files = keeps_before_decay, files
+        self.keeps_before_decay, self.best_of, self.files = keeps_before_decay, best_of, files
         self._saved_at = time.monotonic()
         self.signal = 0
         self._handlers: dict[int, Any] = {}
-        self._process, self._begin, self._has_stepped = os.getpid(), 0, False
+        self._process, self._begin, self._has_stepped, self._best_since = os.getpid(), 0, False, 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Remember who listens before Lightning and we do."""
@@ -105,6 +110,8 @@ class RollingCheckpoint(StepCallback):
         """Listen."""
         super().on_train_start(trainer, pl_module)
         self._process, self._begin, self._saved_at = os.getpid(), trainer.global_step, time.monotonic()
+        # What earlier validations were of is lost where it was not kept: in another folder, or before one asked for it.
+        self._best_since = 0 if (self.folder / BEST).exists() else self._begin
         for number in self._handlers:
             signal.signal(number, self._on_signal)
 
@@ -119,6 +126,8 @@ class RollingCheckpoint(StepCallback):
             self._finish(trainer)
         if self._is_fork(module, step, trainer.max_steps):
             self._save(trainer, module, BEFORE_DECAY)
+        if self.best_of is not None and self.best_of.is_best_at(step, since=self._best_since):
+            self._save(trainer, module, BEST)
         if is_told or is_old or is_due(step, self.every, trainer.max_steps):
             self._save(trainer, module, LAST)
             self._saved_at = time.monotonic()

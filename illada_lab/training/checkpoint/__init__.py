@@ -13,6 +13,7 @@ from illada_lab.training.checkpoint.reading import (
 from illada_lab.training.checkpoint.writing import (
     ABSENT,
     BEFORE_DECAY,
+    BEST,
     FORMAT,
     LAST,
     PREVIOUS,
@@ -26,6 +27,7 @@ from illada_lab.training.checkpoint.writing import (
 __all__ = [
     "ABSENT",
     "BEFORE_DECAY",
+    "BEST",
     "FORMAT",
     "LAST",
     "PREVIOUS",

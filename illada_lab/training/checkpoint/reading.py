@@ -13,7 +13,7 @@ import torch
 from torch.distributed.checkpoint import CheckpointException
 
 from illada_lab.training.checkpoint import shards
-from illada_lab.training.checkpoint.writing import BEFORE_DECAY, FORMAT, LAST, PREVIOUS
+from illada_lab.training.checkpoint.writing import BEFORE_DECAY, BEST, FORMAT, LAST, PREVIOUS
 
 # Errors of the system that say nothing of the file.
 NOT_NOW = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)
@@ -119,7 +119,7 @@ def find_saved(run_dir: str | Path) -> tuple[Path | None, dict[Path, str]]:
     """
     folder, newest, most = Path(run_dir) / "checkpoints", None, -1
     damages: dict[Path, str] = {}
-    for path in (folder / name for name in (LAST, PREVIOUS, BEFORE_DECAY)):
+    for path in (folder / name for name in (LAST, PREVIOUS, BEFORE_DECAY, BEST)):
         if _is_checkpoint(path):
             try:
                 step = read_about(path)["global_step"]

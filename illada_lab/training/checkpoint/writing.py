@@ -11,6 +11,8 @@ from illada_lab.training.checkpoint import shards
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 # The last one at the constant rate: other decays, and longer runs, go on from it.
 BEFORE_DECAY = "before_decay.ckpt"
+# The one with the lowest validation loss so far.
+BEST = "best.ckpt"
 ABSENT = OSError("in another process")
 # What this package writes about a run; changes when a reader must behave differently.
 FORMAT = 1

@@ -1,1 +1,1 @@
-"""One model on many devices: placing it, sharding it, and what its processes decide together."""
+"""One model on many devices: placing it, sharding it, and the state of its optimiser under the parameters' names."""

@@ -14,10 +14,10 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from torch import nn
 from torch.optim import Optimizer
 
+from illada_lab.processes import any_of
 from illada_lab.training.checkpoint import ABSENT, partial_of, put_in_place, read_checkpoint, save_failed, shards
 from illada_lab.training.distributed import named_state
 from illada_lab.training.distributed.materialise import part_like
-from illada_lab.training.distributed.together import any_of
 from illada_lab.training.settings import TrainerSettings
 
 

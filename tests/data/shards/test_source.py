@@ -241,3 +241,31 @@ def test_long_documents_of_shards_are_left_out_and_said(tmp_path, capsys):
     both = ShardSource(path=[str(tmp_path / "a"), str(tmp_path / "b")], weights=[1, 1])
     with pytest.raises(ValueError, match="data.drops_long = true; all examples of b are longer than a row of 8 tokens"):
         module(both, packing=OnePerRow(), length=8, drops_long=True)
+
+
+TALK = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+ROLES = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+
+
+def test_conversations_bring_their_chat_template_to_a_model_without_one(tmp_path):
+    """Text may lie beside them, prepared with any template; a model with another template is refused, but for text."""
+    own, other = BYTE.with_chat_template(ROLES), BYTE.with_chat_template(ROLES.replace(":", ";"))
+    made(tmp_path / "text", texts(40), tokenizer=BYTE)
+    made(tmp_path / "chats", [TALK] * 20, tokenizer=own)
+    paths = [str(tmp_path / "text"), str(tmp_path / "chats")]
+    both = ShardSource(path=paths)
+    assert both.tokenizer.chat_template == ROLES and both.has_conversations
+    for given in (None, BYTE, own):
+        data = DataModule(source=ShardSource(path=paths), tokenizer=prepared, length=16, batch_size=8)
+        data.prepare(given)
+        assert data.tokenizer is not None and data.tokenizer.chat_template == ROLES
+    with pytest.raises(ValueError, match="prepared with another tokenizer than the model's"):
+        DataModule(source=both, tokenizer=prepared, length=16, batch_size=8).prepare(other)
+    data = DataModule(source=ShardSource(path=paths[0]), tokenizer=prepared, length=16, batch_size=8)
+    data.prepare(other)
+    assert data.tokenizer is not None and data.tokenizer.chat_template == other.chat_template
+    made(tmp_path / "others", [TALK] * 20, tokenizer=other)
+    with pytest.raises(ValueError, match=r"others; prepared with another tokenizer than .*chats"):
+        ShardSource(path=[*paths, str(tmp_path / "others")]).check(own, adds_bos=False, adds_eos=True)
+    with pytest.raises(ValueError, match=r"data.chat_template = plain; prepared conversations are written already"):
+        DataModule(source=both, tokenizer=prepared, length=16, batch_size=8, chat_template="plain")

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from illada_lab.training.callbacks.history import History
 from illada_lab.training.callbacks.saving import AtomicCheckpointIO, RollingCheckpoint
 from illada_lab.training.checkpoint import read_checkpoint
 from tests.training.small_runs import SMALL, run, weights
@@ -123,3 +124,37 @@ def test_a_run_killed_while_saving_goes_on_to_the_same_end(tmp_path):
     run(tmp_path / "whole", "scale.n_steps=200")
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch):
+    """The one of the lowest validation, whatever comes behind it; a run that goes on remembers what it had."""
+    losses = iter([3.0, 1.0, 1.0, 2.0, 1.5, 0.5])
+
+    def add(self, step, summary, bins):
+        self.validation.append({"step": step, "kinds": {"all": {**summary["all"], "nelbo_per_token": next(losses)}}})
+
+    monkeypatch.setattr(History, "add_validation", add)
+    never = ["trainer.validate_every=2", "trainer.save_every=null", "trainer.keeps_before_decay=false", "lr.n_steps=20"]
+    run(tmp_path / "a", *never, "trainer.max_steps=8", "trainer.keeps_best=true")
+    folder = tmp_path / "a" / "checkpoints"
+    steps = {path.name: read_checkpoint(path)["global_step"] for path in folder.iterdir()}
+    assert steps == {"last.ckpt": 8, "best.ckpt": 4}
+    run(
+        tmp_path / "a",
+        *never,
+        "trainer.max_steps=12",
+        "trainer.keeps_best=true",
+        "resume=auto",
+        "trainer.save_every=10",
+    )
+    assert read_checkpoint(folder / "previous.ckpt")["global_step"] == 10
+    best = read_checkpoint(folder / "best.ckpt")
+    assert best["global_step"] == 12
+    losses = iter([3.0])
+    run(tmp_path / "b", *never, "trainer.max_steps=2")
+    assert [path.name for path in (tmp_path / "b" / "checkpoints").iterdir()] == ["last.ckpt"]
+    # In another folder nothing is kept of what was best before.
+    losses = iter([2.5, 2.6])
+    more = ["trainer.max_steps=6", "trainer.keeps_best=true", f"resume={tmp_path / 'b'}"]
+    run(tmp_path / "c", *never, *more)
+    assert read_checkpoint(tmp_path / "c" / "checkpoints" / "best.ckpt")["global_step"] == 4

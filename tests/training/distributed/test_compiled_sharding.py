@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from illada_lab.training.machine import can_compile
-from tests.training.distributed.processes import losses, run, together
+from tests.processes import losses, run, together
 
 pytestmark = [pytest.mark.compiled, pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler")]
 STEPS = ["trainer.max_steps=3", "lr.n_steps=20", "optim=adamw", "model.n_kv_heads=2"]

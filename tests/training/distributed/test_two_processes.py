@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from illada_lab.training.checkpoint import find_resumable, load_run, read_about, read_checkpoint
-from tests.training.distributed.processes import Failure, finish, losses, run, run_only, start, together
+from tests.processes import Failure, finish, losses, run, run_only, start, together
 
 # Rows of one forward pass: two processes need two of them per step of 8 rows.
 PAIR = ["data.micro_batch_size=2"]

@@ -1,0 +1,146 @@
+"""The processes of one run: who started them, which this one is, and what they decide together; with one nothing is sent."""
+
+import atexit
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+# What the libraries under torch.distributed say where another process is gone or silent: gloo, NCCL, the store.
+SIGNS_OF_LOSS = ("connection", "timed out", "timeout", "gloo", "nccl", "socket", "peer")
+# Until all have come at the start; and until all have answered their questions, which may take one of them days longer than another.
+MEETING, PATIENCE = timedelta(minutes=30), timedelta(days=7)
+
+
+def join() -> None:
+    """Let the processes that torchrun or srun has started know of each other, each with a CUDA device of its own where there are some.
+
+    What they send is small and lies in the host's memory. A process that was started alone stays alone, in a script of SLURM's too.
+    """
+    if dist.is_initialized() or (place := _place()) is None:
+        return
+    number, n, local_rank = place
+    store, number, n = next(dist.rendezvous("env://", number, n, timeout=MEETING))
+    dist.init_process_group("gloo", store=store, rank=number, world_size=n, timeout=PATIENCE)
+    atexit.register(_leave)
+    if n_devices := torch.cuda.device_count():
+        torch.cuda.set_device(local_rank % n_devices)
+
+
+def _place() -> tuple[int, int, int] | None:
+    """Number of this process, of how many, and its number on its machine; None: it is alone."""
+    environment = os.environ
+    if "TORCHELASTIC_RUN_ID" in environment:
+        found = [int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    elif (
+        "SLURM_STEP_NUM_TASKS" in environment
+    ):  # of srun's tasks; a batch script, which is one process, has only the job's numbers
+        from lightning.fabric.plugins.environments import SLURMEnvironment
+
+        found = [int(environment[f"SLURM_{name}"]) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID")]
+        environment.setdefault(
+            "MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(environment["SLURM_STEP_NODELIST"])
+        )
+        # Every job its own, as Lightning has them, and every step of a job.
+        port = 15000 + (int(environment["SLURM_JOB_ID"]) + 97 * int(environment["SLURM_STEP_ID"])) % 10000
+        environment.setdefault("MASTER_PORT", str(port))
+    else:
+        return None
+    return None if found[1] == 1 else (found[0], found[1], found[2])
+
+
+def processes_here() -> int:
+    """Processes of the run on this machine, as far as torchrun or srun says it."""
+    if n_processes() == 1:
+        return 1
+    told = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_STEP_TASKS_PER_NODE") or "1"
+    return int(re.split(r"\D", told, maxsplit=1)[0] or 1)  # srun: "8(x2),4", the first machine's first
+
+
+@contextmanager
+def waiting_for_others() -> Iterator[None]:
+    """Another process that is gone is said in one line, not in the words of the library that noticed it.
+
+    Raises:
+        RuntimeError: see above.
+    """
+    try:
+        yield
+    except Exception as error:
+        if n_processes() == 1 or not is_lost_process(error):
+            raise
+        raise RuntimeError(
+            f"process {rank()} of {n_processes()}; waited for another, which is gone; what it said stands above, and answers are kept: "
+            "the same command again"
+        ) from error
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def n_processes() -> int:
+    """Processes of the run that is going on."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process among them, from 0."""
+    return dist.get_rank() if n_processes() > 1 else 0
+
+
+def sums(values: Sequence[float], device: torch.device) -> list[float]:
+    """Each value summed over all processes, in float64.
+
+    Args:
+        values: as many in every process.
+        device: where the process group sends from.
+    """
+    if n_processes() == 1:
+        return list(values)
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return total.tolist()
+
+
+def any_of(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """For each flag whether it is up in any process: all processes get the same answer and can act on it together."""
+    return [total > 0 for total in sums([float(flag) for flag in flags], device)]
+
+
+def gathered(value: Any) -> list[Any]:
+    """One object of every process, in the order of their ranks; small ones, on rare occasions."""
+    if n_processes() == 1:
+        return [value]
+    found: list[Any] = [None] * n_processes()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def sent_to_first(value: Any) -> list[Any] | None:
+    """One object of every process for the first of them, in the order of their ranks; None in the others."""
+    if n_processes() == 1:
+        return [value]
+    found: list[Any] | None = [None] * n_processes() if rank() == 0 else None
+    dist.gather_object(value, found)
+    return found
+
+
+def wait() -> None:
+    """Until all processes have come so far."""
+    if n_processes() > 1:
+        dist.barrier()
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Whether an error says that another process of the run is gone or did not answer in time."""
+    if isinstance(error, dist.DistError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in SIGNS_OF_LOSS)
