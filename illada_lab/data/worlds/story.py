@@ -89,11 +89,12 @@ class StoryGrammar:
         heroes = self.lexicon.heroes
         hero = heroes[int(u[0] * len(heroes))]
         places = self.lexicon.places_of[hero]
-        options = self._options_of[hero, places[int(u[1] * len(places))]]
-        form = FORMS[int(u[-1] * len(FORMS))]
+        place = places[int(u[1] * len(places))]
+        options, number = self._options_of[hero, place], int(u[-1] * len(FORMS))
+        form = FORMS[number]
         filling = {f"{{{slot}}}": words[int(u[i] * len(words))] for i, (slot, words) in enumerate(options.items())}
         text = " ".join([filling.get(word, word) for word in form.words])
-        return text, self._log_prob_of_choices(form, options)
+        return text, self._log_probs_of[hero, place][number]
 
     def parse(self, text: str) -> tuple[Form, Choices] | None:
         """The form and the choices behind a text, or None where it is no story."""
@@ -123,6 +124,14 @@ class StoryGrammar:
     def _options_of(self) -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
         pairs = [(hero, place) for hero in self.lexicon.heroes for place in self.lexicon.places_of[hero]]
         return {(hero, place): self.options({"hero": hero, "place": place}) for hero, place in pairs}
+
+    @cached_property
+    def _log_probs_of(self) -> dict[tuple[str, str], list[float]]:
+        """log p of a story of each form with a hero and a place: which words fill it does not matter."""
+        return {
+            pair: [self._log_prob_of_choices(form, options) for form in FORMS]
+            for pair, options in self._options_of.items()
+        }
 
     @staticmethod
     def _log_prob_of_choices(form: Form, options: dict[str, tuple[str, ...]]) -> float:

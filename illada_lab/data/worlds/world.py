@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 import numpy as np
 
@@ -145,9 +145,17 @@ class World:
         random = self._random(2, chosen, seed)
         kinds = list(shares)
         drawn = random.choice(len(kinds), size=n, p=np.array(list(shares.values())))
-        return [self._draw(kinds[k], chosen, random, shares) for k in drawn]
+        of_length = cache(partial(self.log_prob_of_length, mixture=shares))  # a few lengths, and many documents
+        return [self._draw(kinds[k], chosen, random, shares, of_length) for k in drawn]
 
-    def _draw(self, kind: str, split: Split, random: np.random.Generator, shares: dict[str, float]) -> Document:
+    def _draw(
+        self,
+        kind: str,
+        split: Split,
+        random: np.random.Generator,
+        shares: dict[str, float],
+        log_prob_of_length: Callable[[int], float],
+    ) -> Document:
         if kind == "story":
             text, log_prob = self._draw_story(split, random)
         else:
@@ -155,7 +163,7 @@ class World:
             if not texts:
                 raise ValueError(f"split = {split}; so small a world holds no {kind} out; more people, or stories only")
             text, log_prob = texts[random.integers(len(texts))], self._log_prob_of_statement(kind)
-        of_length = self.log_prob_of_length(text.count(" ") + 1, shares)
+        of_length = log_prob_of_length(text.count(" ") + 1)
         return Document(text, kind, math.log(shares[kind]) + log_prob - of_length, of_length)
 
     def _draw_story(self, split: Split, random: np.random.Generator) -> tuple[str, float]:

@@ -157,11 +157,13 @@ def plain(q: Tensor, k: Tensor, v: Tensor, is_visible: Tensor | None = None, is_
     n_kv_heads, n_keys = k.shape[1:3]
     # The queries of a group stand one after the other before their one key head: nothing is expanded.
     grouped = q.to(v.dtype).reshape(n_rows, n_kv_heads, -1, head_size)  # [B, K, (H / K) L, E]
-    scores = (grouped @ k.to(v.dtype).transpose(-1, -2)).float() * head_size**-0.5
-    scores = scores.view(n_rows, n_heads, length, n_keys)
+    scores = (grouped @ k.to(v.dtype).transpose(-1, -2)).view(n_rows, n_heads, length, n_keys).float() * head_size**-0.5
     if is_causal and is_visible is None:
         is_visible = torch.ones(length, n_keys, dtype=torch.bool, device=q.device).tril()
     if is_visible is not None:
-        scores = scores.masked_fill(~is_visible, -torch.inf)
+        # Added in place, which has no backward pass, where filling would copy all scores twice: the same to the bit, the softmax of -inf
+        # has no gradient.
+        hidden = torch.zeros(is_visible.shape, device=q.device).masked_fill_(~is_visible, -torch.inf)
+        scores = scores.add_(hidden)
     shares = scores.softmax(-1).to(v.dtype).view(n_rows, n_kv_heads, -1, n_keys)
     return (shares @ v).view(n_rows, n_heads, length, head_size)
