@@ -63,8 +63,11 @@ def processes_here() -> int:
 
 
 @contextmanager
-def waiting_for_others() -> Iterator[None]:
+def waiting_for_others(remedy: str) -> Iterator[None]:
     """Another process that is gone is said in one line, not in the words of the library that noticed it.
+
+    Args:
+        remedy: what to do then.
 
     Raises:
         RuntimeError: see above.
@@ -75,8 +78,7 @@ def waiting_for_others() -> Iterator[None]:
         if n_processes() == 1 or not is_lost_process(error):
             raise
         raise RuntimeError(
-            f"process {rank()} of {n_processes()}; waited for another, which is gone; what it said stands above, and answers are kept: "
-            "the same command again"
+            f"process {rank()} of {n_processes()}; waited for another, which is gone, perhaps with a word above; {remedy}"
         ) from error
 
 
@@ -130,6 +132,15 @@ def sent_to_first(value: Any) -> list[Any] | None:
     found: list[Any] | None = [None] * n_processes() if rank() == 0 else None
     dist.gather_object(value, found)
     return found
+
+
+def of_first(value: Any) -> Any:
+    """The first process's object, for all."""
+    if n_processes() == 1:
+        return value
+    found = [value]
+    dist.broadcast_object_list(found)
+    return found[0]
 
 
 def wait() -> None:

@@ -12,17 +12,17 @@ def exchanged() -> tuple:
     processes.join()
     processes.join()  # again changes nothing
     rank = processes.rank()
-    found = processes.gathered(rank), processes.sent_to_first({"rank": rank}), processes.n_processes()
+    found = processes.gathered(rank), processes.sent_to_first({"rank": rank}), processes.of_first([rank])
     processes.wait()
     return found
 
 
 def test_processes_of_torchrun_know_of_each_other():
-    assert together(2, exchanged) == [([0, 1], [{"rank": 0}, {"rank": 1}], 2), ([0, 1], None, 2)]
+    assert together(2, exchanged) == [([0, 1], [{"rank": 0}, {"rank": 1}], [0]), ([0, 1], None, [0])]
 
 
 def test_one_process_stays_alone():
-    assert exchanged() == ([0], [{"rank": 0}], 1)
+    assert exchanged() == ([0], [{"rank": 0}], [0])
 
 
 JOB = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "job", "SLURM_JOB_ID": "12345", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
@@ -68,7 +68,7 @@ def test_processes_of_this_machine(monkeypatch, n_all, names, n):
         (
             2,
             RuntimeError("Connection closed by peer [127.0.0.1]"),
-            "waited for another, which is gone; .* the same command again",
+            "waited for another, which is gone, .*; the same again",
         ),
         (2, RuntimeError("out of memory"), "out of memory"),
         (2, ValueError("connection = 1; not legal"), "connection = 1"),
@@ -77,5 +77,5 @@ def test_processes_of_this_machine(monkeypatch, n_all, names, n):
 def test_a_process_that_is_gone_is_said_in_one_line(monkeypatch, n_all, error, message):
     monkeypatch.setattr(processes, "n_processes", lambda: n_all)
     monkeypatch.setattr(processes, "rank", lambda: 1)
-    with pytest.raises(type(error), match=message), processes.waiting_for_others():
+    with pytest.raises(type(error), match=message), processes.waiting_for_others("the same again"):
         raise error

@@ -96,7 +96,7 @@ def measured(config: DictConfig) -> list[dict[str, Any]]:
     from illada_lab.processes import join, waiting_for_others
 
     join()
-    with waiting_for_others():
+    with waiting_for_others("answers are kept: the same command again"):
         return _world(config) if "_target_" not in config.evaluation else _benchmark(config)
 
 

@@ -30,11 +30,16 @@ def templated(tokenizer: Tokenizer, name: str) -> Tokenizer:
     file = shipped.get(name) or Path(name).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"data.chat_template = {name}; no such file; {', '.join(shipped)}, or a Jinja file")
-    # A template writes EOS in its letters, which only an added token is found in.
-    if tokenizer.tokens.eos not in tokenizer.backend.get_added_tokens_decoder():
+    if tokenizer.special_text:
         raise ValueError(
             f"data.chat_template = {name}; this tokenizer has a chat format of its own; null, or tokenizer=pretrained"
         )
+    added = tokenizer.backend.get_added_tokens_decoder()
+    for role, token in (("eos", tokenizer.tokens.eos), ("bos", tokenizer.tokens.bos)):
+        if token is not None and token not in added:  # a template writes it in its letters, which no other is found in
+            raise ValueError(
+                f"data.chat_template = {name}; tokenizer.{role} = {token} is no special token of its tokenizer.json; one of {sorted(added)}"
+            )
     try:
         found = tokenizer.with_chat_template(file.read_text("utf-8"))
         JinjaChat(found)

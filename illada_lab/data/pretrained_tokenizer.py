@@ -51,7 +51,9 @@ def pretrained(path: str, *, mask: int | None = None, adds_mask: bool = False, *
         ids["mask"] = _added_mask(backend, path, ids["mask"])
     if missing := [role for role in ("mask", "eos") if ids.get(role) is None]:
         role = missing[0]
-        named = [f"{i} {t.content}" for i, t in backend.get_added_tokens_decoder().items() if role in t.content.lower()]
+        names = {"mask": ("mask",), "eos": ("eos", "endoftext", "end_of_text", "</s>")}[role]
+        added = backend.get_added_tokens_decoder().items()
+        named = [f"{i} {t.content}" for i, t in added if any(name in t.content.lower() for name in names)]
         hint = f"by their names perhaps {', '.join(named[:3])}" if named else "see the model card"
         own = " or, where it has none, tokenizer.adds_mask=true" if role == "mask" else ""
         raise ValueError(

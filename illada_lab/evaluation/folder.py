@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from illada_lab.files import write_text
+from illada_lab.processes import of_first, rank
 
 SETTINGS = "settings.json"
 # Weights of each tensor that a fingerprint looks at. Training changes all of them; our choice: 8B parameters take no time.
@@ -43,18 +44,25 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
     Raises:
         ValueError: it holds a run with other settings; the first that differs.
     """
+    # One for all: those of other machines may have its number, by which the file's name is told from others while it is written.
+    if problem := of_first(_claim(folder, settings) if rank() == 0 else None):
+        raise ValueError(problem)
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> str | None:
+    """Claim it; what is in the way, or None."""
     settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / SETTINGS
     if not file.exists():
         write_text(file, json.dumps(settings, indent=1) + "\n")
-        return
+        return None
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError:
         before = {}
     for key in {**settings, **before}:
         if settings.get(key) != before.get(key):
-            raise ValueError(
-                f"evaluation.out = {folder}; holds a run with {key} = {before.get(key)}, this one has {settings.get(key)}; another folder"
-            )
+            was, now = before.get(key), settings.get(key)
+            return f"evaluation.out = {folder}; holds a run with {key} = {was}, this one has {now}; another folder"
+    return None

@@ -110,8 +110,9 @@ class IlladaLab(LM):
         seen: Counter[str] = Counter()
         about = []
         for request in requests:
-            key = repr(request.args)
-            about.append((f"{request.task_name}/{request.doc_id}/{request.idx}/{seen[key]}", seen[key]))
+            # Of one question only: another of the same words may be another process's.
+            key = f"{request.task_name}/{request.doc_id}/{request.idx}"
+            about.append((f"{key}/{seen[key]}", seen[key]))
             seen[key] += 1
 
         def ask(arguments: Sequence[tuple], about: Sequence[tuple[str, int]]) -> list[str]:
@@ -320,7 +321,9 @@ def share(task: Any) -> None:
         build(rank=0, world_size=1, **settings)
         n_items = len({instance.doc_id for instance in task.instances})
         if n_items < world_size:
-            raise ValueError(f"n_items = {n_items}; fewer than the {world_size} processes; at most {n_items} of them")
+            raise ValueError(
+                f"processes = {world_size}; more than the {n_items} questions of {task.get_config('task')}; at most {n_items}"
+            )
         task._instances = [instance for instance in task.instances if instance.doc_id % world_size == rank]
 
     task.build_all_requests = built
@@ -382,7 +385,7 @@ def main() -> None:
 
     join()
     lm_eval.simple_evaluate = telling(lm_eval.simple_evaluate)
-    with waiting_for_others():
+    with waiting_for_others("the same command again; answers are kept with --use_cache only"):
         cli_evaluate()
 
 

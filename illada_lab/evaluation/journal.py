@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from illada_lab.files import write_text
-from illada_lab.processes import gathered, n_processes, rank, wait
+from illada_lab.processes import gathered, n_processes, of_first, rank, wait
 
 Records = list[dict[str, Any]]
 # Names of some items, and what makes a record for each of them, plain data.
@@ -138,7 +138,7 @@ class _Shelf:
         parts = [part for part in [file, *self._parts()] if part.exists()] if rank() == 0 else []
         read = {str(record.get("key")): record for part in parts for record in _whole_lines(part)}
         found: dict[str, dict[str, Any]]
-        found, has_files = gathered((read, bool(parts)))[0]
+        found, has_files = of_first((read, bool(parts)))
         self.found = found
         if has_files:  # without a line that was cut short, which the next one would be written behind
             self.put(found)

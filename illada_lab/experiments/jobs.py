@@ -117,10 +117,14 @@ class Seconds:
     shared: float
 
 
-def run_all(jobs: Sequence[Job], n_processes: int) -> Iterator[tuple[Job, Seconds]]:
-    """Run jobs, here or in processes of their own; each comes out when it has finished."""
+def run_all(jobs: Sequence[Job], n_processes: int) -> Iterator[tuple[Job, Seconds, dict[Job, float]]]:
+    """Run jobs, here or in processes of their own.
+
+    Yields:
+        Each job when it has finished, how long it took, and how long those that are going on then have taken so far.
+    """
     if n_processes == 1 or len(jobs) < 2:
-        yield from ((job, job.run(1)) for job in jobs)
+        yield from ((job, job.run(1), {}) for job in jobs)
         return
     import multiprocessing
 
@@ -131,13 +135,18 @@ def run_all(jobs: Sequence[Job], n_processes: int) -> Iterator[tuple[Job, Second
     with ProcessPoolExecutor(n, mp_context=context, initializer=_begin, initargs=(threads,)) as pool:
         # Handed over one by one: the pool would take some ahead of time and begin them after an error too. What has begun is kept.
         waiting = iter(jobs)
+        begin: dict[Job, float] = {}
         running = {pool.submit(job.run, n): job for job in islice(waiting, n)}
         while running:
+            begin = {job: begin.get(job, time.perf_counter()) for job in running.values()}
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             # All of them before another begins: one may have failed.
             ended = [(running.pop(future), future.result()) for future in done]
             running |= {pool.submit(following.run, n): following for following in islice(waiting, len(ended))}
-            yield from ended
+            now = time.perf_counter()
+            yield from (
+                (job, seconds, {job: now - begin.get(job, now) for job in running.values()}) for job, seconds in ended
+            )
 
 
 def _begin(n_threads: int) -> None:
@@ -159,7 +168,9 @@ def _end_with(parent: Any) -> None:
     os._exit(1)
 
 
-def seconds_left(taken: Mapping[Job, Seconds], waiting: Sequence[Job], n_processes: int) -> float:
+def seconds_left(
+    taken: Mapping[Job, Seconds], waiting: Sequence[Job], n_processes: int, begun: Mapping[Job, float] | None = None
+) -> float:
     """What the jobs that wait are expected to take: as long as others of their study, or as the mean study, and the models that studies
     share once for each scale and seed.
 
@@ -167,6 +178,7 @@ def seconds_left(taken: Mapping[Job, Seconds], waiting: Sequence[Job], n_process
         taken: jobs that are done; not empty.
         waiting: jobs that are not, begun ones too.
         n_processes: jobs at once.
+        begun: how long those of them that are going on have taken so far; None: none are.
     """
     own: dict[tuple[str, str], list[float]] = {}
     for job, seconds in taken.items():
@@ -175,8 +187,12 @@ def seconds_left(taken: Mapping[Job, Seconds], waiting: Sequence[Job], n_process
     known = mean(means.values())
     shared = [seconds.shared for seconds in taken.values() if seconds.shared > 0.1 * seconds.total]
     unmade = {(job.scale, job.seed) for job in waiting} - {(job.scale, job.seed) for job in taken}
-    expected = sum(means.get((job.scale, job.name), known) for job in waiting)
-    return (expected + (mean(shared) * len(unmade) if shared else 0.0)) / n_processes
+    expected = {job: means.get((job.scale, job.name), known) for job in waiting}
+    for scale, seed in unmade if shared else ():
+        first = next(job for job in waiting if (job.scale, job.seed) == (scale, seed))
+        expected[first] += mean(shared)
+    left = [max(0.0, seconds - (begun or {}).get(job, 0.0)) for job, seconds in expected.items()]
+    return max(sum(left) / n_processes, max(left, default=0.0))
 
 
 def at_once(n_jobs: int, machine: dict[str, Any], n_bytes: int) -> int:

@@ -89,9 +89,9 @@ def replicate_all(
         are_small = all(plan.scale in SIDE_BY_SIDE for plan in plans)
         n_processes = at_once(len(waiting), machine(), memory_bytes()) if are_small else 1
     plan_of, taken = {job: plan for plan, job in waiting}, {}
-    for job, seconds in run_all([job for _, job in waiting], n_processes):
+    for job, seconds, begun in run_all([job for _, job in waiting], n_processes):
         taken[job] = seconds
-        left = seconds_left(taken, [other for _, other in waiting if other not in taken], n_processes)
+        left = seconds_left(taken, [other for _, other in waiting if other not in taken], n_processes, begun)
         say(
             f"{job.name} seed {job.seed}: {seconds.total:.0f} s" + (f"; about {left / 60:.0f} min left" if left else "")
         )

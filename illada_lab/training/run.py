@@ -76,7 +76,7 @@ def train(config: DictConfig) -> TrainedRun:
     from illada_lab.training.callbacks import AtStart
 
     # What Lightning says at its start and end, the progress line and the manifest say better; two sums over two axes of devices are meant;
-    # and layers that are computed again have no operations in place.
+    # and compiled layers that are computed again have no operations in place.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("torch.distributed.tensor._redistribute", "torch._higher_order_ops.wrap"):

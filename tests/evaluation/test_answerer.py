@@ -592,8 +592,13 @@ def scored_together(run, data, out, **changes):
     """A process of several that share lm-eval's questions."""
     torch.set_num_threads(1)
     join()
-    found = harness_task(data, **changes).run(str(run), load_run(run), out, seed=0, about={})
-    return found["rows"], found["manifest"].get("n_processes")
+    asked, written = [], Answerer.written
+    Answerer.written = lambda self, r, *more: asked.extend(text for text, _ in r) or written(self, r, *more)  # type: ignore
+    try:
+        found = harness_task(data, **changes).run(str(run), load_run(run), out, seed=0, about={})
+    finally:
+        Answerer.written = written
+    return found["rows"], found["manifest"].get("n_processes"), asked
 
 
 @pytest.mark.parametrize("kind", ["written", "scored"])
@@ -622,13 +627,16 @@ def test_processes_share_the_questions_of_lm_eval(run, tmp_path, kind):
         lines = (out / "items.jsonl").read_text().splitlines() if kind == "written" else []
         items[n] = {line["key"]: line for line in map(json.loads, lines)}
         assert not list(out.glob("items-*"))
-    ((alone, _),) = found[1]
-    (first, n), (second, _) = found[2]
+    ((alone, _, asked),) = found[1]
+    (first, n, own), (second, _, others) = found[2]
     assert n == 2 and second == [] and items[1] == items[2] and len(items[1]) == (5 if kind == "written" else 0)
+    # Examples in front included, which are drawn.
+    assert sorted(own + others) == sorted(asked) and len(asked) == len(items[1])
+    assert kind == "scored" or (own and others and len({text.rpartition("Question")[0] for text in asked}) > 1)
     assert [(r["task"], r["metric"], r["n"]) for r in first] == [(r["task"], r["metric"], r["n"]) for r in alone]
     assert [r["value"] for r in first] == pytest.approx([r["value"] for r in alone], rel=1e-6)
     changes["n_items"] = 1
-    with pytest.raises(AssertionError, match="n_items = 1; fewer than the 2 processes"):
+    with pytest.raises(AssertionError, match="processes = 2; more than the 1 questions of"):
         together(2, partial(scored_together, **changes), run, data, tmp_path / "few")
 
 

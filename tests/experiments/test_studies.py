@@ -88,11 +88,16 @@ def test_the_time_that_is_left_counts_shared_models_once_per_seed():
     }
     taken = {jobs["sampling", 0]: Seconds(total=700.0, shared=600.0)}
     left = [job for job in jobs.values() if job not in taken]
-    # The other seed has its models to make; all five are taken to be as long as what is known.
-    assert seconds_left(taken, left, 2) == (5 * 100 + 600) / 2
+    # The other seed has its models to make; all five are taken to be as long as what is known. The longest cannot be divided.
+    assert seconds_left(taken, left, 1) == 5 * 100 + 600
+    assert seconds_left(taken, left, 2) == 100 + 600
     taken |= {jobs["sampling", 1]: Seconds(650.0, 550.0), jobs["scoring", 0]: Seconds(20.0, 0.5)}
     left = [job for job in jobs.values() if job not in taken]
     assert seconds_left(taken, left, 2) == pytest.approx((19.5 + 2 * (100 + 19.5) / 2) / 2)
+    # Those that are going on have a part behind them; the longest that is left is the least.
+    begun = {jobs["scoring", 1]: 9.5, jobs["reversal", 0]: 1000.0}
+    assert seconds_left(taken, left, 2, begun) == pytest.approx((100 + 19.5) / 2)
+    assert seconds_left(taken, left[:2], 2, begun) == pytest.approx(10.0)
     assert seconds_left(taken, [], 2) == 0
 
 

@@ -63,9 +63,10 @@ class ShardSource:
         # Only conversations depend on how conversations are written, so that is asked of them alone.
         first = next((folder for folder in found if _has_conversations(folder)), found[0])
         for folder in found:
-            is_same = _same_tokens(first.tokenizer, folder.tokenizer, is_chat=_has_conversations(folder))
+            pair = first.tokenizer, folder.tokenizer
             for name, a, b in (
-                ("tokenizer", True, is_same),
+                ("tokenizer", True, _same_tokens(*pair, is_chat=False)),
+                ("chat template", True, _same_tokens(*pair, is_chat=_has_conversations(folder))),
                 ("BOS and EOS", ends_of(first.manifest), ends_of(folder.manifest)),
             ):
                 if a != b:
@@ -96,8 +97,9 @@ class ShardSource:
             ValueError: another tokenizer (a checkpoint's), or settings of BOS and EOS that are not those of the preparation.
         """
         if not _same_tokens(tokenizer, self.tokenizer, is_chat=self.has_conversations):
+            what = "chat template" if _same_tokens(tokenizer, self.tokenizer, is_chat=False) else "tokenizer"
             raise ValueError(
-                f"data.path = {self.paths[0]}; prepared with another tokenizer than the model's; "
+                f"data.path = {self.paths[0]}; prepared with another {what} than the model's; "
                 "prepare it with init_from=<the model's run>"
             )
         wanted = {"adds_bos": adds_bos, "adds_eos": adds_eos, "max_extra_eos": max_extra_eos}

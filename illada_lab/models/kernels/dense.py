@@ -161,9 +161,9 @@ def plain(q: Tensor, k: Tensor, v: Tensor, is_visible: Tensor | None = None, is_
     if is_causal and is_visible is None:
         is_visible = torch.ones(length, n_keys, dtype=torch.bool, device=q.device).tril()
     if is_visible is not None:
-        # Added in place, which has no backward pass, where filling would copy all scores twice: the same to the bit, the softmax of -inf
-        # has no gradient.
-        hidden = torch.zeros(is_visible.shape, device=q.device).masked_fill_(~is_visible, -torch.inf)
-        scores = scores.add_(hidden)
+        # Added in place, which has no backward pass, where filling would copy all scores twice: the same to the bit of finite scores, the
+        # softmax of -inf has no gradient. A compiler fuses it, and is given nothing in place: its layers may be computed again.
+        hidden = torch.zeros(is_visible.shape, device=q.device).masked_fill(~is_visible, -torch.inf)
+        scores = scores + hidden if torch.compiler.is_compiling() else scores.add_(hidden)
     shares = scores.softmax(-1).to(v.dtype).view(n_rows, n_kv_heads, -1, n_keys)
     return (shares @ v).view(n_rows, n_heads, length, head_size)

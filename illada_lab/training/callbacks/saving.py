@@ -110,8 +110,7 @@ class RollingCheckpoint(StepCallback):
         """Listen."""
         super().on_train_start(trainer, pl_module)
         self._process, self._begin, self._saved_at = os.getpid(), trainer.global_step, time.monotonic()
-        # What earlier validations were of is lost where it was not kept: in another folder, or before one asked for it.
-        self._best_since = 0 if (self.folder / BEST).exists() else self._begin
+        self._best_since = self._step_before_best() if self.best_of is not None else 0
         for number in self._handlers:
             signal.signal(number, self._on_signal)
 
@@ -144,6 +143,13 @@ class RollingCheckpoint(StepCallback):
             return read_about(self.folder / BEFORE_DECAY)["global_step"] > self._begin
         except (FileNotFoundError, ValueError):
             return True
+
+    def _step_before_best(self) -> int:
+        """The step behind which validations count: what was best before was not kept, in another folder, or before one asked for it."""
+        try:
+            return min(read_about(self.folder / BEST)["global_step"] - 1, self._begin)
+        except (FileNotFoundError, ValueError):
+            return self._begin
 
     def _save(self, trainer: pl.Trainer, module: DiffusionModule, name: str) -> None:
         trainer.save_checkpoint(self.folder / name, weights_only=False)

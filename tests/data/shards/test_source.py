@@ -247,8 +247,8 @@ TALK = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"
 ROLES = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
 
 
-def test_conversations_bring_their_chat_template_to_a_model_without_one(tmp_path):
-    """Text may lie beside them, prepared with any template; a model with another template is refused, but for text."""
+def test_conversations_bring_their_chat_template_to_a_model(tmp_path, capsys):
+    """Text may lie beside them, prepared with any template; that a model's own is given up is said."""
     own, other = BYTE.with_chat_template(ROLES), BYTE.with_chat_template(ROLES.replace(":", ";"))
     made(tmp_path / "text", texts(40), tokenizer=BYTE)
     made(tmp_path / "chats", [TALK] * 20, tokenizer=own)
@@ -259,13 +259,18 @@ def test_conversations_bring_their_chat_template_to_a_model_without_one(tmp_path
         data = DataModule(source=ShardSource(path=paths), tokenizer=prepared, length=16, batch_size=8)
         data.prepare(given)
         assert data.tokenizer is not None and data.tokenizer.chat_template == ROLES
-    with pytest.raises(ValueError, match="prepared with another tokenizer than the model's"):
-        DataModule(source=both, tokenizer=prepared, length=16, batch_size=8).prepare(other)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ValueError, match="prepared with another chat template than the model's"):
+        both.check(other, adds_bos=False, adds_eos=True)
+    tuned = DataModule(source=both, tokenizer=prepared, length=16, batch_size=8)
+    tuned.prepare(other)
+    assert tuned.tokenizer is not None and tuned.tokenizer.chat_template == ROLES
+    assert "another chat template than the model's, which learns theirs" in capsys.readouterr().err
     data = DataModule(source=ShardSource(path=paths[0]), tokenizer=prepared, length=16, batch_size=8)
     data.prepare(other)
     assert data.tokenizer is not None and data.tokenizer.chat_template == other.chat_template
     made(tmp_path / "others", [TALK] * 20, tokenizer=other)
-    with pytest.raises(ValueError, match=r"others; prepared with another tokenizer than .*chats"):
+    with pytest.raises(ValueError, match=r"others; prepared with another chat template than .*chats"):
         ShardSource(path=[*paths, str(tmp_path / "others")]).check(own, adds_bos=False, adds_eos=True)
     with pytest.raises(ValueError, match=r"data.chat_template = plain; prepared conversations are written already"):
         DataModule(source=both, tokenizer=prepared, length=16, batch_size=8, chat_template="plain")

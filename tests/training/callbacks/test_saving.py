@@ -153,8 +153,10 @@ def test_the_best_checkpoint_is_kept(tmp_path, monkeypatch):
     losses = iter([3.0])
     run(tmp_path / "b", *never, "trainer.max_steps=2")
     assert [path.name for path in (tmp_path / "b" / "checkpoints").iterdir()] == ["last.ckpt"]
-    # In another folder nothing is kept of what was best before.
-    losses = iter([2.5, 2.6])
-    more = ["trainer.max_steps=6", "trainer.keeps_best=true", f"resume={tmp_path / 'b'}"]
-    run(tmp_path / "c", *never, *more)
-    assert read_checkpoint(tmp_path / "c" / "checkpoints" / "best.ckpt")["global_step"] == 4
+    # In another folder nothing is kept of what was best before, however often one goes on there.
+    losses = iter([3.5, 3.6, 3.4])
+    run(tmp_path / "c", *never, "trainer.max_steps=6", "trainer.keeps_best=true", f"resume={tmp_path / 'b'}")
+    best = tmp_path / "c" / "checkpoints" / "best.ckpt"
+    assert read_checkpoint(best)["global_step"] == 4
+    run(tmp_path / "c", *never, "trainer.max_steps=8", "trainer.keeps_best=true", "resume=auto")
+    assert read_checkpoint(best)["global_step"] == 8
