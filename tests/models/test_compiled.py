@@ -60,6 +60,29 @@ def test_rows_of_many_lengths_stay_compiled(has_fixed_length):
             logits.square().mean().backward()
 
 
+@pytest.mark.parametrize("is_bf16", [False, True], ids=["float32", "bf16"])
+@pytest.mark.parametrize("which", [None, 1, "ops"])
+def test_masked_rows_of_plain_attention_may_be_compiled_and_computed_again(which, is_bf16):
+    """Its mask is added in place where nothing is compiled; the gradients are those of an eager pass that keeps everything."""
+    gradients = []
+    for is_compiled, again in ((False, None), (False, which), (True, which)):
+        torch.compiler.reset()
+        predictor = small_predictor(n_layers=2, init_std=0.05).train()
+        predictor.use_attention("plain")
+        if is_compiled:
+            predictor.compile_parts()
+        recompute(predictor, again, has_dropout=False, is_sharded=False)
+        batch = random_batch()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_bf16):
+            h = predictor.hidden(batch.tokens, segment_ids=batch.segment_ids)
+        loss = h.float().square().mean() + h.float()[..., 0].mean()
+        loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in predictor.parameters() if p.grad is not None]))
+    assert torch.equal(gradients[0], gradients[1]) and float(gradients[0].norm()) > 1e-3
+    tolerance = 2e-2 if is_bf16 else 1e-5
+    assert float((gradients[0] - gradients[2]).norm() / gradients[0].norm()) < tolerance
+
+
 @pytest.mark.parametrize(("which", "is_sharded"), [(1, False), (1, True), ("ops", False)])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_layers_that_are_computed_again_are_compiled_all_the_same(which, is_sharded, dropout):
