@@ -111,8 +111,9 @@ class IlladaLab(LM):
         about = []
         for request in requests:
             # Of one question only: another of the same words may be another process's.
-            key = f"{request.task_name}/{request.doc_id}/{request.idx}"
-            about.append((f"{key}/{seen[key]}", seen[key]))
+            place = f"{request.task_name}/{request.doc_id}/{request.idx}"
+            key = f"{place} {request.args!r}"
+            about.append((f"{place}/{seen[key]}", seen[key]))
             seen[key] += 1
 
         def ask(arguments: Sequence[tuple], about: Sequence[tuple[str, int]]) -> list[str]:
