@@ -52,6 +52,13 @@ class Autoregressive:
             )
         self.is_response_only, self.input_mask_probability = is_response_only, input_mask_probability
 
+    @property
+    def meaning(self) -> str:
+        """What the loss is."""
+        if self.input_mask_probability:
+            return f"-log p with {self.input_mask_probability:.0%} of what is read hidden, nats per token: above that of clean texts"
+        return "-log p, exact, nats per token"
+
     def __call__(self, predictor: MaskPredictor, batch: Batch, random: RowRandom) -> Loss:
         """Loss in nats per predicted token; `random` decides which inputs are hidden, where some are.
 

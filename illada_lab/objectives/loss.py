@@ -9,6 +9,8 @@ from torch import Tensor
 
 from illada_lab.data.batch import Batch
 from illada_lab.diffusion.randomness import RowRandom
+from illada_lab.diffusion.schedule import LinearSchedule, Schedule
+from illada_lab.diffusion.times import Times, UniformTimes
 from illada_lab.models.protocol import HiddenPredictor
 from illada_lab.shapes import Segments, Tokens
 
@@ -42,6 +44,8 @@ class Objective(Protocol):
     Attributes:
         needs_causal: whether the network has to look backwards only; otherwise it must not.
         is_response_only: whether only responses are learnt from; only they are validated on then.
+
+    One that has the attribute `meaning` says what its loss is, in a few words, which a run tells at its beginning.
     """
 
     needs_causal: ClassVar[bool]
@@ -50,6 +54,16 @@ class Objective(Protocol):
     def __call__(self, predictor: HiddenPredictor, batch: Batch, random: RowRandom) -> Loss:
         """The loss of one batch."""
         ...
+
+
+def bound_told(schedule: Schedule, times: Times) -> str:
+    """What the weighted cross-entropy of masked tokens is: a bound where every t is uniform and none of it is left out."""
+    left_out = schedule.min_probability if type(schedule) is LinearSchedule else 0.0
+    if left_out:
+        return f"a bound on -log p without its share of t below {left_out:g}"
+    if type(times).__module__ != UniformTimes.__module__:
+        return f"a bound on -log p if {type(times).__name__} draws every t uniformly"
+    return "a bound on -log p"
 
 
 def cross_entropy_at(

@@ -9,7 +9,7 @@ from illada_lab.diffusion.schedule import LinearSchedule, Schedule
 from illada_lab.diffusion.times import StratifiedTimes, Times
 from illada_lab.models.protocol import HiddenPredictor
 from illada_lab.objectives.corruption import corrupt
-from illada_lab.objectives.loss import Loss, cross_entropy_at, spread
+from illada_lab.objectives.loss import Loss, bound_told, cross_entropy_at, spread
 from illada_lab.objectives.shorten import Shorten
 
 
@@ -47,6 +47,11 @@ class Pretrain:
         self.shorten = shorten
         self.is_bos_maskable = is_bos_maskable
         self.is_response_only = False
+
+    @property
+    def meaning(self) -> str:
+        """What the loss is."""
+        return f"{bound_told(self.schedule, self.times)}, nats per token"
 
     def __call__(self, predictor: HiddenPredictor, batch: Batch, random: RowRandom) -> Loss:
         """Bound in nats per token, averaged over all tokens of the batch."""

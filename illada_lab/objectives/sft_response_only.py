@@ -9,7 +9,7 @@ from illada_lab.diffusion.schedule import LinearSchedule, Schedule
 from illada_lab.diffusion.times import StratifiedTimes, Times
 from illada_lab.models.protocol import HiddenPredictor
 from illada_lab.objectives.corruption import corrupt
-from illada_lab.objectives.loss import Loss, cross_entropy_at, spread
+from illada_lab.objectives.loss import Loss, bound_told, cross_entropy_at, spread
 
 
 class ResponseOnly:
@@ -31,6 +31,11 @@ class ResponseOnly:
         self.schedule = schedule or LinearSchedule()
         self.times = times or StratifiedTimes()
         self.is_response_only = True
+
+    @property
+    def meaning(self) -> str:
+        """What the loss is."""
+        return f"{bound_told(self.schedule, self.times)} of each response, nats per token of it (padding is counted), as a mean over rows"
 
     def __call__(self, predictor: HiddenPredictor, batch: Batch, random: RowRandom) -> Loss:
         """Mean over rows of the bound in nats per response token.

@@ -1,10 +1,18 @@
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
-from illada_lab.diffusion import AntitheticTimes, LinearSchedule, RowRandom, StratifiedTimes, UniformTimes
+from illada_lab.diffusion import (
+    AntitheticTimes,
+    CosineSchedule,
+    LinearSchedule,
+    RowRandom,
+    StratifiedTimes,
+    UniformTimes,
+)
 from illada_lab.objectives import Autoregressive, Pretrain, RandomCut, RandomLength, ResponseOnly, cross_entropy_at
 from illada_lab.objectives.autoregressive import shift_right
 from illada_lab.objectives.corruption import corrupt
@@ -273,3 +281,32 @@ def test_bos_is_not_masked_and_not_counted():
     kept = Pretrain(times=ones)(predictor, batch, RowRandom(0, batch.index))
     masked = Pretrain(times=ones, is_bos_maskable=True)(predictor, batch, RowRandom(0, batch.index))
     assert masked.n_tokens - kept.n_tokens == masked.n_predicted - kept.n_predicted == 8
+
+
+class Halves:
+    """Times of one's own, which are not uniform."""
+
+    def __call__(self, random, n_segments):
+        return torch.full((len(random.index), n_segments), 0.5, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("objective", "meaning"),
+    [
+        (Pretrain(), "a bound on -log p, nats per token"),
+        (Pretrain(schedule=CosineSchedule(), times=UniformTimes()), "a bound on -log p, nats per token"),
+        (
+            Pretrain(schedule=LinearSchedule(min_probability=0.001)),
+            "a bound on -log p without its share of t below 0.001, nats",
+        ),
+        (Pretrain(times=Halves()), "a bound on -log p if Halves draws every t uniformly, nats"),
+        (ResponseOnly(), "a bound on -log p of each response, nats per token of it .*, as a mean over rows"),
+        (Autoregressive(), "-log p, exact, nats per token"),
+        (
+            Autoregressive(input_mask_probability=0.1),
+            "-log p with 10% of what is read hidden, .* above that of clean texts",
+        ),
+    ],
+)
+def test_an_objective_says_what_its_loss_is(objective, meaning):
+    assert re.match(meaning, objective.meaning)

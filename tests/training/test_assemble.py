@@ -7,6 +7,7 @@ import pytest
 from lightning.pytorch.loggers import WandbLogger
 
 from illada_lab.config import compose, to_plain
+from illada_lab.objectives import Pretrain
 from illada_lab.training.assemble import build_loggers, build_module, facts, tell_config
 from illada_lab.training.metrics_file import MetricsFile
 from tests.training.small_runs import parts, run
@@ -30,14 +31,25 @@ def test_dropout_of_adapters_is_told_to_layers_that_are_computed_again(tmp_path)
         assert build_module(config, data, settings, here, None)._placement.has_dropout is expected  # type: ignore[union-attr]
 
 
+class Silent:
+    """An objective of one's own that does not say what its loss is."""
+
+    needs_causal = is_response_only = False
+
+    def __call__(self, predictor, batch, random):
+        raise NotImplementedError
+
+
 def test_what_a_run_is_going_to_do(tmp_path):
     config, data, settings, _ = parts(tmp_path, "scale.n_steps=40", "lr.peak_ratio=0.5")
-    found = facts(config, data, settings)
+    found = facts(config, data, settings, Pretrain())
+    assert found["loss"] == Pretrain().meaning
     assert data.n_rows is not None and found["n_rows"] == data.n_rows
     assert found["epochs"] == pytest.approx(40 * 8 / data.n_rows)
     assert (found["n_steps"], found["batch_size"], found["length"], found["peak_ratio"]) == (40, 8, 48, 0.5)
     data.train_rows = None  # as of a stream
-    assert facts(config, data, settings)["epochs"] is None
+    found = facts(config, data, settings, Silent())
+    assert found["epochs"] is None and found["loss"] is None
 
 
 class FakeWandbLogger(WandbLogger):

@@ -124,7 +124,7 @@ class LiveProgress(StepCallback):
 
 
 def facts_line(facts: Mapping[str, Any]) -> str:
-    """What a run is going to do, in a line: peak learning rates as they are used, steps, and how often it sees its rows.
+    """What a run is going to do, in a line: peak learning rates as they are used, steps, how often it sees its rows, and what its loss is.
 
     Args:
         facts: see `training.assemble.facts`; `peak_lr`: by part of the optimiser, empty where it is not known.
@@ -143,6 +143,7 @@ def facts_line(facts: Mapping[str, Any]) -> str:
         rows = f"as many rows as {_count(facts['epochs'])} epochs of {facts['n_rows']:,}, drawn by weight"
     else:
         rows = f"{_count(facts['epochs'])} epochs of {facts['n_rows']:,} rows"
+    rows += f"; loss: {facts['loss']}" if facts.get("loss") else ""
     return f"peak learning rate {told}; {steps}: {rows}" if rates else f"{steps}: {rows}"
 
 

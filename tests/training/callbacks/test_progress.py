@@ -31,6 +31,10 @@ BEGINS = "peak learning rate 0.01 (Muon), 0.003 (AdamW)"
             "peak learning rate 2e-05, lr.peak_ratio = 0.1 of what optim says; 1,700 steps of 16 rows x 80 tokens: 2.7 epochs of 10,001 "
             "rows",
         ),
+        (
+            {"loss": "a bound"},
+            f"{BEGINS}; 1,700 steps of 16 rows x 80 tokens: 2.7 epochs of 10,001 rows; loss: a bound",
+        ),
         ({"peak_lr": {}, "peak_ratio": 0.1}, "1,700 steps of 16 rows x 80 tokens: 2.7 epochs of 10,001 rows"),
     ],
 )
@@ -44,6 +48,7 @@ def test_a_run_says_its_learning_rates_as_it_uses_them(tmp_path, capsys):
     assert "a uniform guess" in first
     told = "peak learning rate 0.005 (Muon), 0.0015 (AdamW), lr.peak_ratio = 0.5 of what optim says; 6 steps of 8 rows"
     assert second.startswith(f"pretrain-smoke: {told}")
+    assert second.endswith("; loss: a bound on -log p, nats per token")
     facts = json.loads((tmp_path / "a" / "history.json").read_text())["facts"]
     assert facts == done.history["facts"] and facts["peak_lr"] == {"Muon": 0.005, "AdamW": 0.0015}
     assert facts["epochs"] == pytest.approx(6 * 8 / facts["n_rows"])
