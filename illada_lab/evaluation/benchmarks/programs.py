@@ -19,7 +19,7 @@ class ProgramBenchmark(Benchmark):
     Args:
         run_code: run what the model wrote, in the sandbox. There is no score without, and it is off unless you say so.
         seconds, memory_mib: limits of each program.
-        n_workers: programs at a time; None: as many as there are cores for each process.
+        n_workers: programs at a time; None: as many as there are cores, which several processes divide.
         all others: see `Benchmark`.
 
     Raises:
