@@ -34,24 +34,29 @@ def join() -> None:
 
 def _place() -> tuple[int, int, int] | None:
     """Number of this process, of how many, and its number on its machine; None: it is alone."""
-    environment = os.environ
-    if "TORCHELASTIC_RUN_ID" in environment:
-        found = [int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+    told = os.environ
+    if "TORCHELASTIC_RUN_ID" in told:
+        number, n, local_rank = (int(told[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     elif (
-        "SLURM_STEP_NUM_TASKS" in environment
-    ):  # of srun's tasks; a batch script, which is one process, has only the job's numbers
-        from lightning.fabric.plugins.environments import SLURMEnvironment
-
-        found = [int(environment[f"SLURM_{name}"]) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID")]
-        environment.setdefault(
-            "MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(environment["SLURM_STEP_NODELIST"])
-        )
-        # Every job its own, as Lightning has them, and every step of a job.
-        port = 15000 + (int(environment["SLURM_JOB_ID"]) + 97 * int(environment["SLURM_STEP_ID"])) % 10000
-        environment.setdefault("MASTER_PORT", str(port))
+        "SLURM_STEP_NUM_TASKS" in told
+    ):  # a task of srun's; a batch script, which is one process, has the job's numbers only
+        number, n, local_rank = (int(told[f"SLURM_{name}"]) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID"))
+        if n > 1:
+            _name_meeting_point()
     else:
         return None
-    return None if found[1] == 1 else (found[0], found[1], found[2])
+    return None if n == 1 else (number, n, local_rank)
+
+
+def _name_meeting_point() -> None:
+    """Address and port of the first of srun's tasks, where torchrun would have put them; what stands there stays."""
+    from lightning.fabric.plugins.environments import SLURMEnvironment
+
+    told = os.environ
+    told.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(told["SLURM_STEP_NODELIST"]))
+    # Every job its own, as Lightning has them, and every step of a job.
+    port = 15000 + (int(told["SLURM_JOB_ID"]) + 97 * int(told["SLURM_STEP_ID"])) % 10000
+    told.setdefault("MASTER_PORT", str(port))
 
 
 def processes_here() -> int:
