@@ -121,7 +121,8 @@ class HarnessTask:
         """
         import lm_eval  # pyright: ignore[reportMissingImports]
 
-        from illada_lab.evaluation.harness import CheckedTasks, IlladaLab, local_task
+        from illada_lab.evaluation.harness import IlladaLab
+        from illada_lab.evaluation.upstream import CheckedTasks, local_task
 
         begin = time.perf_counter()
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "batch_size")}

@@ -24,6 +24,7 @@ from tests.processes import together
 from tests.small import small_predictor
 
 TOKENIZER = byte_tokenizer()
+UPSTREAM = "illada_lab.evaluation.upstream"
 
 
 def answerer(**settings) -> Answerer:
@@ -259,8 +260,14 @@ def harness():
     try:
         yield importlib.import_module(own)
     finally:  # other tests ask whether there is an lm-eval
-        for name in (*names, own):
+        for name in (*names, own, UPSTREAM):
             sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def upstream(harness):
+    """`illada_lab.evaluation.upstream`, in the same way."""
+    return importlib.import_module(UPSTREAM)
 
 
 @pytest.mark.parametrize(("batch_size", "size"), [(4, 4), ("4", 4), ("auto", 8), ("auto:4", 8)])
@@ -295,13 +302,13 @@ def test_eos_behind_candidates_is_the_familys_where_nothing_is_said(harness, mon
     assert model_of(harness, has_eos=not has_eos).answerer.has_eos is not has_eos
 
 
-def test_tasks_that_run_what_a_model_writes_are_left_to_the_sandbox(harness, monkeypatch):
+def test_tasks_that_run_what_a_model_writes_are_left_to_the_sandbox(upstream, monkeypatch):
     task = SimpleNamespace(UNSAFE_CODE=True, get_config={"output_type": "generate_until"}.get, aggregation=dict)
-    monkeypatch.setattr(harness.TaskManager, "__init__", lambda self: None)
-    monkeypatch.setattr(harness.TaskManager, "load", lambda self, tasks: {"tasks": {"mbpp": task}}, raising=False)
+    monkeypatch.setattr(upstream.TaskManager, "__init__", lambda self: None)
+    monkeypatch.setattr(upstream.TaskManager, "load", lambda self, tasks: {"tasks": {"mbpp": task}}, raising=False)
     index = {"humaneval": SimpleNamespace(cfg={"unsafe_code": True})}
-    monkeypatch.setattr(harness.TaskManager, "task_index", index, raising=False)
-    checked = harness.CheckedTasks(n_shots=0, scoring=None, answerer=answerer())
+    monkeypatch.setattr(upstream.TaskManager, "task_index", index, raising=False)
+    checked = upstream.CheckedTasks(n_shots=0, scoring=None, answerer=answerer())
     local = {"group": "humaneval_from_files", "task": [{"task": "humaneval", "dataset_path": "json"}]}
     for name, given in (("mbpp", "mbpp"), ("humaneval", "humaneval"), ("humaneval", local)):
         with pytest.raises(
@@ -449,12 +456,12 @@ class Tasks:
     ],
 )
 def test_splits_that_are_at_hand_are_used_whatever_a_task_calls_them(
-    harness, monkeypatch, tmp_path, name, files, absent
+    upstream, monkeypatch, tmp_path, name, files, absent
 ):
-    monkeypatch.setattr(harness, "TaskManager", Tasks)
+    monkeypatch.setattr(upstream, "TaskManager", Tasks)
     for file in files:
         (tmp_path / f"{file}.jsonl").write_text("{}\n")
-    (told,) = harness.local_task(name, tmp_path)["task"]
+    (told,) = upstream.local_task(name, tmp_path)["task"]
     assert {key for key in told if key.endswith("_split")} == absent and all(told[key] is None for key in absent)
     assert set(told["dataset_kwargs"]["data_files"]) == set(files)
 
@@ -463,11 +470,11 @@ def test_splits_that_are_at_hand_are_used_whatever_a_task_calls_them(
     ("name", "message"),
     [("gsm8k", "test.jsonl"), ("hellaswag", "validation.jsonl"), ("flores", "devtest.jsonl or dev.jsonl")],
 )
-def test_data_without_a_split_to_ask_of_are_refused(harness, monkeypatch, tmp_path, name, message):
-    monkeypatch.setattr(harness, "TaskManager", Tasks)
+def test_data_without_a_split_to_ask_of_are_refused(upstream, monkeypatch, tmp_path, name, message):
+    monkeypatch.setattr(upstream, "TaskManager", Tasks)
     (tmp_path / "train.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=f"path = .*; nothing there that {name} asks of, only train.jsonl; {message}"):
-        harness.local_task(name, tmp_path)
+        upstream.local_task(name, tmp_path)
 
 
 def test_answers_are_told_from_other_requests():
@@ -504,7 +511,8 @@ def run(tmp_path):
 
 def test_lm_eval_runs_the_shipped_tasks_on_local_files(run, tmp_path):
     lm_eval = pytest.importorskip("lm_eval")
-    from illada_lab.evaluation.harness import IlladaLab, local_task
+    from illada_lab.evaluation.harness import IlladaLab
+    from illada_lab.evaluation.upstream import local_task
 
     files = {
         "gsm8k_local": [{"question": "one and one?", "answer": "1 + 1 = 2\n#### 2"}] * 3,
@@ -707,11 +715,11 @@ LAST_WORD = {
 def test_lm_eval_counts_greedy_answers(run, tmp_path, monkeypatch):
     """A model that writes every candidate has an accuracy of 1 in a task of lm-eval's kind loglikelihood (LAMBADA)."""
     pytest.importorskip("lm_eval")
-    from illada_lab.evaluation import harness
+    from illada_lab.evaluation import upstream
 
     (tmp_path / "test.jsonl").write_text(json.dumps({"text": "one and", "last": " two"}) + "\n")
     task = {**LAST_WORD, "dataset_kwargs": {"data_files": {"test": str(tmp_path / "test.jsonl")}}}
-    monkeypatch.setattr(harness, "local_task", lambda *_: task)
+    monkeypatch.setattr(upstream, "local_task", lambda *_: task)
     monkeypatch.setattr(Answerer, "_greedy", lambda self, pairs: [True] * len(pairs))
     settings = {"task": "last_word", "n_shots": 0, **SCORED}
     own = {"scoring": "monte_carlo", "n_samples": 2, "has_eos": True}
