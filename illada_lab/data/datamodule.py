@@ -1,6 +1,5 @@
 """From a source of documents to batches: the LightningDataModule."""
 
-import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -166,7 +165,7 @@ class DataModule(pl.LightningDataModule):
         if self.chat_template is not None and not keeps_template:
             self.tokenizer = templated(self.tokenizer, self.chat_template)
         if isinstance(self.source, ShardSource):
-            self.tokenizer = self._as_written(self.tokenizer, self.source)
+            self.tokenizer = self.source.written_with(self.tokenizer)
             self.source.check(
                 self.tokenizer, adds_bos=self.adds_bos, adds_eos=self.adds_eos, max_extra_eos=self.max_extra_eos
             )
@@ -199,20 +198,6 @@ class DataModule(pl.LightningDataModule):
             folder=self._scratch,
             drops_long=self.drops_long,
         )
-
-    @staticmethod
-    def _as_written(tokenizer: Tokenizer, source: ShardSource) -> Tokenizer:
-        """The tokenizer with the chat template that prepared conversations are written with, which a model tuned on them learns."""
-        template = source.tokenizer.chat_template
-        if not source.has_conversations or template == tokenizer.chat_template:
-            return tokenizer
-        if tokenizer.chat_template is not None:
-            print(
-                f"data.path = {source.paths[0]}; its conversations are written with another chat template than the model's, which learns "
-                "theirs",
-                file=sys.stderr,
-            )
-        return tokenizer.with_chat_template(template)
 
     def _scratch(self) -> Path:
         """A folder for what is too large for memory, deleted with this object if not by `close`."""

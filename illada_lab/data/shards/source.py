@@ -86,6 +86,18 @@ class ShardSource:
         """Whether some of the documents are conversations."""
         return any(map(_has_conversations, self.folders))
 
+    def written_with(self, tokenizer: Tokenizer) -> Tokenizer:
+        """A model's tokenizer with the chat template of these conversations, which a model tuned on them learns; of text as it is."""
+        template = self.tokenizer.chat_template
+        if not self.has_conversations or template == tokenizer.chat_template:
+            return tokenizer
+        if tokenizer.chat_template is not None:
+            print(
+                f"data.path = {self.paths[0]}; its conversations have another chat template than the model's, which learns theirs",
+                file=sys.stderr,
+            )
+        return tokenizer.with_chat_template(template)
+
     def check(self, tokenizer: Tokenizer, *, adds_bos: bool, adds_eos: bool, max_extra_eos: int = 0) -> None:
         """Refuse what does not fit the tokens.
 

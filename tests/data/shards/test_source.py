@@ -265,7 +265,7 @@ def test_conversations_bring_their_chat_template_to_a_model(tmp_path, capsys):
     tuned = DataModule(source=both, tokenizer=prepared, length=16, batch_size=8)
     tuned.prepare(other)
     assert tuned.tokenizer is not None and tuned.tokenizer.chat_template == ROLES
-    assert "another chat template than the model's, which learns theirs" in capsys.readouterr().err
+    assert "have another chat template than the model's, which learns theirs" in capsys.readouterr().err
     data = DataModule(source=ShardSource(path=paths[0]), tokenizer=prepared, length=16, batch_size=8)
     data.prepare(other)
     assert data.tokenizer is not None and data.tokenizer.chat_template == other.chat_template
