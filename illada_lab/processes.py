@@ -37,9 +37,8 @@ def _place() -> tuple[int, int, int] | None:
     told = os.environ
     if "TORCHELASTIC_RUN_ID" in told:
         number, n, local_rank = (int(told[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    elif (
-        "SLURM_STEP_NUM_TASKS" in told
-    ):  # a task of srun's; a batch script, which is one process, has the job's numbers only
+    elif "SLURM_STEP_NUM_TASKS" in told:
+        # A task of srun's; a batch script, which is one process, has the job's numbers only.
         number, n, local_rank = (int(told[f"SLURM_{name}"]) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID"))
         if n > 1:
             _name_meeting_point()

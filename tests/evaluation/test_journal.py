@@ -50,6 +50,18 @@ def test_foreign_lines_are_asked_again(tmp_path):
         assert asked == list("cdef") and file.read_text().splitlines() == lines
 
 
+def test_a_record_that_nobody_asks_for_stands_behind_the_others(tmp_path):
+    """As one of an item that is called otherwise now: it is no answer to anything, and no reason to ask the rest again."""
+    file = tmp_path / "items.jsonl"
+    run(Journal(file), [])
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:2], '{"key": "z"}', *lines[3:]]) + "\n")
+    asked: list[str] = []
+    records = run(Journal(file), asked)
+    assert asked == ["c"] and [record["key"] for record in records] == list("abcdef")
+    assert file.read_text().splitlines() == [*lines, '{"key": "z"}']
+
+
 def test_without_a_file_nothing_is_kept():
     asked: list[str] = []
     assert run(Journal(), asked) == run(Journal(), []) and asked == list("abcdef")
