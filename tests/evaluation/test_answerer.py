@@ -113,6 +113,7 @@ def test_perplexities_are_made_of_likelihoods(metric):
     for has_eos in (True, False):
         one = answerer(scoring="monte_carlo", has_eos=has_eos)
         one.expect("pile", "loglikelihood_rolling", [metric])
+        one.expect("another", "multiple_choice", ["acc"])
         assert one.ends_texts == has_eos
     answerer(scoring="chain_rule", sizes={"is_causal": True}).expect("lambada", "loglikelihood", ["acc", metric])
 
