@@ -147,7 +147,9 @@ class Answerer:
             raise ValueError(
                 f"scoring = confidence; no likelihood, so no {of_likelihoods[0]}, which {task} asks for; monte_carlo"
             )
-        self.ends_texts |= kind == "loglikelihood_rolling" and bool(self.has_eos)  # whatever else the same model is asked
+        self.ends_texts |= kind == "loglikelihood_rolling" and bool(
+            self.has_eos
+        )  # whatever else the same model is asked
         self.has_greedy = bool(self.has_greedy) or COUNTS_GREEDY.get(kind) in metrics
 
     def log_likelihoods(
