@@ -20,6 +20,7 @@ COMMANDS = {
     "sample": "let a model write",
     "infill": "fill the holes of a text",
     "chat": "talk to a fine-tuned model",
+    "report": "a page of a training run, or of several side by side: curves, limits, what differs",
     "trace": "show a trace file, compare two, or make a page of one",
     "export": "write a trained model in a published layout",
     "config": "show the composed configuration and the model's size",
@@ -65,6 +66,11 @@ EXAMPLES = {
         "illada-lab infill checkpoint=runs/pretrain-toy text='ada lives in ___ .'",
         "illada-lab infill checkpoint=runs/pretrain-toy text='on monday ___*5 .' sampler.temperature=1",
     ),
+    "report": (
+        "illada-lab report runs/pretrain-toy",
+        "illada-lab report runs/pretrain-toy runs/shallow out=depth.html",
+        "illada-lab report runs/pretrain-mini  (all runs of a sweep in this folder)",
+    ),
     "trace": (
         "illada-lab trace show story.jsonl",
         "illada-lab trace diff exact.jsonl cached.jsonl",
@@ -86,12 +92,13 @@ EXAMPLES = {
 FLAGS = {
     "--traceback": "show the traceback of an error",
     "--multirun": "run every combination of comma-separated values (also -m)",
-    "--json": "doctor, plan, sample, infill, chat: print JSON",
+    "--json": "doctor, plan, sample, infill, chat, report: print JSON",
 }
 # What a command uses where nothing is chosen: answers end where they end, holes are filled where they are.
 USUAL = {"infill": "sampler=infill", "chat": "sampler=variable_length"}
 FREE_TEXT = ("prompt", "text")
-PRINT_JSON = ("doctor", "plan", "sample", "infill", "chat")
+PRINT_JSON = ("doctor", "plan", "sample", "infill", "chat", "report")
+TAKE_FILES = ("trace", "report")  # names of files and folders, no settings
 SHORT = {"-m": "--multirun", "-h": "--help"}
 
 
@@ -144,7 +151,16 @@ def _main(words: list[str], flags: set[str]) -> int:
         return 0
     if "--json" in flags and command not in PRINT_JSON:
         return _fail(f"--json; {command} prints no JSON; {', '.join(PRINT_JSON)}")
-    if "--multirun" in flags and command in ("doctor", "plan", "chat", "config", "trace", "export", "prepare"):
+    if "--multirun" in flags and command in (
+        "doctor",
+        "plan",
+        "chat",
+        "config",
+        "trace",
+        "report",
+        "export",
+        "prepare",
+    ):
         return _fail(f"--multirun; not with {command}; train, reproduce, evaluate or sample")
     if "--multirun" not in flags:  # there a comma is one between values
         overrides = [_free_text(word) for word in overrides]
@@ -155,8 +171,8 @@ def _main(words: list[str], flags: set[str]) -> int:
         overrides = [USUAL[command], *overrides]
     if "--multirun" in flags:
         return _run_all(module, overrides, is_json="--json" in flags)
-    if command == "trace":
-        return module.run(overrides)  # names of files, no settings
+    if command in TAKE_FILES:
+        return module.run(words[1:], is_json=True) if "--json" in flags else module.run(words[1:])
     from illada_lab.config import compose_and_check
 
     config = compose_and_check(overrides)

@@ -134,6 +134,12 @@ def _page(trace: Trace, source: Path, page: Path) -> int:
         )
     made_by = {name: trace.about[name] for name in ("checkpoint", "sampler") if name in trace.about}
     manifest = {name: value for name, value in trace.about.items() if name not in made_by}
-    results = {"schema": 1, "manifest": manifest, "config": {"sample": made_by}, "traces": traces}
+    results = {
+        "schema": 1,
+        "manifest": manifest,
+        "sections": ["player"],
+        "config": {"sample": made_by},
+        "traces": traces,
+    }
     print(f"page: {write_report(page, results)}")
     return 0

@@ -17,6 +17,7 @@ from illada_lab.experiments.lab import begun, locked
 from illada_lab.manifest import manifest
 from illada_lab.report.html import write_report
 from illada_lab.report.results import write_results
+from illada_lab.report.runs import stage_results
 from illada_lab.samplers import FixedLength
 from illada_lab.tokens import has_bos_of, has_eos_of
 from illada_lab.training.checkpoint import LoadedRun, find_resumable, load_run
@@ -82,7 +83,7 @@ def reproduce(config: DictConfig) -> tuple[dict[str, Any], Path]:
                      "is_compiled": pretrained.manifest["is_compiled"]},
         "config": {"pretrain": pretrained.config, "sft": tuned.config},
         "parameters": {"total": pretrained.n_parameters, "non_embedding": pretrained.n_non_embedding},
-        "stages": [_stage_results("pretrain", pretrained), _stage_results("sft", tuned)],
+        "stages": [stage_results("pretrain", pretrained.history), stage_results("sft", tuned.history)],
         "tables": [
             {"title": "Base model: after pre-training", "model": "base", "rows": base_result.rows},
             {"title": "Instruct model: after fine-tuning", "model": "instruct", "rows": instruct_result.rows},
@@ -158,32 +159,6 @@ def _finished(config: DictConfig) -> TrainedRun | None:
         n_parameters=spec.n_parameters,
         n_non_embedding=spec.n_non_embedding_parameters,
     )
-
-
-def _stage_results(name: str, run: TrainedRun) -> dict[str, Any]:
-    """Curves of a stage in the schema of the report."""
-    history = run.history
-    shown = ("nelbo_per_token", "stderr", "usual_low", "usual_high", "n_recorded")
-    curve = [
-        {"step": record["step"], "kind": kind} | {key: row[key] for key in shown if key in row}
-        for record in history["validation"]
-        for kind, row in record["kinds"].items()
-    ]
-    last = history["validation"][-1]
-    return {
-        "name": name,
-        "seconds": history["seconds"],
-        "tokens": history["tokens"],
-        "tokens_per_second": history["tokens_per_second"],
-        "train_curve": [{"step": r["step"], "loss": r["loss"], "lr": r["lr"]} for r in history["train"]],
-        "validation_curve": curve,
-        "entropy_per_token": {
-            k: row["entropy_per_token"] for k, row in last["kinds"].items() if "entropy_per_token" in row
-        },
-        "over_entropy": {k: row["over_entropy"] for k, row in last["kinds"].items() if "over_entropy" in row},
-        "landmarks": history.get("landmarks", {}),
-        "t_bins": last["bins"],
-    }
 
 
 def _stories(run: LoadedRun, n: int, seed: int) -> tuple[list[Generated], float]:

@@ -1,46 +1,15 @@
-"""Figures of the report: matplotlib, as SVG that takes its colours from the page (light, dark, print)."""
+"""Figures of the report: losses by step and by masked share, of one run or of several."""
 
-import hashlib
-import io
 import itertools
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from illada_lab.report.page_svg import LIMIT, MARKERS, SERIES, SOFT, as_svg, canvas, plain_numbers, style
+
 LN2 = 0.6931471805599453
-
-# Stand-ins: matplotlib draws in these, `_svg` writes the page's colours in their place. The page's series are close to
-# Okabe and Ito's, which colour-blind readers can tell apart; markers differ too.
-INK, SOFT, LINE, LIMIT = "#010101", "#010102", "#010103", "#010104"
-SERIES = ("#010111", "#010112", "#010113", "#010114", "#010115")
-MARKERS = ("o", "s", "D", "^", "v")
-ON_PAGE = {INK: "--ink", SOFT: "--soft", LINE: "--line", LIMIT: "--limit"} | {
-    c: f"--series-{i}" for i, c in enumerate(SERIES, 1)
-}
-
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "illada_lab",
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "text.color": INK,
-    "axes.labelcolor": SOFT,
-    "axes.edgecolor": SOFT,
-    "axes.linewidth": 0.7,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.6,
-    "axes.spines.top": False,
-}
+# Runs beside each other: as many colours as the page has, each with a full line and a broken one.
+LINE_STYLES = ("-", (0, (4, 1.5)))
+MOST_RUNS = len(SERIES) * len(LINE_STYLES)
 
 # A training loss has a point every few steps, more than a figure of this width can show.
 MAX_POINTS = 240
@@ -70,8 +39,8 @@ def loss_figure(stage: dict[str, Any], kind: str | None, limits: tuple[float, fl
             it stands with "all" or by itself.
         limits: of the loss axis, nats per token, the same for all figures of a stage.
     """
-    figure, axes = _canvas(4.5, 3.0)
-    with _style():
+    figure, axes = canvas(4.5, 3.0)
+    with style():
         axes.set_yscale("log")
         axes.set_ylim(*limits)
         if kind in (None, "all"):
@@ -99,10 +68,7 @@ def loss_figure(stage: dict[str, Any], kind: str | None, limits: tuple[float, fl
             _write_below(axes, text, no_context, 0.985, ha="right", fontsize=8, color=SOFT)
         entropy = (stage.get("entropy_per_token") or {}).get(kind or "all")
         if entropy:
-            axes.axhspan(limits[0], entropy, color=LIMIT, alpha=0.07, lw=0)
-            axes.axhline(entropy, color=LIMIT, lw=1.2, ls=(0, (5, 2)))
-            text = f"true entropy: the physical limit, {entropy:.3f}"
-            _write_below(axes, text, entropy, 0.015, ha="left", fontsize=8.5, color=LIMIT)
+            _draw_entropy(axes, entropy, limits)
         axes.set(xlabel="optimiser step", ylabel="nats per token")
         axes.set_xlim(left=0)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -114,7 +80,7 @@ def loss_figure(stage: dict[str, Any], kind: str | None, limits: tuple[float, fl
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="best", borderaxespad=0.2, handlelength=1.6)
         name = f"{stage['name']}, {kind or 'training'}: loss by step, against the true entropy"
-        return _svg(figure, name)
+        return as_svg(figure, name)
 
 
 def _draw_usual(axes: Any, points: Sequence[dict[str, Any]], limits: tuple[float, float]) -> None:
@@ -133,6 +99,61 @@ def _write_below(axes: Any, text: str, height: float, place: float, **look: Any)
     axes.annotate(
         text, (place, height), (0, -3), xycoords=("axes fraction", "data"), textcoords="offset points", va="top", **look
     )
+
+
+def overlay_figure(
+    stages: Sequence[dict[str, Any]], kind: str, limits: tuple[float, float], *, has_legend: bool = True
+) -> str:
+    """Bounds on one kind of held-out text of several runs; by step, or by tokens where their steps are not equally large.
+
+    Args:
+        stages: entries of `stages` of the results, at most `MOST_RUNS`.
+        kind: of the validation curve; with "all" the training losses are drawn too, faintly.
+        limits: of the loss axis, nats per token.
+        has_legend: tell which run is which.
+    """
+    figure, axes = canvas(4.5, 3.0)
+    with style():
+        axes.set_yscale("log")
+        axes.set_ylim(*limits)
+        sizes = [stage.get("tokens_per_step") for stage in stages]
+        is_by_tokens = None not in sizes and max(sizes) > 1.05 * min(sizes)
+        for place, (stage, size) in enumerate(zip(stages, sizes, strict=True)):
+            scale = size if is_by_tokens else 1
+            look = {"color": SERIES[place % len(SERIES)], "ls": LINE_STYLES[place // len(SERIES)]}
+            if kind == "all":
+                train, _ = binned([(r["step"], r["loss"]) for r in stage.get("train_curve") or () if r.get("loss")])
+                axes.plot([scale * x for x, _ in train], [y for _, y in train], **look, lw=0.7, alpha=0.35)
+            points = [
+                (scale * r["step"], r["nelbo_per_token"])
+                for r in stage.get("validation_curve") or ()
+                if r["kind"] == kind and r.get("nelbo_per_token") is not None
+            ]
+            axes.plot(
+                *zip(*points, strict=True), **look, marker=MARKERS[place % len(MARKERS)], ms=3, label=stage["name"]
+            )
+        entropies = {(stage.get("entropy_per_token") or {}).get(kind) for stage in stages}
+        if len(entropies) == 1 and (entropy := entropies.pop()):
+            _draw_entropy(axes, entropy, limits)
+        axes.set(xlabel="training tokens" if is_by_tokens else "optimiser step", ylabel="nats per token")
+        axes.set_xlim(left=0)
+        if is_by_tokens:
+            from matplotlib.ticker import EngFormatter
+
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.spines["right"].set_visible(False)
+        plain_numbers(axes.yaxis)
+        if has_legend:
+            axes.legend(loc="best", borderaxespad=0.2, handlelength=2.2, ncols=1 + (len(stages) > 5))
+        return as_svg(figure, f"{kind}: loss of {len(stages)} runs")
+
+
+def _draw_entropy(axes: Any, entropy: float, limits: tuple[float, float]) -> None:
+    """The limit that no model can pass, as a line with its name."""
+    axes.axhspan(limits[0], entropy, color=LIMIT, alpha=0.07, lw=0)
+    axes.axhline(entropy, color=LIMIT, lw=1.2, ls=(0, (5, 2)))
+    text = f"true entropy: the physical limit, {entropy:.3f}"
+    _write_below(axes, text, entropy, 0.015, ha="left", fontsize=8.5, color=LIMIT)
 
 
 def loss_limits(stage: dict[str, Any]) -> tuple[float, float]:
@@ -160,9 +181,9 @@ def time_figure(bins: list[dict[str, Any]], name: str) -> str:
         bins: `t_bins` of a stage.
         name: what the figure is called for a reader who does not see it.
     """
-    figure, axes = _canvas(6.6, 2.7)
+    figure, axes = canvas(6.6, 2.7)
     kinds = list(dict.fromkeys(b.get("kind") for b in bins))
-    with _style():
+    with style():
         look = itertools.cycle(zip(SERIES, MARKERS, strict=True))
         for place, (kind, (colour, marker)) in enumerate(zip(kinds, look, strict=False)):
             chosen = [b for b in bins if b.get("kind") == kind and b.get("loss") is not None]
@@ -192,7 +213,7 @@ def time_figure(bins: list[dict[str, Any]], name: str) -> str:
         axes.set(xlabel="masked share t", ylabel="bound, nats per token", xlim=(0, 1))
         axes.set_ylim(bottom=0)
         axes.spines["right"].set_visible(False)
-        return _svg(figure, name)
+        return as_svg(figure, name)
 
 
 def _to_bits(nats: Any) -> Any:
@@ -201,59 +222,3 @@ def _to_bits(nats: Any) -> Any:
 
 def _to_nats(bits: Any) -> Any:
     return bits * LN2
-
-
-def _style() -> Any:
-    import matplotlib
-
-    return matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
-
-
-def _canvas(width: float, height: float) -> tuple[Any, Any]:
-    """A figure in inches, without pyplot: a notebook's own backend and open figures stay as they are."""
-    from matplotlib.figure import Figure
-
-    with _style():
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.add_subplot()
-
-
-def plain_numbers(axis: Any) -> None:
-    """0.5, 1, 2 instead of powers of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _svg(figure: Any, name: str) -> str:
-    """SVG for inside a page: no metadata, no style of its own, no id twice on it, the page's fonts and colours."""
-    from xml.sax.saxutils import quoteattr
-
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    text = buffer.getvalue()
-    # 1. Without what only a file of its own needs: half of the bytes.
-    for needless in (
-        r"<metadata>.*?</metadata>",
-        r"<style.*?</style>",
-        r"<!--.*?-->",
-        r' transform="rotate\(-?0 [^"]*"',
-    ):
-        text = re.sub(needless, "", text, flags=re.S)
-    text = re.sub(r"\s*font-family:[^;\"]*;?", "", text[text.index("<svg") :])
-    text = re.sub(r'<g id="[^"]*"', "<g", text.replace("xlink:href", "href"))
-    text = re.sub(r' (d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(?<=\d\.\d\d)\d+", "", found[0]), text)
-    text = re.sub(r"(?<=>)\s*\n\s*(?=<)|<defs>\s*</defs>", "", text)
-    text = re.sub(r"\n(?=[LMCQz\"])", "", text)
-    # 2. Clip paths and markers are found by their ids, which must be another figure's nowhere.
-    own = hashlib.sha256((name + text).encode()).hexdigest()[:6]
-    text = re.sub(r'( id="| href="#|url\(#)', lambda found: found[0] + own, text)
-    # 3. The page's colours.
-    for stand_in, variable in ON_PAGE.items():
-        text = text.replace(stand_in, f"var({variable})")
-    box = re.search(r'viewBox="[^"]*"', text)
-    assert box is not None, "matplotlib's SVG has a viewBox"
-    return f'<svg {box[0]} role="img" aria-label={quoteattr(name)}>' + text[text.index(">") + 1 :]

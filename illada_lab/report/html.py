@@ -5,7 +5,7 @@ from typing import Any
 
 from illada_lab.files import write_text
 from illada_lab.report import player, tables, views
-from illada_lab.report.schema import checked
+from illada_lab.report.schema import SECTIONS, checked
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -35,7 +35,8 @@ def render(results: dict[str, Any]) -> str:
         duration=tables.duration,
         plain=_plain,
     )
-    traces = results.get("traces") or []
+    traces, stages = results.get("traces") or [], results.get("stages") or []
+    beside = results.get("side_by_side")
     return environment.get_template("page.html").render(
         manifest=views.with_absent(
             results["manifest"], ("command", "commit", "scale", "seed", "seconds", "date", "precision", "is_compiled")
@@ -44,8 +45,8 @@ def render(results: dict[str, Any]) -> str:
         versions=results["manifest"].get("versions") or {},
         parameters=results.get("parameters"),
         config={name: _yaml(tree) for name, tree in (results.get("config") or {}).items()},
-        glance=views.glance(results),
-        stages=[views.stage_view(stage) for stage in results.get("stages") or []],
+        glance=views.glance(results) if beside is None else [],
+        stages=[views.stage_view(stage) for stage in stages],
         tables=[
             {**table, "rows": [tables.row_view(row) for row in table["rows"]]} for table in results.get("tables") or []
         ],
@@ -53,8 +54,8 @@ def render(results: dict[str, Any]) -> str:
         health=[views.with_absent(row, ("value", "note", "is_warning")) for row in results.get("health") or []],
         claims=[views.claim_view(claim) for claim in results.get("claims") or []],
         traces=traces,
-        # A trace file alone: no section says that it has nothing to say.
-        is_trace=bool(traces) and not set(results) - {"schema", "manifest", "config", "traces"},
+        sections=results.get("sections") or SECTIONS,
+        beside=None if beside is None else {**beside, "panels": views.overlay_panels(stages)},
         # Our own files, and JSON that player.payload has made safe.
         player_data=Markup(player.payload(traces)),  # noqa: S704
         scale=player.SCALE,

@@ -11,8 +11,8 @@ from statistics import mean
 from typing import Any
 
 from illada_lab.files import write_text
-from illada_lab.report.figures import plain_numbers
 from illada_lab.report.forest import STYLE, saved
+from illada_lab.report.page_svg import plain_numbers
 from illada_lab.report.plots import COLOURS, LIMIT, looks
 from illada_lab.report.results import read_results
 from illada_lab.report.tables import Number

@@ -6,10 +6,13 @@ kept and not shown. NaN and infinity become null: JSON has no word for them, and
 - `schema`: 1.
 - `manifest`: command?, commit?, scale?, seed?, seconds?, date?, precision?, is_compiled?, machine? {name: value},
   versions? {package: version}.
+- `sections`?: which of results, loss, player, samples, health the page has; missing: all, and what was not measured is said.
+- `side_by_side`?: of a page of several runs: names: list of text; settings and outcome: lists of name and values (text, one
+  of each run); notes: list of text.
 - `config`?: {stage: resolved configuration, plain data}.
 - `parameters`?: total, non_embedding?.
 - `stages`?: list of
-    - name, seconds?, tokens?, tokens_per_second?;
+    - name, seconds?, tokens?, tokens_per_second?, tokens_per_step?;
     - train_curve?: list of step, loss? (nats/token), lr?;
     - validation_curve?: list of step, kind, nelbo_per_token? (nats/token), stderr?;
     - entropy_per_token?: {kind: nats/token}, the exact entropy of the world;
@@ -36,6 +39,7 @@ from typing import Any
 
 SCHEMA = 1
 TEXT, NUMBER, COUNT, FLAG, ANY = "text", "a number", "a whole number from 0", "true or false", "anything"
+SECTIONS = ("results", "loss", "player", "samples", "health")
 VERDICTS = ("replicated", "not replicated", "inconclusive")
 
 
@@ -52,7 +56,7 @@ INTERVAL = "ci_low? ci_high?"
 _T_BIN = _object(number=f"t_low t_high loss? {INTERVAL}", count="n?", text="kind?")
 _STAGE = _object(
     text="name",
-    number="seconds? tokens? tokens_per_second?",
+    number="seconds? tokens? tokens_per_second? tokens_per_step?",
     **{
         "train_curve?": [_object(number="step loss? lr?")],
         "validation_curve?": [
@@ -66,6 +70,7 @@ _STAGE = _object(
 )
 _ROW = _object(text="task metric note? unit?", number=f"value? {INTERVAL} chance? target?", count="n?")
 _RECORD = _object(count="step position nfe?", text="token? runner_up?", number="confidence? runner_up_confidence?")
+_BESIDE = _object(text="name", values=[TEXT])
 _TRACE = _object(
     text="title model mask? sampler?",
     count="block_length?",
@@ -84,6 +89,8 @@ LAYOUT: dict[str, Any] = {
         flag="is_compiled?",
         **{"machine?": ANY_KEYS, "versions?": ANY_KEYS},
     ),
+    "sections?": [TEXT],
+    "side_by_side?": _object(names=[TEXT], settings=[_BESIDE], outcome=[_BESIDE], notes=[TEXT]),
     "config?": ANY_KEYS,
     "parameters?": _object(count="total non_embedding?"),
     "stages?": [_STAGE],
@@ -118,6 +125,19 @@ def check_results(results: Any) -> None:
 
 def _misfits(results: dict[str, Any]) -> Iterator[tuple[str, Any, str, str]]:
     """What is of the right kind and cannot be: path, value, what is wrong, what is legal."""
+    for i, section in enumerate(results.get("sections") or ()):
+        if section not in SECTIONS:
+            yield f"sections[{i}]", section, "not a section", ", ".join(SECTIONS)
+    beside = results.get("side_by_side") or {"names": []}
+    for part in ("settings", "outcome"):
+        for i, row in enumerate(beside.get(part) or ()):
+            if len(row["values"]) != len(beside["names"]):
+                yield (
+                    f"side_by_side.{part}[{i}].values",
+                    row["values"],
+                    "not one of each run",
+                    f"{len(beside['names'])} values",
+                )
     for i, table in enumerate(results.get("tables") or ()):
         for j, row in enumerate(table["rows"]):
             if row.get("unit") is None and not 0 <= (row.get("value") or 0) <= 1:

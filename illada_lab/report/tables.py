@@ -180,7 +180,7 @@ def _print(names: Sequence[str], lines: Sequence[tuple[Sequence[str], dict[str, 
 
     table = Table(box=None, pad_edge=False)
     for name in ("task", "metric", *names):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for name in ("value", "95 % interval", "n", "chance", "target"):
         table.add_column(name, justify="right")
     for own, row in lines:

@@ -54,6 +54,22 @@ def stage_view(stage: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def overlay_panels(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Curves of several runs in one panel for each kind of held-out text that all of them have."""
+    from markupsafe import Markup
+
+    shared = [kind for kind in last_bounds(stages[0]) if all(kind in last_bounds(stage) for stage in stages)]
+    kinds = sorted(shared, key=lambda kind: kind != "all")
+    if len(kinds) == 2:  # of one kind, all is the same
+        kinds = kinds[:1]
+    each = [figures.loss_limits(stage) for stage in stages]
+    limits = min(low for low, _ in each), max(high for _, high in each)
+    return [
+        {"name": title(kind), "svg": Markup(figures.overlay_figure(stages, kind, limits, has_legend=not place))}
+        for place, kind in enumerate(kinds)
+    ]
+
+
 def last_bounds(stage: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The last record of each kind in the validation curve of a stage."""
     curve = stage.get("validation_curve") or []

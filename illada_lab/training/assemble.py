@@ -151,7 +151,7 @@ def build_trainer(
         every=settings.log_every,
         path=path,
         landmarks=landmarks(module),
-        facts=facts(config, data, settings, module.objective),
+        facts=facts(config, data, settings, module),
     )
     loggers, files = build_loggers(config, checkpoint), AtomicCheckpointIO()
     plugins: list[Any] = [] if settings.is_sharded else [files]
@@ -255,20 +255,22 @@ def tell_config(loggers: Sequence[Logger], config: DictConfig) -> None:
             write_text(Path(config.run_dir) / WANDB_ID, f"{logger.version}\n")
 
 
-def facts(config: DictConfig, data: DataModule, settings: TrainerSettings, objective: Objective) -> dict[str, Any]:
+def facts(config: DictConfig, data: DataModule, settings: TrainerSettings, module: DiffusionModule) -> dict[str, Any]:
     """What a run is going to do, as plain data.
 
     Args:
         config: of the run.
         data: prepared.
         settings: of the run.
-        objective: of the run.
+        module: of the run, with its validation.
 
     Returns:
         `n_steps`, `batch_size` (rows per step), `length` (tokens per row), `is_padded` (rows are as long as the longest of their step),
         `n_rows` and `epochs` (None for a stream), `is_weighted` (rows are drawn by the weights of a mixture), `peak_ratio` (see
-        `training.lr`), `loss` (what the objective's loss is; None where it does not say).
+        `training.lr`), `loss` (what the objective's loss is; None where it does not say), `held_out` (names the text of the
+        validation and what of it can be masked).
     """
+    assert module.validation is not None, "build_module() comes first"
     return {
         "n_steps": settings.max_steps,
         "batch_size": data.batch_size,
@@ -278,7 +280,8 @@ def facts(config: DictConfig, data: DataModule, settings: TrainerSettings, objec
         "epochs": None if data.steps_per_epoch is None else settings.max_steps / data.steps_per_epoch,
         "is_weighted": getattr(data.source, "weights", None) is not None,
         "peak_ratio": config.lr.get("peak_ratio", 1.0),
-        "loss": getattr(objective, "meaning", None),
+        "loss": getattr(module.objective, "meaning", None),
+        "held_out": module.validation.fingerprint(),
     }
 
 

@@ -41,14 +41,17 @@ class Silent:
 
 
 def test_what_a_run_is_going_to_do(tmp_path):
-    config, data, settings, _ = parts(tmp_path, "scale.n_steps=40", "lr.peak_ratio=0.5")
-    found = facts(config, data, settings, Pretrain())
+    config, data, settings, here = parts(tmp_path, "scale.n_steps=40", "lr.peak_ratio=0.5")
+    module = build_module(config, data, settings, here, None)
+    found = facts(config, data, settings, module)
+    assert module.validation is not None and found["held_out"] == module.validation.fingerprint()
     assert found["loss"] == Pretrain().meaning
     assert data.n_rows is not None and found["n_rows"] == data.n_rows
     assert found["epochs"] == pytest.approx(40 * 8 / data.n_rows)
     assert (found["n_steps"], found["batch_size"], found["length"], found["peak_ratio"]) == (40, 8, 48, 0.5)
     data.train_rows = None  # as of a stream
-    found = facts(config, data, settings, Silent())
+    module.objective = Silent()
+    found = facts(config, data, settings, module)
     assert found["epochs"] is None and found["loss"] is None
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from illada_lab.cli import main
 from illada_lab.config import compose, to_plain
-from illada_lab.experiments.reproduce import _stage_results
+from illada_lab.report.runs import stage_results
 from illada_lab.student_t import place, prediction_interval
 from illada_lab.training import assemble
 from illada_lab.training.callbacks import History, progress
@@ -153,7 +153,7 @@ def results(folder: Path, seed: int) -> dict:
     return {
         "manifest": {"scale": "smoke", "seed": seed, "commit": "c", "date": "d", "precision": "p", "machine": {"processor": "x"}},
         "config": {"pretrain": done.config},
-        "stages": [_stage_results("pretrain", done)],
+        "stages": [stage_results("pretrain", done.history)],
     }  # fmt: skip
 
 
