@@ -20,6 +20,8 @@
 # > **Time:** a few seconds on two CPU cores once the models of this scale are there. If they are not, this notebook trains them first: seconds at `scale = "smoke"`, four to nine minutes with bf16 units and about a quarter of an hour without at
 # > `scale = "toy"`. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU open this notebook in a clone of the repository: the first cell installs what is missing, the second picks the scale.
+#
+# Words that all notebooks use (*scale, bound, twin, ledger, replicated*) are explained further down, under *Words*.
 
 # %%
 # On Colab, Kaggle or a machine of your own, in a clone of the repository: installs the package if it is not there.
@@ -98,7 +100,8 @@ for t in (0.1, 0.4, 0.7, 1.0):
 # %% [markdown]
 # ## The run: what the models can do
 #
-# **The world.** Stories, facts about people, sums; the probability of every document is known exactly, so there is a floor no loss can pass: the entropy of a document whose length is known, for the number of positions tells it, and whose kind is not.
+# **The world.** Stories, facts about people, and sums. The probability of every document is known exactly, and with it the *entropy*: the loss of a model that knows this language perfectly. In expectation no model can be better. It is the entropy of a document whose length is known, because a mask predictor sees
+# how many positions there are, and whose kind is not. Here is one document of each kind, behind its probability:
 
 # %%
 for kind in ("story", "fact", "sum"):
@@ -127,13 +130,31 @@ filled = Infill().sample(base.predictor, torch.tensor([holes])).responses[0]
 print(f"___ wrote {person.book} .  ->  {base.tokenizer.decode(filled)}  (true: {person.name})")
 
 # %% [markdown]
-# **The fine-tuned model answers**, in blocks of 8 tokens until EOS. Some of these questions were never asked in fine-tuning, and not all answers are right: sums told in words it mostly gets wrong,
+# **What is asked.** Fine-tuning shows questions and their answers. These are all kinds of questions that the notebooks and the ledger speak of, each with an example from the world:
+
+# %%
+MEANING = {
+    "fact": "a fact about a person; fine-tuning asks for it too, but not in these words",
+    "sum": "the same for sums of two numbers",
+    "fact_unasked": "a fact that pre-training states and fine-tuning never asks for, in no words",
+    "sum_unasked": "the same for sums",
+    "choice": "a fact with four candidates; the answer is the word",
+    "word_sum": "a little story with three numbers; the response works it out in two steps",
+    "reversal": "who wrote this book, of people whose book is only ever told from the person's side; never asked in fine-tuning",
+}
+examples = {kind: world.questions("test", kind, 1, seed=3)[0] for kind in MEANING}
+pd.DataFrame(
+    {"kind": kind, "what it is": MEANING[kind], "a question": item.prompt, "the response to learn": item.response}
+    for kind, item in examples.items()
+)
+
+# %% [markdown]
+# **The fine-tuned model answers**, in blocks of 8 tokens until EOS. Not all answers are right: sums told in words it mostly gets wrong,
 # and which others depends on the seed. Scores of one small model differ by machine and precision too (sums are rounded in another order, and training carries that on), some of them by more than the ledger's seeds differ (notebook 12; `results/README.md`, columns *again*), so the README's numbers for the same seed are others:
 
 # %%
 chat, rows = ChatTemplate(tuned.tokenizer), []
-for kind in ("fact", "sum", "fact_unasked", "choice", "word_sum", "reversal"):
-    item = world.questions("test", kind, 1, seed=3)[0]
+for kind, item in examples.items():
     prompt = torch.tensor([chat.prompt([{"role": "user", "content": item.prompt}])])
     answer = VariableLength(max_length=24, block_length=8).sample(tuned.predictor, prompt)
     rows.append({"kind": kind, "question": item.prompt, "answer": tuned.tokenizer.decode(answer.responses[0]), "right": item.answer,
@@ -183,6 +204,37 @@ found.append(
 pd.DataFrame(found).fillna("")
 
 # %% [markdown]
+# ## Words
+#
+# | word | what it means here |
+# |---|---|
+# | **scale** | a size of model, data and run, all set together by `scale=...`: `smoke` is there to see that everything runs (nothing is learnt), `mini` is half trained, `toy` has learnt its world, `small` is the first that wants a GPU (table below) |
+# | **bound** | what the loss of a mask predictor estimates: never below $-\log p$ of the text, in nats (notebook 01). Smaller is better |
+# | **entropy** | mean $-\log p$ of the language itself: what the bound comes down to at best |
+# | **twin** | the autoregressive twin: a network of the same size and kind with a causal mask, trained on the same data for as many steps, which reads and writes from left to right. It stands for an ordinary language model |
+# | **seed** | one draw of weights, documents, masks and questions; the world stays the same |
+# | **claim** | a sentence of a paper that a study can measure, with the number that would speak for it (*effect*) |
+# | **ledger** | `results/README.md`: every claim, its effect over three or more seeds, the 95 % interval of the mean (Student's t), and a verdict. Written by `illada-lab replicate` from the files beside it, never by hand |
+# | **replicated** | the whole interval is above the claim's threshold (0 where nothing else is said) |
+# | **not replicated** | the whole interval is below the smallest effect worth the name (for example 2 points) |
+# | **inconclusive** | neither, or fewer than three seeds, or *no room*: what a claim wants to improve on is as good as perfect already, so nothing could show |
+#
+# A verdict compares with the paper in direction only: the models here are ten thousand times smaller.
+
+# %%
+from illada_lab.planner.size import model_spec
+
+sizes = {name: compose([f"scale={name}"]) for name in ("smoke", "mini", "toy", "small")}
+scales = pd.DataFrame(
+    {"scale": name, "parameters": model_spec(config).n_parameters, "steps of pre-training": config.scale.n_steps,
+     "steps of fine-tuning": config.scale.sft_steps, "documents": config.scale.n_documents}
+    for name, config in sizes.items()
+)  # fmt: skip
+if scale in sizes:
+    assert scales.set_index("scale").loc[scale, "parameters"] == base.predictor.spec.n_parameters
+scales.assign(**{name: scales[name].map("{:,}".format) for name in scales.columns[1:]})
+
+# %% [markdown]
 # ## Where to go on
 #
 # | notebook | question |
@@ -203,13 +255,14 @@ pd.DataFrame(found).fillna("")
 #
 # ## Exercises
 #
-# 1. Ask the model something of your own: words of the world are in `world.words`.
+# 1. A story has an entropy of `world.entropy("story", lab.config().data.source.mixture)` nats. If all stories were equally likely, how many would there be? Can a model that is shown 100,000 documents know them by heart?
 # 2. Write a story from a first sentence: put its tokens behind BOS in the prompt.
 # 3. How many passes does an answer of one word take, and why not fewer? Try `block_length=2`.
 #
 # <details><summary>Solutions</summary>
 #
-# 1. `chat.prompt([{"role": "user", "content": "where does ada live ?"}])`; unknown words are refused with their nearest neighbours.
+# 1. 13.07 nats, so $e^{13.07}$, about 473,000 (at `toy`; stories are not equally likely, so there are more). 42 % of 100,000 documents are stories: less than a tenth of that. What comes down to the entropy on held-out stories has learnt the grammar, not the stories. (`chat.prompt([{"role": "user", "content": "where does ada live ?"}])` asks
+#    the model something of your own; unknown words are refused with their nearest neighbours.)
 # 2. `torch.tensor([[base.predictor.tokens.bos, *base.tokenizer.encode_known("tom was at the river .")]])`, then `FixedLength(response_length=24)`.
 # 3. 8: the block is filled one token per step, EOS among them. With blocks of 2 an answer of one word and EOS takes 2.
 # </details>
