@@ -139,9 +139,12 @@ rows = [
 pd.DataFrame(rows)
 
 # %% [markdown]
-# **Who looks at whom?** Ask for one word, as training does: hide it and predict it. Then hide a second word as well and watch how far the prediction moves (half the L1 distance of the two distributions). BOS, which is never hidden in training, stays. Left: as trained,
-# in both directions. Right: the same weights with a causal mask, as in the autoregressive twin (a network of the same size that reads and writes from left to right; notebooks 05, 09, 10 and 11 compare with it): nothing above the diagonal. One flag of the configuration, `model.is_causal`. (The weights have not been trained for it: what moves there says what can be seen, not
-# what the twin would look at.)
+# **Who looks at whom?** Ask for one word, as training does: hide it and predict it. Then hide a second word as well and watch how far the prediction moves: half the L1 distance of the two distributions, 0 where nothing changes, 1 where everything does. Each row of the figure is a word that is asked for, each column a word that is
+# hidden as well. BOS, which is never hidden in training, stays.
+#
+# *Left*: as trained, in both directions.
+#
+# *Right*: the same weights with a causal mask, one flag of the configuration (`model.is_causal`): nothing above the diagonal. The autoregressive *twin* of the other notebooks has this mask (notebook 00, *Words*).
 
 # %%
 twin = MaskPredictor(**{**predictor.to_config(), "is_causal": True}, tokens=predictor.tokens).eval()
@@ -177,20 +180,41 @@ panels[0].set_ylabel("word that is asked for")
 figure.colorbar(image, ax=panels, label="log10 of the distance", shrink=0.8)
 plt.show()
 
+# %% [markdown]
+# Look for the dark squares on the left: they lie in pairs, mirrored at the diagonal. The table below names them.
+#
+# Three pale rows run through the left panel, *thursday*, *bridge* and *calm*. These are words that the rest of the text leaves open (any day would do, several places, several moods). A prediction that is spread over several words moves a little with everything, and the colours are logarithmic: it moves by hundredths at most.
+# Where one word is certain nothing moves it. The second table lists the words the model is least sure of.
+#
+# Do not read the right panel in the same way: it is dark nearly everywhere because these weights were never trained with half of the text out of sight. It shows what *can* be seen, not what a twin would look at.
+
 # %%
 upper = torch.ones_like(both).triu(1).bool()
 assert float(backwards[upper].max()) < 1e-6, "with a causal mask nothing is seen ahead"
-assert float(both[upper].max()) > 1e-6, "without one it is"
 strongest = both.nan_to_num().flatten().argsort(descending=True)[:10]
 pairs = [{"asked for": words[k // len(words)], "hidden as well": words[k % len(words)], "at": f"{k // len(words) + 1}, {k % len(words) + 1}",
           "distance": round(float(both.flatten()[k]), 3)} for k in strongest.tolist()]  # fmt: skip
 if scale not in ("smoke", "mini"):  # these have not learnt to copy
+    assert float(both[upper].max()) > 0.5, (
+        "a later mention decides an earlier one: without a causal mask the model looks ahead"
+    )
     assert all(pair["asked for"] == pair["hidden as well"] for pair in pairs[:8]), "the other mention of the same word"
     assert {pair["asked for"] for pair in pairs[:8]} == {"fox", "bell", "blue", "jack"}
     assert pairs[8]["distance"] < 0.1, "and then nothing for long"
     assert pairs[7]["distance"] > 0.4 and {pair["asked for"] for pair in pairs[6:8]} == {"jack"}, "jack moves least"
     assert sum("bridge" in places for hero, places in lab.world.lexicon.places_of.items() if hero in IS_HE) == 3
 pd.DataFrame(pairs)
+
+# %%
+with torch.no_grad():
+    alone = clean.repeat(len(clean), 1).fill_diagonal_(predictor.tokens.mask)  # text i: word i is hidden, nothing else
+    own = torch.arange(1, len(clean))  # without BOS
+    sure, likeliest = predictor(alone)[own, own].softmax(-1).max(-1)
+least = sure.argsort()[:4].tolist()
+if scale not in ("smoke", "mini"):
+    assert {words[i] for i in least[:3]} == {"thursday", "bridge", "calm"}, "the open words"
+pd.DataFrame({"asked for": words[i], "the model's likeliest word": tokenizer.token_text(int(likeliest[i])), "its probability": round(float(sure[i]), 3)}
+             for i in least)  # fmt: skip
 
 # %% [markdown]
 # Eight pairs stand out, the two mentions of *fox*, *bell*, *blue* and *jack*, in either direction: with the other mention hidden the prediction moves by 0.6 to 0.9, and nothing else moves one by 0.1.
@@ -229,13 +253,13 @@ pd.DataFrame(found)
 # ## Exercises
 #
 # 1. Hide every token but BOS. Why are the predictions not the same at all positions, and what would happen without BOS?
-# 2. Change one line of the configuration, `model.n_kv_heads=1`: `build(compose(["scale=toy", "model.n_kv_heads=1"]).model, tokens=predictor.tokens, vocab_size=spec.vocab_size)`. How many parameters does it save, and how much of a cache?
+# 2. Change one line of the configuration, `model.n_kv_heads=1`: `build(compose(["scale=toy", "model.n_kv_heads=1"]).model, tokens=predictor.tokens, vocab_size=spec.vocab_size)`. How many parameters does it save, and how much of a cache? Which share of the model is that?
 # 3. Shift all positions by 100 in `turn`. Does the prediction change? Why (not)?
 #
 # <details><summary>Solutions</summary>
 #
 # 1. BOS is the only thing that differs from a mask, and rotary positions make its distance visible. Without it all values are the same vector, so every average of them is that vector again, whatever the weights of the attention and the positions behind them: all predictions are equal.
-# 2. Two matrices of width `head_size` per layer for each head less; the cache shrinks by the ratio of the heads.
+# 2. Per layer and head given up two matrices of $D \times E$ (keys, values). At `toy` one head of two goes, in 4 layers, with $D = 128$ and $E = 32$: $4 \cdot 2 \cdot 128 \cdot 32 = 32{,}768$ parameters, 4 % of the model, and half of the cache: 256 numbers per token instead of 512.
 # 3. No: queries and keys are turned by the same extra angle, and their product depends on the difference of positions only.
 # </details>
 #
