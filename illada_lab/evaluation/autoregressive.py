@@ -7,12 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from illada_lab.evaluation.masked import Pair, looks_back, token_budget
+from illada_lab.evaluation.masked import BATCH_LOGITS, Pair, batches_by_length, check_sequences, looks_back
 from illada_lab.models.cache import Cache, LayerCache
 from illada_lab.models.kernels import Dense
 from illada_lab.models.mask_predictor import MaskPredictor
+from illada_lab.models.protocol import Predictor
 from illada_lab.models.rope import rotary_table
-from illada_lab.samplers.canvas import Canvas, Flags, Rows, as_rows
+from illada_lab.samplers.canvas import (
+    Canvas,
+    Flags,
+    Rows,
+    as_rows,
+    check_flags,
+    check_left_padded,
+    check_tokens,
+    check_width,
+)
 from illada_lab.samplers.result import Sampled
 from illada_lab.samplers.room import write_by_room
 from illada_lab.samplers.stopping import Decoder, check_stop_strings, find_end
@@ -29,26 +39,15 @@ def chain_rule_log_likelihoods(predictor: MaskPredictor, pairs: Sequence[Pair]) 
         pairs: token ids of prompt and response.
 
     Raises:
-        ValueError: a model that is not causal, an empty response, a sequence longer than the context.
+        ValueError: a model that is not causal, an empty response, ids that are none, [MASK], a sequence longer than the context.
     """
     bos = _start_token(predictor)
-    for number, (prompt, response) in enumerate(pairs):
-        n = len(prompt) + len(response)
-        if not len(response):
-            raise ValueError(f"response = []; nothing to score in pair {number}; at least one token")
-        if n > predictor.spec.max_length:
-            raise ValueError(
-                f"prompt + response = {n} tokens; pair {number} is longer than the model's context; "
-                f"at most {predictor.spec.max_length}"
-            )
+    check_sequences(predictor, pairs)
     device, found = predictor.head_weight.device, [0.0] * len(pairs)
-    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]), reverse=True)
-    while order:
-        width = len(pairs[order[0]][0]) + len(pairs[order[0]][1])
-        batch, order = (
-            order[: max(1, token_budget(predictor) // width)],
-            order[max(1, token_budget(predictor) // width) :],
-        )
+    lengths = [len(prompt) + len(response) for prompt, response in pairs]
+    n_wanted = [len(response) for _, response in pairs]
+    for batch in batches_by_length(predictor, lengths, n_wanted, is_longest_first=True):
+        width = max(lengths[i] for i in batch)
         x = torch.full((len(batch), width), predictor.tokens.filler)
         is_wanted = torch.zeros(x.shape, dtype=torch.bool)
         for n, i in enumerate(batch):
@@ -57,8 +56,15 @@ def chain_rule_log_likelihoods(predictor: MaskPredictor, pairs: Sequence[Pair]) 
             is_wanted[n, len(pairs[i][0]) : len(whole)] = True
         # What stands behind a row's end is never looked at: attention goes backwards only.
         inputs = torch.cat((torch.full((len(x), 1), bos), x[:, :-1]), 1).to(device)
-        logits = predictor.logits_at(inputs, is_wanted.to(device)).double()
-        log_p = logits.log_softmax(-1).gather(1, x[is_wanted].to(device)[:, None])[:, 0]
+        logits, targets = predictor.logits_at(inputs, is_wanted.to(device)), x[is_wanted].to(device)
+        # In float64 some at a time: a large vocabulary's distributions take several times the memory of its logits.
+        n_at_once = max(1, BATCH_LOGITS // logits.shape[1])
+        log_p = torch.cat(
+            [
+                part.double().log_softmax(-1).gather(1, own[:, None])[:, 0]
+                for part, own in zip(logits.split(n_at_once), targets.split(n_at_once), strict=True)
+            ]
+        )
         sums = torch.zeros(len(batch), dtype=torch.float64).index_add(0, is_wanted.nonzero()[:, 0], log_p.cpu())
         for i, value in zip(batch, sums.tolist(), strict=True):
             found[i] = value
@@ -105,9 +111,18 @@ class Greedy:
             on_step: not called: there is no canvas.
 
         Raises:
-            ValueError: a model that is not causal, or a context that the prompt fills.
+            ValueError: a model that is not causal, an empty prompt, ids that are none, padding on the right, flags that are not bool, or a
+                context that the prompt fills.
         """
+        _start_token(predictor)
         prompt, is_valid = as_rows(prompt, is_valid, predictor)
+        check_width(prompt)
+        check_flags(is_valid, prompt, "prompt")
+        check_tokens(predictor, prompt)
+        check_left_padded(is_valid)
+        if not len(prompt):
+            nothing = prompt.new_zeros(0)
+            return Sampled(prompt, [], [], nothing, nothing, [], 0)
 
         def write(rows: Tensor, prompt: Tensor, is_valid: Tensor | None, budget: int) -> Sampled:
             return self._write(predictor, prompt, is_valid, budget)
@@ -181,11 +196,29 @@ class _Reader:
         return predictor.head(predictor.norm(h[:, -1]))
 
 
-def _start_token(predictor: MaskPredictor) -> int:
+def twin_of(predictor: Predictor) -> MaskPredictor:
+    """A predictor that is an autoregressive twin.
+
+    Raises:
+        ValueError: it is none.
+    """
+    _check_causal(predictor)
+    if not isinstance(predictor, MaskPredictor):
+        raise ValueError(
+            f"predictor = {type(predictor).__name__}; the chain rule is the twin's; a MaskPredictor with is_causal=true"
+        )
+    return predictor
+
+
+def _check_causal(predictor: Predictor) -> None:
     if not looks_back(predictor):
         raise ValueError(
             "model.is_causal = false; a mask predictor has no chain rule; monte_carlo, confidence or a twin"
         )
+
+
+def _start_token(predictor: MaskPredictor) -> int:
+    _check_causal(predictor)
     bos = predictor.tokens.bos
     if bos is None:
         raise ValueError("tokens.bos = null; the twin starts every sequence with it; a token id")

@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from illada_lab.evaluation.autoregressive import chain_rule_log_likelihoods
+from illada_lab.evaluation.autoregressive import chain_rule_log_likelihoods, twin_of
 from illada_lab.evaluation.likelihood import monte_carlo_log_likelihoods
 from illada_lab.evaluation.masked import Padded, Pair, batches_by_length, check_pairs, true_log_probs
 from illada_lab.models.linear import packed_weights
-from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.models.protocol import Predictor
 
 ORDERS = ("most_confident", "left_to_right", "random", "least_confident")
@@ -165,7 +164,7 @@ def choose(
         generator: randomness (monte_carlo).
 
     Raises:
-        ValueError: an unknown rule, a setting that has no effect on it, or an item without candidates.
+        ValueError: an unknown rule, one that is not for this model, a setting that has no effect on it, or an item without candidates.
     """
     if rule not in RULES:
         raise ValueError(f"rule = {rule!r}; not a scoring rule; monte_carlo or confidence (chain_rule for twins)")
@@ -185,8 +184,7 @@ def choose(
         found = monte_carlo_log_likelihoods(predictor, pairs, n_sets, guidance_scale, generator, append or ())
         scores = [value for value, _ in found]
     else:
-        assert isinstance(predictor, MaskPredictor), "the twin is a MaskPredictor"
-        scores = chain_rule_log_likelihoods(predictor, pairs)
+        scores = chain_rule_log_likelihoods(twin_of(predictor), pairs)
     chosen, start = [], 0
     for item in items:
         part = scores[start : start + len(item.candidates)]

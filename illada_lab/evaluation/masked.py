@@ -54,11 +54,16 @@ class Padded:
 
 
 def check_pairs(predictor: Predictor, pairs: Sequence[Pair], append: Sequence[int] = ()) -> None:
-    """Raise ValueError for what cannot be scored: nothing, more than the context, [MASK] itself, a model that looks back only."""
+    """Raise ValueError for what cannot be scored under masks: as `check_sequences`, or a model that looks back only."""
     if looks_back(predictor):
         raise ValueError(
             "model.is_causal = true; an autoregressive model fills in no masks; rule chain_rule, or a mask predictor"
         )
+    check_sequences(predictor, pairs, append)
+
+
+def check_sequences(predictor: Predictor, pairs: Sequence[Pair], append: Sequence[int] = ()) -> None:
+    """Raise ValueError for what no rule can score: nothing, more than the context, ids that are none, [MASK] itself."""
     spec = getattr(predictor, "spec", None)
     limit, n_tokens = getattr(spec, "max_length", None), getattr(spec, "vocab_size", None)
     for number, (prompt, response) in enumerate(pairs):
@@ -95,18 +100,21 @@ def token_budget(predictor: Predictor) -> int:
     return BATCH_TOKENS.get(device_of(predictor).type, MANY_TOKENS)
 
 
-def batches_by_length(predictor: Predictor, lengths: Sequence[int], n_masks: Sequence[int]) -> Iterator[list[int]]:
+def batches_by_length(
+    predictor: Predictor, lengths: Sequence[int], n_masks: Sequence[int], *, is_longest_first: bool = False
+) -> Iterator[list[int]]:
     """Numbers of sequences of similar length, as many as one pass takes.
 
     Args:
         predictor: what will be asked; its device and its vocabulary decide how much at once.
         lengths: tokens of each sequence.
         n_masks: positions of each at which the head is applied.
+        is_longest_first: begin with the longest sequences; other batches, so other last digits.
     """
     budget, n_tokens = token_budget(predictor), len(getattr(predictor, "head_weight", ()))
     batch: list[int] = []
     width = masks = 0
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=is_longest_first):
         wider, more = max(width, lengths[i]), masks + n_masks[i]
         if batch and ((len(batch) + 1) * wider > budget or more * n_tokens > BATCH_LOGITS):
             yield batch

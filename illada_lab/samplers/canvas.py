@@ -59,10 +59,7 @@ class Canvas:
                 context.
         """
         mask = predictor.tokens.mask
-        if prompt.ndim != 2 or prompt.shape[1] == 0:
-            raise ValueError(
-                f"prompt = shape {list(prompt.shape)}; needs at least one token per row; [B, P], for example BOS alone"
-            )
+        check_width(prompt)
         check_flags(is_valid, prompt, "prompt")
         check_predictor(predictor, prompt)
         is_mask = prompt == mask if is_valid is None else (prompt == mask) & is_valid
@@ -159,18 +156,30 @@ def _tensor(rows: Any, name: str, device: torch.device | None) -> Tensor:
 
 def check_predictor(predictor: Predictor, x: Tensor) -> None:
     """Raise ValueError for a model that fills in no masks, and for tokens that are none or that it does not know."""
-    if x.dtype != torch.long:
-        raise ValueError(f"tokens = {x.dtype}; ids are whole numbers of 64 bits; torch.int64 (tokens.long())")
-    spec = getattr(predictor, "spec", None)
-    if getattr(spec, "is_causal", False):
+    if getattr(getattr(predictor, "spec", None), "is_causal", False):
         raise ValueError(
             "model.is_causal = true; an autoregressive model fills in no masks; a mask predictor, or Greedy for the twin"
         )
-    n_tokens = getattr(spec, "vocab_size", None)
+    check_tokens(predictor, x)
+
+
+def check_tokens(predictor: Predictor, x: Tensor) -> None:
+    """Raise ValueError for tokens that are none, or that the predictor's vocabulary does not have."""
+    if x.dtype != torch.long:
+        raise ValueError(f"tokens = {x.dtype}; ids are whole numbers of 64 bits; torch.int64 (tokens.long())")
+    n_tokens = getattr(getattr(predictor, "spec", None), "vocab_size", None)
     is_odd = (x < 0) if n_tokens is None else (x < 0) | (x >= n_tokens)
     if bool(is_odd.any()):
         legal = "0 or more" if n_tokens is None else f"0 to {n_tokens - 1}"
         raise ValueError(f"token = {int(x[is_odd][0])}; not in the vocabulary; {legal}")
+
+
+def check_width(prompt: Tensor) -> None:
+    """Raise ValueError for prompts that are no rows, or rows without a token."""
+    if prompt.ndim != 2 or prompt.shape[1] == 0:
+        raise ValueError(
+            f"prompt = shape {list(prompt.shape)}; needs at least one token per row; [B, P], for example BOS alone"
+        )
 
 
 def check_flags(is_valid: Tensor | None, x: Tensor, name: str) -> None:

@@ -1,13 +1,15 @@
 """The twin: chain rule and greedy answers against the plain way."""
 
+import jaxtyping
 import pytest
 import torch
 
-from illada_lab.evaluation import ChoiceItem, Greedy, chain_rule_log_likelihoods, choose
+from illada_lab.evaluation import ChoiceItem, Greedy, autoregressive, chain_rule_log_likelihoods, choose, masked
 from illada_lab.evaluation.generation import generate
 from illada_lab.objectives.autoregressive import shift_right
 from illada_lab.samplers import VariableLength
-from tests.small import small_predictor
+from illada_lab.tokens import ILLADA
+from tests.small import UniformPredictor, small_predictor
 
 TWIN = {"is_causal": True}
 
@@ -24,11 +26,30 @@ def test_chain_rule_is_what_training_minimises():
 
 
 @torch.no_grad()
+def test_a_large_vocabulary_is_scored_in_parts(monkeypatch):
+    """10 predictions of 24 tokens at once, whatever the pairs; the longest response is more than that."""
+    predictor, asked = small_predictor(**TWIN), []
+    pairs = [([0, 8], [9 + i] * n) for i, n in enumerate((3, 1, 12, 4, 6, 2))]
+    whole = chain_rule_log_likelihoods(predictor, pairs)
+    logits_at = predictor.logits_at
+    predictor.logits_at = lambda x, is_wanted: asked.append(int(is_wanted.sum())) or logits_at(x, is_wanted)  # type: ignore[method-assign]
+    for module in (masked, autoregressive):
+        monkeypatch.setattr(module, "BATCH_LOGITS", 240)
+    assert chain_rule_log_likelihoods(predictor, pairs) == pytest.approx(whole, abs=1e-4)
+    assert asked == [12, 10, 6]
+
+
+@torch.no_grad()
 def test_chain_rule_sums_to_one_over_all_responses():
-    predictor = small_predictor(**TWIN)
-    pairs = [([0, 9], [a, b]) for a in range(24) for b in range(24)]
+    predictor, mask = small_predictor(**TWIN), ILLADA.mask
+    words = [i for i in range(24) if i != mask]
+    pairs = [([0, 9], [a, b]) for a in words for b in words]
     total = torch.tensor(chain_rule_log_likelihoods(predictor, pairs)).double().exp().sum()
-    assert float(total) == pytest.approx(1.0, abs=1e-5)
+    # [MASK] is not scored, and has the rest: this twin has not learnt that it never comes.
+    first = predictor(torch.tensor([[0, 0, 9]]))[0, -1].softmax(-1)
+    second = predictor(torch.tensor([[0, 0, 9, a] for a in words]))[:, -1].softmax(-1)
+    rest = first[mask] + (first[words] * second[:, mask]).sum()
+    assert float(total + rest) == pytest.approx(1.0, abs=1e-5) and float(rest) > 1e-4
 
 
 @torch.no_grad()
@@ -64,10 +85,49 @@ def test_the_twin_chooses_and_says_what_it_cannot():
         chain_rule_log_likelihoods(predictor, [([0], [])])
     with pytest.raises(ValueError, match="at most 64"):
         chain_rule_log_likelihoods(predictor, [([0], [9] * 64)])
+    with pytest.raises(ValueError, match="token = 24 in pair 1; not in the vocabulary; 0 to 23"):
+        chain_rule_log_likelihoods(predictor, [([0], [9]), ([0], [24])])
+    with pytest.raises(ValueError, match=f"token = {ILLADA.mask} in pair 0; the id of .MASK., which hides a token"):
+        chain_rule_log_likelihoods(predictor, [([0, ILLADA.mask], [9])])
+    for other in (small_predictor(), UniformPredictor(24)):
+        with pytest.raises(
+            ValueError, match="is_causal = false; a mask predictor has no chain rule; monte_carlo, conf"
+        ):
+            choose(other, [item], "chain_rule")
+    other = UniformPredictor(24)
+    other.spec = predictor.spec  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="predictor = UniformPredictor; the chain rule is the twin's; a MaskPredictor"):
+        choose(other, [item], "chain_rule")
     with pytest.raises(ValueError, match="leaves no room"):
         Greedy(max_length=3).sample(predictor, torch.full((1, 64), 9))
     with pytest.raises(ValueError, match="max_length = 0"):
         Greedy(max_length=0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "is_valid", "message"),
+    [
+        (torch.empty(1, 0, dtype=torch.long), None, "prompt = shape .1, 0.; needs at least one token per row"),
+        ([[]], None, "prompt = shape .1, 0.; needs at least one token per row"),
+        ([[0, 9, 1]], [[True, True, False]], "is_valid; a prompt's padding stands on its left, .*; left-pad"),
+        ([[0, 9, 1]], torch.tensor([[0, 1, 1]]), "is_valid = torch.int64; flags; is_valid.bool"),
+        ([[0, 9, 1]], [[True, True]], "is_valid = shape .1, 2.; one flag per token of the prompt; .1, 3."),
+        ([[0, 9, 24]], None, "token = 24; not in the vocabulary; 0 to 23"),
+        ([[0, -1, 9]], None, "token = -1; not in the vocabulary; 0 to 23"),
+        (torch.tensor([[0.0, 9.0]]), None, "tokens = torch.float32; ids are whole numbers of 64 bits"),
+    ],
+)
+@pytest.mark.parametrize("max_length", [3, 62])  # where the context cuts the budget, and where it does not
+def test_prompts_that_are_none_are_named(monkeypatch, prompt, is_valid, message, max_length):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as a user runs it
+    with pytest.raises(ValueError, match=message):
+        Greedy(max_length=max_length).sample(small_predictor(**TWIN), prompt, is_valid)
+
+
+def test_an_empty_batch_has_no_answers():
+    out = Greedy(max_length=3).sample(small_predictor(**TWIN), torch.empty(0, 2, dtype=torch.long))
+    assert (out.responses, out.stop_reasons, out.trace, out.n_steps) == ([], [], [], 0)
+    assert out.tokens.shape == (0, 2) and len(out.nfe) == len(out.token_forwards) == 0
 
 
 @torch.no_grad()
