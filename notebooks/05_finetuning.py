@@ -107,7 +107,7 @@ for name, objective, maskable in (
 # %% [markdown]
 # ## The run: few instructions, 24 epochs, here and now
 #
-# 600 instructions (fewer at `smoke`), each taken 24 times. The questions asked afterwards are held out.
+# 600 instructions (fewer at `smoke`), each taken 24 times. The questions asked afterwards are held out; what their kinds are notebook 00 says. Of each kind one question is shown, with the share of all of its kind that are right:
 
 # %%
 few = [] if scale != "smoke" else ["study.n_examples=40"]
@@ -123,11 +123,13 @@ print(
 assert study.n_examples == 600 or scale == "smoke"
 items = [item for kind in KINDS for item in lab.world.questions("test", kind, 48 // len(KINDS), seed=0)]  # of the task
 assert [item.prompt for item in items] == [tokenizer.decode(prompt[2:-1]) for prompt in task.prompts]
-chat = [
-    {"question": item.prompt, "answer after 24 epochs": text, "right answer": item.answer, "is right": is_right}
+chat = pd.DataFrame(
+    {"kind": item.kind, "question": item.prompt, "answer after 24 epochs": text, "right answer": item.answer, "is right": is_right}
     for item, text, is_right in zip(items, after.texts, after.is_correct, strict=True)
-]
-pd.DataFrame(chat[::10])
+)  # fmt: skip
+of_kind = chat.groupby("kind", sort=False)["is right"]
+assert of_kind.ngroups == len(KINDS)
+chat.groupby("kind", sort=False).head(1).assign(**{"right of its kind": [f"{g.sum()} of {len(g)}" for _, g in of_kind]})
 
 # %% [markdown]
 # ## Figure 1 in miniature: 3, 6, 9, 12 and 24 epochs
@@ -156,12 +158,11 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# Both are better after 24 epochs than after the paper's 12 with every seed, in the mean diffusion with 46 % instead of 24, the twin with 46 instead of 28: that long fine-tuning on few instructions pays is not a privilege of diffusion here. But the gains of diffusion's three seeds differ so much (11 to 30 points) that the
-# ledger's claim, that it still improves beyond 12 epochs, is *inconclusive* (+21.5 points, -12 to +55; measured again on another machine +22.9, +6 to +40, *replicated*). More epochs are more steps as well (29 at 3 epochs, where hardly anything is answered, 115 at 12), and the paper's figure does not tell the two apart. A control takes
-# as many steps as 12 epochs on instructions of which none is taken twice, and is asked for word sums and choices, which are new in them (facts and plain sums come again in any case). At 115 steps hardly one of these is answered either way (3, 6 and 3.5 % of 200 after 12 epochs, 6.5, 1.5 and 7.5 % without repetition), so it cannot tell the two apart here:
-# *inconclusive*.
-#
-# Whether diffusion gains more than the twin is *inconclusive* too: from 3 to 12 epochs 4 points less, with an interval from -28 to +21 points (this study was measured a second time, for the control, and its intervals are wider for it).
+# - **More epochs are better, for both.** After 24 epochs both are better than after the paper's 12, with every seed: in the mean diffusion has 46 % instead of 24, the twin 46 instead of 28. That long fine-tuning on few instructions pays is not a privilege of diffusion here.
+# - **Beyond 12 epochs: inconclusive.** The gains of diffusion's three seeds differ too much (11 to 30 points) for the ledger's claim that it still improves: +21.5 points (-12 to +55). Measured again on another machine it is +22.9 (+6 to +40), *replicated*.
+# - **Epochs or steps? Inconclusive.** More epochs are more steps as well: 29 at 3 epochs, where hardly anything is answered, 115 at 12. The paper's figure does not tell the two apart. A control takes as many steps as 12 epochs on instructions of which none is taken twice, and is asked for word sums and choices, which are new in them (facts and
+#   plain sums come again in any case). At 115 steps hardly one of these is answered either way: 3, 6 and 3.5 % of 200 after 12 epochs, 6.5, 1.5 and 7.5 % without repetition.
+# - **More than the twin? Inconclusive.** From 3 to 12 epochs diffusion gains 4 points less, with an interval from -28 to +21 points. (This study was measured a second time, for the control, and its intervals are wider for it.)
 
 # %% [markdown]
 # ## Formats side by side
@@ -177,9 +178,14 @@ shown = table.groupby(["sampler", "format"])[["right", "empty", "passes"]].mean(
 shown
 
 # %% [markdown]
-# Each format is best when it is read as it was trained: whole sequences at variable length, the response alone in the window of 24 that it was padded to. (Here its answers have 0 to 7 EOS more behind them than LLaDA's format, as whole sequences have. Without them no row is as long as a window of 24 behind a long prompt, and in that window answers get worse: `results/tried.md`.) At variable length whole sequences are ahead with every seed, by amounts that
-# differ a great deal (3 to 34 points). Three seeds left the claim open, so two were added; an interval that pays for both looks holds zero (-2 to +39 points), so it is *inconclusive* still. Each read in its own way, whole sequences are behind by 6 points (0.6 to 11.4): iLLaDA's format and way of reading together against LLaDA's, on answers of a few words, which a window of 24 always holds. Hardly any answer is empty (0.1 % after padding with EOS): after 1,700 steps on answers of a few words a model padded with EOS knows where an answer begins, so LLaDA's complaint has no room to show. And
-# whole sequences with EOS put last end badly: a model that has never been shown a long tail of EOS has to put something there.
+# **Each format is best when it is read as it was trained**: whole sequences at variable length, the response alone in the window of 24 that it was padded to. (Here its answers have 0 to 7 EOS more behind them than LLaDA's format, as whole sequences have. Without them no row is as long as a window of 24 behind a long prompt, and in that
+# window answers get worse: `results/tried.md`.)
+#
+# **At variable length** whole sequences are ahead with every seed, by amounts that differ a great deal (3 to 34 points). Three seeds left the claim open, so two were added. An interval that pays for both looks holds zero (-2 to +39 points): *inconclusive* still.
+#
+# **Each read in its own way**, whole sequences are behind by 6 points (0.6 to 11.4). That compares iLLaDA's format and way of reading together with LLaDA's, on answers of a few words, which a window of 24 always holds.
+#
+# **Empty answers** hardly occur (0.1 % after padding with EOS). After 1,700 steps on answers of a few words a model padded with EOS knows where an answer begins, so LLaDA's complaint has no room to show. And whole sequences with EOS put last end badly: a model that has never been shown a long tail of EOS has to put something there.
 
 # %% [markdown]
 # ## What the paper reports, what these runs measured
@@ -191,51 +197,6 @@ for name in ("toy/sft_epochs", "toy/sft_format"):
     for claim in json.loads(path.read_text())["claims"]:
         found.append({"claim": claim["sentence"], "paper reports (8B)": claim["paper"], "what is measured here": claim["metric"],
                       f"effect, {name.split('/')[0]} scale, points": round(100 * claim["effect"], 1), "verdict": claim["verdict"]})  # fmt: skip
-more = next(
-    c for c in json.loads(Path("../results/toy/sft_epochs.json").read_text())["claims"] if c["id"] == "more_than_twin"
-)
-assert more["verdict"] == "inconclusive" and [round(100 * more[key]) for key in ("effect", "ci_low", "ci_high")] == [
-    -4,
-    -28,
-    21,
-]
-beyond = next(
-    c for c in json.loads(Path("../results/toy/sft_epochs.json").read_text())["claims"] if c["id"] == "beyond"
-)
-assert beyond["verdict"] == "inconclusive" and [
-    round(100 * x) for x in (min(beyond["effects"]), max(beyond["effects"]))
-] == [11, 30]
-assert [round(100 * beyond[key], 1) for key in ("effect", "ci_low", "ci_high")] == [21.5, -12.4, 55.4]
-by_epochs = pd.concat(
-    pd.DataFrame(record["tables"]["epochs"]).assign(seed=record["seed"])
-    for record in json.loads(Path("../results/toy/sft_epochs.json").read_text())["seeds"]
-).pivot(index=["model", "seed"], columns="epochs", values="right")
-assert (by_epochs[24] > by_epochs[12]).all(), "with every seed"
-control = pd.concat(
-    pd.DataFrame(record["tables"]["control"])
-    for record in json.loads(Path("../results/toy/sft_epochs.json").read_text())["seeds"]
-)
-control = control[control["model"] == "diffusion"].groupby("instructions")["right"].apply(list)
-assert [round(100 * x, 1) for x in (*control["12 epochs"], *control["none twice"])] == [3.0, 6.0, 3.5, 6.5, 1.5, 7.5]
-own = next(c for c in json.loads(Path("../results/toy/sft_format.json").read_text())["claims"] if c["id"] == "own_way")
-assert [round(100 * own[key], 1) for key in ("effect", "ci_low", "ci_high")] == [-6.0, -11.4, -0.6]
-right = means.pivot(index="epochs", columns="model", values="right")
-assert (right.loc[12] > right.loc[3]).all() and (right.loc[24] > right.loc[12]).all(), "more epochs are better"
-assert [round(100 * right.loc[n, name]) for name in ("diffusion", "autoregressive twin") for n in (12, 24)] == [
-    24,
-    46,
-    28,
-    46,
-]
-right = {key: row["right"] for key, row in shown.iterrows()}
-assert (
-    right["variable, blocks of 8", "whole sequence (iLLaDA)"] > right["variable, blocks of 8", "response only (LLaDA)"]
-)
-assert (
-    right["fixed 24, blocks of 8", "whole sequence (iLLaDA)"] < right["fixed 24, blocks of 8", "response only (LLaDA)"]
-)
-if scale != "smoke":
-    assert after.share > before.share, "a base model does not answer; fine-tuning changes that"
 pd.DataFrame(found)
 
 # %% [markdown]
@@ -256,3 +217,35 @@ pd.DataFrame(found)
 # ## What was not reproduced
 #
 # 25B tokens of instructions, GSM8K, MATH and MMLU-Pro. The paper changes the format together with the data and the base model, so its gain over LLaDA cannot be given to the format.
+
+# %% [markdown]
+# ## The numbers of this page, checked
+
+# %%
+ledger = {name: json.loads(Path(f"../results/toy/{name}.json").read_text()) for name in ("sft_epochs", "sft_format")}
+claims = {claim["id"]: claim for found in ledger.values() for claim in found["claims"]}
+more, beyond, own, variable = (claims[name] for name in ("more_than_twin", "beyond", "own_way", "variable"))
+assert more["verdict"] == beyond["verdict"] == variable["verdict"] == "inconclusive"
+assert [round(100 * more[key]) for key in ("effect", "ci_low", "ci_high")] == [-4, -28, 21]
+assert [round(100 * end(beyond["effects"])) for end in (min, max)] == [11, 30]
+assert [round(100 * beyond[key], 1) for key in ("effect", "ci_low", "ci_high")] == [21.5, -12.4, 55.4]
+assert [round(100 * own[key], 1) for key in ("effect", "ci_low", "ci_high")] == [-6.0, -11.4, -0.6]
+assert [round(100 * end(variable["effects"])) for end in (min, max)] == [3, 34]
+assert [round(100 * variable[key]) for key in ("ci_low", "ci_high")] == [-2, 39]
+by_seed = {
+    part: pd.concat(pd.DataFrame(record["tables"][part]).assign(seed=record["seed"]) for record in ledger["sft_epochs"]["seeds"])
+    for part in ("epochs", "control")
+}  # fmt: skip
+by_epochs = by_seed["epochs"].pivot(index=["model", "seed"], columns="epochs", values="right")
+assert (by_epochs[24] > by_epochs[12]).all(), "with every seed"
+right = by_epochs.groupby("model").mean()
+assert (right[12] > right[3]).all() and (right[24] > right[12]).all(), "more epochs are better"
+names = ("diffusion", "autoregressive twin")
+assert [round(100 * right.loc[name, n]) for name in names for n in (12, 24)] == [24, 46, 28, 46]
+control = by_seed["control"].query("model == 'diffusion'").groupby("instructions")["right"].apply(list)
+assert [round(100 * x, 1) for x in (*control["12 epochs"], *control["none twice"])] == [3.0, 6.0, 3.5, 6.5, 1.5, 7.5]
+whole, alone = "whole sequence (iLLaDA)", "response only (LLaDA)"
+assert shown.loc[("variable, blocks of 8", whole), "right"] > shown.loc[("variable, blocks of 8", alone), "right"]
+assert shown.loc[("fixed 24, blocks of 8", whole), "right"] < shown.loc[("fixed 24, blocks of 8", alone), "right"]
+if scale != "smoke":
+    assert after.share > before.share, "a base model does not answer; fine-tuning changes that"
