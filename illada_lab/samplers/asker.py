@@ -97,8 +97,9 @@ class Asker:
             blind = torch.where(is_prompt, self.predictor.tokens.mask, x)
             without = self._ask(blind, is_wanted, is_valid, rows, computed, window, is_blind=True)
             guided = without + (1 + self.guidance_scale) * (logits - without)
-            # What one of the two rules out altogether has no difference: what the question says about it stands.
-            logits = torch.where(torch.isfinite(logits) & torch.isfinite(without), guided, logits)
+            # What one of the two rules out altogether has no difference: what the question says about it stands. NaN of either stays
+            # NaN, which whoever asked looks for.
+            logits = torch.where(logits.isinf() | without.isinf(), logits, guided)
             passes = 2
         self.nfe[rows] += passes
         self.token_forwards[rows] += passes * (stop - start)

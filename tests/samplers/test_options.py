@@ -1,5 +1,7 @@
 """Infilling, the end-of-thinking boost, revisiting, cut draws, live display."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -177,6 +179,22 @@ def test_logits_that_are_no_numbers_are_refused(settings):
         prompt = torch.tensor([[0, 7, 5]] if isinstance(sampler, Infill) else [[0, 7]])
         with pytest.raises(ValueError, match="logits = NaN; what the predictor says at a mask is no distribution"):
             sampler.sample(predictor, prompt, generator=torch.Generator().manual_seed(0))
+
+
+def test_guidance_by_what_is_no_number_is_refused():
+    """What the model says of the prompt alone would be taken for what it says under guidance."""
+    predictor = small_predictor()
+
+    class Blind(Scripted):
+        def __call__(self, x, is_valid=None):
+            logits = predictor(x, is_valid)
+            logits[(x[:, 0] == self.tokens.mask)] = torch.nan
+            return logits
+
+    for sampler in (FixedLength(response_length=4), VariableLength(max_length=8, block_length=4)):
+        sampler.sample(Blind([0]), torch.tensor([[0, 7]]))
+        with pytest.raises(ValueError, match="logits = NaN; what the predictor says at a mask is no distribution"):
+            replace(sampler, guidance_scale=1.0).sample(Blind([0]), torch.tensor([[0, 7]]))
 
 
 def test_masks_in_padding_are_not_filled_and_do_not_count():
