@@ -12,8 +12,8 @@ class Sampled:
     """Generated sequences and how they came about.
 
     Attributes:
-        tokens: prompt and response, int64 [B, P + R]; where the length varies, the filler id
-            behind the end of a row.
+        tokens: prompt and response, int64 [B, P + R]; where the length varies, the EOS or end of turn that ended a row, and the
+            filler id behind that.
         responses: the response of each row up to its end, without what stopped it.
         stop_reasons: "eos", "stop" (a stop sequence), "length" or "filled" (infilling) for each row.
         nfe: predictor passes of each row.

@@ -21,7 +21,7 @@ class EndOfThinking:
         power: how late the push comes; 3, and 1 for HumanEval.
 
     Raises:
-        ValueError: an empty sequence, a negative number or NaN.
+        ValueError: a sequence that is none of ids or empty, a negative number or NaN.
 
     Source: iLLaDA, inference; amount and power as published.
     """
@@ -31,7 +31,10 @@ class EndOfThinking:
     power: float = 3.0
 
     def __post_init__(self) -> None:
-        if len(self.sequence) == 0:
+        given = self.sequence
+        if not isinstance(given, Sequence) or not all(isinstance(token, int) for token in given):
+            raise ValueError(f"end_of_thinking.sequence = {given!r}; not token ids; the ids of </think>, [id, id, ...]")
+        if len(given) == 0:
             raise ValueError("end_of_thinking.sequence = []; nothing to say; the token ids of </think>")
         if not (self.amount >= 0 and self.power >= 0):  # NaN is neither
             raise ValueError(

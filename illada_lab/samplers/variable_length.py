@@ -33,8 +33,8 @@ class VariableLength(Rules):
         all others: see `Rules`.
 
     Raises:
-        ValueError: a budget below one block, more steps than tokens, revisiting with one step per block, stop ids or sequences that are
-            none, an unknown rule.
+        ValueError: an empty block, a budget below one block, more steps than tokens, revisiting with one step per block, stop ids or
+            sequences that are none, an unknown rule.
 
     Source: iLLaDA, inference. The published code refuses batches; here rows may end at different blocks.
     """
@@ -51,9 +51,11 @@ class VariableLength(Rules):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.block_length < 1 or self.max_length < self.block_length:
+        if self.block_length < 1:
+            raise ValueError(f"block_length = {self.block_length}; tokens per block; 1 or more")
+        if self.max_length < self.block_length:
             raise ValueError(
-                f"max_length = {self.max_length}; less than one block of {self.block_length}; {max(1, self.block_length)} or more"
+                f"max_length = {self.max_length}; less than one block of {self.block_length}; {self.block_length} or more"
             )
         if self.steps_per_block is not None and self.transfer is not None:
             raise ValueError(
@@ -140,6 +142,7 @@ class VariableLength(Rules):
             end, reason = ends.get(row, (len(written_row), "length"))
             responses.append(written_row[:end])
             reasons.append(reason)
-            # Blocks appended for others, and what stood behind the end, are nobody's text.
-            canvas.x[row, canvas.n_prompt + end + 1 :] = tokens.filler
+            # Blocks appended for others, and what stood behind the end, are nobody's text. An EOS or end of turn is the model's; of what
+            # stopped a response otherwise nothing stays.
+            canvas.x[row, canvas.n_prompt + end + (reason == "eos") :] = tokens.filler
         return Sampled(canvas.x, responses, reasons, asker.nfe, asker.token_forwards, canvas.trace, canvas.n_steps)

@@ -74,6 +74,8 @@ def test_variable_length_stops_at_a_sequence():
         Scripted([0, 9, 10, *range(11, 22)]), PROMPT
     )
     assert out.responses == [[11]] and out.nfe.tolist() == [4]
+    # Of the sequence nothing stays, of which the trace tells all the same.
+    assert out.tokens.tolist() == [[0, 9, 10, 11, *[ILLADA.pad] * 3]] and len(out.trace) == 4
 
 
 @torch.no_grad()
@@ -203,6 +205,12 @@ def test_trace_tells_every_token_once():
         )
 
 
+@pytest.fixture
+def has_no_shape_checks(monkeypatch):
+    """As a user runs it: the checks of shapes, which are on in tests only, would see a wrong type first."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -220,7 +228,8 @@ def test_trace_tells_every_token_once():
         (lambda: FixedLength(response_length=0), "response_length = 0; tokens; 1 or more"),
         (lambda: FixedLength(response_length=8, block_length=0), "block_length = 0.*nearest"),
         (lambda: EntropyBound(bound=math.nan), "bound = nan"),
-        (lambda: VariableLength(max_length=3, block_length=4), "max_length = 3.*4 or more"),
+        (lambda: VariableLength(max_length=3, block_length=4), "max_length = 3; less than one block of 4; 4 or more"),
+        (lambda: VariableLength(max_length=8, block_length=0), "^block_length = 0; tokens per block; 1 or more"),
         (lambda: VariableLength(max_length=8, block_length=4, steps_per_block=5), "steps_per_block = 5.*1 to 4"),
         (
             lambda: FixedLength(response_length=8, n_steps=1, n_revisited=2),
@@ -240,9 +249,15 @@ def test_trace_tells_every_token_once():
         (lambda: EndOfThinking(sequence=[20], amount=math.nan), "amount = nan, power = 3.0; 0 or more each; 100 and 3"),
         (lambda: EndOfThinking(sequence=[20], power=math.nan), "amount = 100.0, power = nan; 0 or more each"),
         (lambda: EndOfThinking(sequence=[20], amount=-1.0), "amount = -1.0, power = 3.0; 0 or more each"),
+        (lambda: EndOfThinking(sequence=5), "end_of_thinking.sequence = 5; not token ids; the ids of </think>"),  # type: ignore[arg-type]
+        (
+            lambda: EndOfThinking(sequence="</think>"),  # type: ignore[arg-type]
+            "end_of_thinking.sequence = '</think>'; not token ids; the ids of",
+        ),
+        (lambda: EndOfThinking(sequence=[]), r"end_of_thinking.sequence = \[\]; nothing to say"),
     ],
 )
-def test_bad_settings_are_named(make, message):
+def test_bad_settings_are_named(has_no_shape_checks, make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -262,12 +277,6 @@ def test_bad_settings_are_named(make, message):
 def test_bad_prompts_are_named(prompt, is_valid, message):
     with pytest.raises(ValueError, match=message):
         FixedLength(response_length=8, n_steps=8).sample(small_predictor(), prompt, is_valid)
-
-
-@pytest.fixture
-def has_no_shape_checks(monkeypatch):
-    """As a user runs it: the checks of shapes, which are on in tests only, would see a wrong type first."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 from illada_lab.data.build_tokenizer import word_tokenizer
 from illada_lab.samplers import VariableLength
 from illada_lab.samplers.stopping import find_end, response_text
+from illada_lab.tokens import ILLADA
 from tests.scripted import Scripted
 
 PROMPT = torch.tensor([[0, 9, 10]])
@@ -82,6 +83,7 @@ def test_variable_length_stops_at_a_string_that_crosses_blocks():
     sampler = VariableLength(max_length=6, block_length=3, stop_strings=["cd"], tokenizer=Letters())
     out = sampler.sample(Scripted(text), PROMPT)
     assert out.responses == [[7, 8]] and out.stop_reasons == ["stop"] and out.nfe.tolist() == [6]
+    assert out.tokens.tolist() == [[*text[:5], *[ILLADA.pad] * 4]]
 
 
 @pytest.mark.parametrize(
