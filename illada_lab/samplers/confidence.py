@@ -22,11 +22,12 @@ class Confidence(Protocol):
     """Scores predictions at M masked positions; higher is revealed sooner.
 
     Any function or object that is called like this can stand where the name of a rule stands. Each prediction is scored for itself: the
-    M are of all rows of a batch, and of a large one they come in parts. A rule may say more of itself in two attributes:
+    M are of all rows of a batch, and of a large one they come in parts. A rule may say more of itself in three attributes:
 
     - `unit`: what its numbers are: "probability", which thresholds are compared with and of which 0 is the least, or "nats", minus an
       entropy. Left out: an order and nothing else.
     - `is_random`: whether it draws from `noise`, so that samples differ at temperature 0 too. Left out: it does not.
+    - `wants_mask`: whether it is to be told the id of [MASK], as a further argument `mask`. Left out: it is not.
     """
 
     def __call__(
@@ -50,11 +51,11 @@ class Confidence(Protocol):
 _Rule = TypeVar("_Rule", bound=Callable[..., Any])
 
 
-def _says(unit: str | None = None, *, is_random: bool = False) -> Callable[[_Rule], _Rule]:
+def _says(unit: str | None = None, *, is_random: bool = False, wants_mask: bool = False) -> Callable[[_Rule], _Rule]:
     """What a function says of itself, see `Confidence`."""
 
     def mark(rule: _Rule) -> _Rule:
-        vars(rule).update(unit=unit, is_random=is_random)
+        vars(rule).update(unit=unit, is_random=is_random, wants_mask=wants_mask)
         return rule
 
     return mark
@@ -67,18 +68,24 @@ def low_confidence(logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noi
     Source: LLaDA, low-confidence remasking; iLLaDA uses it throughout.
     """
     # The softmax itself, as published: exp(logit - logsumexp) differs from it in the last digits, and near 1 those decide the order. In
-    # float32 (our choice): the published code takes the model's own dtype, and in bf16 probabilities near 1 are ties.
+    # float32 (our choice): the published code takes the model's own dtype, and in bf16 probabilities near 1 are ties. In float32 those
+    # above about 1 - 6e-8 are (all are 1.0, and `topk` decides); Fast-dLLM takes float64, which tells them apart.
     return logits.float().softmax(1).gather(1, tokens[:, None])[:, 0]
 
 
-@_says(PROBABILITY)
-def margin(logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noise) -> Tensor:
+@_says(PROBABILITY, wants_mask=True)
+def margin(logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noise, mask: int | None = None) -> Tensor:
     """Probability of the likeliest token less that of the second: low where two answers compete.
+
+    [MASK] is no answer and none of the two; its probability counts in theirs.
 
     Source: Dream's `topk_margin`; Kim et al. 2025 (arXiv 2502.06768).
     """
-    p = logits.float().softmax(1).topk(2, dim=1).values
-    return p[:, 0] - p[:, 1]
+    p = logits.float().softmax(1)
+    if mask is not None:
+        p[:, mask] = 0.0
+    top = p.topk(2, dim=1).values
+    return top[:, 0] - top[:, 1]
 
 
 @_says(NATS)
@@ -131,11 +138,13 @@ def check_rule(remasking: Any) -> None:
         raise ValueError(f"remasking = {_path(remasking)}; a class, not a rule made of it; {remasking.__name__}(...)")
     if not callable(remasking):
         raise ValueError(f"remasking = {remasking!r}; not a rule; {known}, or what is called as Confidence says")
+    more = {"mask": 0} if is_told_mask(remasking) else {}
     try:
-        inspect.signature(remasking).bind(*range(4))
+        inspect.signature(remasking).bind(*range(4), **more)
     except TypeError as error:
+        legal = ", ".join(("logits", "tokens", "positions", "noise", *more))
         raise ValueError(
-            f"remasking = {name_of(remasking)}; is not called as a rule is ({error}); (logits, tokens, positions, noise)"
+            f"remasking = {name_of(remasking)}; is not called as a rule is ({error}); ({legal})"
         ) from error
     except ValueError:  # of what is not written in Python nothing is known
         return
@@ -154,6 +163,12 @@ def unit_of(remasking: str | Confidence) -> str | None:
 def is_drawn(remasking: str | Confidence) -> bool:
     """Whether a rule draws from the noise, see `Confidence`."""
     return bool(getattr(rule_of(remasking), "is_random", False))
+
+
+def is_told_mask(remasking: str | Callable[..., Any]) -> bool:
+    """Whether a rule is to be told the id of [MASK], see `Confidence`."""
+    rule = RULES[remasking] if isinstance(remasking, str) else remasking
+    return bool(getattr(rule, "wants_mask", False))
 
 
 def name_of(remasking: str | Callable[..., Any]) -> str:

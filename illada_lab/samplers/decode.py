@@ -16,6 +16,7 @@ from illada_lab.samplers.confidence import (
     Confidence,
     check_rule,
     is_drawn,
+    is_told_mask,
     name_of,
     rule_of,
     unit_of,
@@ -174,7 +175,7 @@ def fill_window(
         budget: tokens of the response at most (end-of-thinking boost).
 
     Raises:
-        ValueError: the predictor's logits are no numbers, or its vocabulary lacks an id of `rules`.
+        ValueError: the predictor's logits are no numbers, its vocabulary lacks an id of `rules`, or a transfer rule reveals nothing.
     """
     if rules.end_of_thinking is not None:
         check_ids("end_of_thinking.sequence", rules.end_of_thinking.sequence, asker.predictor)
@@ -227,6 +228,11 @@ def fill_window(
         if counts is None:
             assert rules.transfer is not None
             is_transferred = rules.transfer(confidence)
+            if not bool((is_transferred & is_masked).any(1).all()):
+                raise ValueError(
+                    f"transfer = {type(rules.transfer).__name__}; revealed no mask of a row, whose block would never end; "
+                    "at least one position of every row, where the confidence is above -inf"
+                )
         else:
             # So many that as many masks are left as the quota wants, whatever was taken back before.
             left = counts[:, step + 1 :].sum(1)
@@ -257,17 +263,20 @@ def _propose(asker: Asker, rules: Rules, logits: Tensor, positions: Tensor, nois
     drawn = draw(logits, rules.temperature, noise, rules.top_k, rules.top_p)
     logits[:, tokens.mask] = of_mask
     if not rules.defer_eos:
-        return drawn, _score(rules.remasking, logits, drawn, positions, noise)
+        return drawn, _score(rules.remasking, logits, drawn, positions, noise, tokens.mask)
     # As published: the confidence of everything else is that of a world without EOS.
     without = logits.index_fill(1, drawn.new_tensor(tokens.stop_ids), -torch.inf)
-    sureness = _score(rules.remasking, without, drawn, positions, noise)
+    sureness = _score(rules.remasking, without, drawn, positions, noise, tokens.mask)
     is_eos = torch.isin(drawn, drawn.new_tensor(tokens.stop_ids))
     return drawn, sureness.masked_fill(is_eos, 0.0 if unit_of(rules.remasking) == PROBABILITY else LAST)
 
 
-def _score(remasking: str | Confidence, logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noise) -> Tensor:
+def _score(
+    remasking: str | Confidence, logits: Tensor, tokens: Tensor, positions: Tensor, noise: Noise, mask: int
+) -> Tensor:
     """Confidence of every prediction, float32 [M]."""
-    found = rule_of(remasking)(logits, tokens, positions, noise)
+    more = {"mask": mask} if is_told_mask(remasking) else {}
+    found = rule_of(remasking)(logits, tokens, positions, noise, **more)
     if not isinstance(found, Tensor) or found.shape != tokens.shape:
         given = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(

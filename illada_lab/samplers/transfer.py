@@ -26,6 +26,9 @@ class Transfer(Protocol):
 class Threshold:
     """Everything at least this sure, and always the surest.
 
+    Probabilities are float32, in which all above about 1 - 6e-8 are 1.0: a threshold of 1 reveals all of those at once, and not one token
+    a step. Fast-dLLM's published code takes float64, where fewer are.
+
     Args:
         threshold: probability, above 0, at most 1.
 

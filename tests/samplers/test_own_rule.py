@@ -145,6 +145,46 @@ def test_a_transfer_rule_of_ones_own_reads_any_order_or_a_rule_by_its_name():
         FixedLength(response_length=8, remasking="margin", transfer=OfOneRule())
 
 
+class Never(Half):
+    """Reveals nothing, or what is none of its business."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def __call__(self, confidence):
+        return torch.zeros_like(confidence, dtype=torch.bool) | self.found & (confidence == -torch.inf)
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_a_transfer_rule_that_reveals_nothing_is_named(found):
+    with pytest.raises(
+        ValueError, match="transfer = Never; revealed no mask of a row, whose block would never end; at"
+    ):
+        FixedLength(response_length=4, transfer=Never(found)).sample(Scripted(TEXT), PROMPT)
+
+
+class Seeing:
+    """A rule that is told what [MASK] is."""
+
+    wants_mask = True
+
+    def __call__(self, logits, tokens, positions, noise, *, mask):
+        assert mask == ILLADA.mask
+        return -positions.float()
+
+
+class Blind(Backwards):
+    """Wants to be told, and has no place for it."""
+
+    wants_mask = True
+
+
+def test_a_rule_that_wants_it_is_told_the_mask():
+    for defer_eos in (False, True):
+        rules = FixedLength(response_length=4, remasking=Seeing(), defer_eos=defer_eos)
+        assert order_of(rules) == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("rule", [Squared(), Backwards(), backwards])
 def test_deferred_ends_are_revealed_last_whatever_the_rule(rule):
     """Also where numbers are below 0, as Backwards could have them: the end of the canvas would come first."""
@@ -178,6 +218,7 @@ def test_a_rule_is_told_by_its_path_and_its_settings(rule, plain):
         (3, "remasking = 3; not a rule; low_confidence, margin, entropy, random, left_to_right, or what is called as"),
         (Backwards, rf"remasking = {HERE}.Backwards; a class, not a rule made of it; Backwards\(...\)"),
         (lambda logits: logits, r"is not called as a rule is .*; \(logits, tokens, positions, noise\)"),
+        (Blind(), r"is not called as a rule is .*; \(logits, tokens, positions, noise, mask\)"),
     ],
 )
 def test_what_is_no_rule_is_refused_in_one_line(rule, message):

@@ -5,6 +5,7 @@ import torch
 
 from illada_lab.samplers import EntropyBound, Factor, FixedLength, Threshold, VariableLength
 from illada_lab.samplers.confidence import RULES
+from illada_lab.tokens import ILLADA
 from tests.scripted import Scripted
 from tests.small import noise_of
 
@@ -44,6 +45,24 @@ def test_confidence_rules_by_hand():
     assert RULES["entropy"](certain, torch.tensor([0]), torch.tensor([0]), noise_of(1)).tolist() == [0.0]
 
 
+def test_mask_is_none_of_the_two_that_a_margin_is_between():
+    """At the first place it is the likeliest, at the second one of two: what is sure of a token comes before what is not."""
+    mask = ILLADA.mask
+    logits = torch.full((2, 24), -torch.inf)
+    logits[0, [mask, 7, 8]] = torch.tensor([0.5, 0.26, 0.24]).log()
+    logits[1, [mask, 7]] = torch.tensor([0.4, 0.6]).log()
+    rest = (torch.tensor([7, 7]), torch.tensor([3, 4]), noise_of(2))
+    assert RULES["margin"](logits, *rest, mask=mask).tolist() == pytest.approx([0.02, 0.6], abs=1e-6)
+    assert RULES["margin"](logits, *rest).tolist() == pytest.approx([0.24, 0.2], abs=1e-6)
+
+    class OfMasks(Scripted):
+        def __call__(self, x, is_valid=None):
+            return torch.cat((torch.zeros(len(x), 3, 24), logits.expand(len(x), 2, 24)), 1)
+
+    out = FixedLength(response_length=2, remasking="margin").sample(OfMasks([0]), PROMPT)
+    assert [(r["position"], r["token"]) for r in out.trace] == [(1, 7), (0, 7)]
+
+
 @pytest.mark.parametrize("transfer", [Threshold(threshold=0.9), Factor(factor=1.0)])
 def test_sure_predictors_need_one_pass_per_block(transfer):
     text = [0, 9, 10, *range(11, 19)]
@@ -57,6 +76,15 @@ def test_a_threshold_of_one_reveals_one_token_per_step():
         Scripted(text), PROMPT
     )
     assert out.tokens[0].tolist() == text and out.nfe.tolist() == [8]
+
+
+def test_a_threshold_of_one_reveals_at_once_what_float32_cannot_tell_from_certain():
+    class Surer(Scripted):
+        def __call__(self, x, is_valid=None):
+            return super().__call__(x, is_valid) * 3
+
+    sampler = FixedLength(response_length=8, block_length=4, transfer=Threshold(threshold=1.0))
+    assert sampler.sample(Surer([0, 9, 10, *range(11, 19)]), PROMPT).nfe.tolist() == [2]
 
 
 def test_rows_need_the_steps_they_need():
