@@ -40,6 +40,8 @@ runs_dir = "../runs"
 
 # %%
 import json
+import math
+from collections import Counter
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -49,9 +51,10 @@ import torch
 from illada_lab.experiments.asking import ask, question_task
 from illada_lab.experiments.lab import Lab
 from illada_lab.experiments.sampling import KINDS
-from illada_lab.report.plots import COLOURS, lines, use_style
+from illada_lab.report.plots import COLOURS, LIMIT, lines, use_style
 from illada_lab.report.tables import effect_text
 from illada_lab.samplers import EndOfThinking, FixedLength, VariableLength
+from illada_lab.tokens import ILLADA
 
 use_style()
 pd.set_option("display.max_colwidth", None)
@@ -140,25 +143,49 @@ def first_look(prompt, length):
     x = torch.cat((torch.tensor(prompt), torch.full((length,), tokens.mask)))[None]
     p = predictor(x)[0, len(prompt) :].softmax(-1)
     p[:, tokens.mask] = 0
-    surest = p.max(-1).values.argmax()
-    return p[:, tokens.eos], bool(p[surest].argmax() == tokens.eos)
+    surest = int(p.max(-1).values.argmax())
+    return p[:, tokens.eos], surest + 1 if p[surest].argmax() == tokens.eos else None
 
 
-figure, panels = plt.subplots(1, 2, figsize=(9.5, 2.8), sharey=True)
+figure, panels = plt.subplots(1, 2, figsize=(9.5, 2.8), sharey=True, gridspec_kw={"width_ratios": (2.6, 1)})
+first_place = {}
 for axes, length in zip(panels, (24, 8), strict=True):
-    looks = [first_look(prompt, length) for prompt in task.prompts]
-    share = sum(is_first for _, is_first in looks) / len(looks)
-    axes.bar(range(1, length + 1), torch.stack([p for p, _ in looks]).mean(0), color=COLOURS[0])
-    axes.set(
-        title=f"window of {length}: EOS first in {share:.0%}", xlabel="place in the response", ylim=(0, 1), xlim=(0, 25)
-    )
+    chances, first_place[length] = zip(*(first_look(prompt, length) for prompt in task.prompts), strict=True)
+    share = sum(place is not None for place in first_place[length]) / len(task.prompts)
+    axes.bar(range(1, length + 1), torch.stack(chances).mean(0), color=COLOURS[0])
+    axes.set(title=f"window of {length}: EOS first in {share:.0%}", xlabel="place in the response", ylim=(0, 1))
+    axes.set_xlim(0.3, length + 0.7)
 panels[0].set_ylabel("probability of EOS")
 plt.show()
+for length, places in first_place.items():
+    counted = Counter(place for place in places if place is not None)
+    print(
+        f"window of {length}: EOS is revealed first at place "
+        + ", ".join(f"{place} ({n} times)" for place, n in sorted(counted.items()))
+    )
 
 # %% [markdown]
-# Both windows begin with EOS often, and blocks of 8 answer far better all the same. In a window of 8 the model is sure that an answer of one word is over at place 2, and right to be; place 1 is hardly ever EOS. In a window of 24 it is
-# unsure: its fine-tuning showed 0 to 7 EOS behind an answer, never twenty.
+# Both windows often begin with EOS, and blocks of 8 answer far better all the same. The place makes the difference.
 #
+# In a window of 8 EOS is as likely at place 2 as at all places behind it: an answer of one word is over there, and the model is right to say so. Place 1 is hardly ever EOS.
+#
+# In a window of 24 it is sure only at the far end, places 21 to 24, and unsure at place 2: fine-tuning showed 0 to 7 EOS behind an answer, never twenty. So an EOS goes in at the far end, and then everything between must be filled before the answer may be read. What fills it is often not EOS. The first question whose long window begins so,
+# answered in both ways, with all tokens of the window:
+
+# %%
+which = next((i for i, place in enumerate(first_place[24]) if place is not None and place > 8), 0)
+asked = torch.tensor([task.prompts[which]])
+print(tokenizer.decode(task.prompts[which][2:-1]))
+for name, sampler in (
+    ("one window of 24", FixedLength(response_length=24)),
+    ("blocks of 8", VariableLength(max_length=24, block_length=8)),
+):
+    out = sampler.sample(predictor, asked)
+    order = [f"{tokenizer.token_text(record['token'])} at {record['position'] + 1}" for record in out.trace[:4]]
+    print(f"{name}: {' '.join(tokenizer.token_text(int(i)) for i in out.tokens[0, asked.shape[1] :])}")
+    print(f"    revealed first: {', '.join(order)}; the answer is {tokenizer.decode(out.responses[0])!r}")
+
+# %% [markdown]
 # LLaDA's two remedies: `ban_eos` never predicts EOS; `defer_eos` reveals a predicted EOS last. One setting each, in one window of 24:
 
 # %%
@@ -180,7 +207,64 @@ pd.DataFrame([ask(model, task, sampler).row(sampler=name) for name, sampler in r
 #
 # $$\text{logit}_p \mathrel{+}= A \cdot \min\!\big(\tfrac{r}{N}, 1\big)^{\text{power}}, \qquad A = 100,\ \text{power} = 3 \text{ (HumanEval: 1)}$$
 #
-# The toy does not think, but it works its sums out: "3 + 2 = 5 . 5 + 4 = 9 . **the answer is** 9". Here `the answer` takes the place of `</think>`.
+# First a case in which it must help: a scripted predictor that says *wait* for ever. It prefers *wait* to everything else by 20 logits, and answers only once `</think>`, two tokens here, has been said. Budget 64, blocks of 1:
+
+
+# %%
+class Waits:
+    """Says "wait" until thinking has ended, then the answer and EOS."""
+
+    tokens = ILLADA
+    words = {7: "wait", 8: "</", 9: "think>", 10: "42"}
+
+    def __call__(self, x, is_valid=None):
+        logits = torch.zeros(*x.shape, 16)
+        for b, row in enumerate(x.tolist()):
+            end = next((i for i in range(len(row) - 1) if row[i : i + 2] == [8, 9]), None)
+            for i in range(len(row)):
+                logits[b, i, 7 if end is None else 10 if i == end + 2 else ILLADA.eos] = 20.0
+        return logits
+
+
+PREFERRED, BUDGET, waited = 20, 64, []
+for name, push in (
+    ("no boost", None),
+    ("power 1", EndOfThinking(sequence=[8, 9], power=1)),
+    ("power 3", EndOfThinking(sequence=[8, 9], power=3)),
+):
+    sampler = VariableLength(max_length=BUDGET, block_length=1, end_of_thinking=push)
+    out = sampler.sample(Waits(), torch.tensor([[ILLADA.bos, 11]]))
+    said = [Waits.words[token] for token in out.responses[0]]
+    place = said.index("</") + 1 if "</" in said else None
+    if push is not None:  # the first place at which the boost is larger than what "wait" is ahead
+        assert place == math.floor(BUDGET * (PREFERRED / push.amount) ** (1 / push.power)) + 1
+    waited.append(
+        {
+            "boost": name,
+            '"</" at place': place,
+            "ends by": out.stop_reasons[0],
+            "passes": int(out.nfe),
+            "the end": " ".join(said[-4:]),
+        }
+    )
+assert [row["ends by"] for row in waited] == ["length", "eos", "eos"], "only the boost ends it"
+pd.DataFrame(waited).astype({'"</" at place': "Int64"})
+
+# %%
+figure, axes = plt.subplots(figsize=(6.4, 2.9))
+r = torch.linspace(0, 1.2, 100)
+for power, colour in zip((1, 3), COLOURS, strict=False):
+    axes.plot(r, 100 * r.clamp(max=1) ** power, color=colour, marker="", label=f"power {power}")
+    axes.plot((PREFERRED / 100) ** (1 / power), PREFERRED, color=colour)
+axes.axhline(PREFERRED, color=LIMIT, ls=":", marker="", label='what "wait" is ahead')
+axes.set(xlabel="place in the response over the budget, r / N", ylabel="added to the logit")
+axes.legend()
+plt.show()
+
+# %% [markdown]
+# Without the boost the whole budget is spent and nothing is answered. Power 1 ends the thinking after a fifth of the budget, power 3 after three fifths: the higher the power, the longer a model may think, and the steeper the push when it comes.
+#
+# The toy does not think, but it works its sums out: "3 + 2 = 5 . 5 + 4 = 9 . **the answer is** 9". Here `the answer` takes the place of `</think>`. From scratch, beside the package's:
 
 
 # %%
@@ -227,31 +311,19 @@ shown = pd.DataFrame(pushes).round(2)
 shown.assign(**{"an example": [row["texts"][0] for row in pushes]}).drop(columns="texts")
 
 # %%
-figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 2.9))
-r = torch.linspace(0, 1.2, 100)
-for power, colour in zip((1, 3), COLOURS, strict=False):
-    left.plot(r, 100 * r.clamp(max=1) ** power, color=colour, marker="", label=f"power {power}")
-left.set(xlabel="place in the response over the budget, r / N", ylabel="added to the logit")
-left.legend()
-right.plot([str(round(row["amount"])) for row in pushes], [row[BEFORE] for row in pushes])
-right.set(xlabel="amount A", ylabel=BEFORE, ylim=(0, 25))
+figure, axes = plt.subplots(figsize=(6.4, 2.4))
+axes.plot([str(round(row["amount"])) for row in pushes], [row[BEFORE] for row in pushes])
+axes.set(xlabel="amount A", ylabel="words before it", title=BEFORE, ylim=(0, 25))
 plt.show()
 
 # %% [markdown]
-# At the paper's $A = 100$ nothing changes: these answers end within the budget by themselves. $A = 300$ only spoils the sum. $A = 1000$ makes "the answer" appear earlier, but the answer does not end earlier, with as many words and as many passes throughout: the model says it twice.
+# At the paper's $A = 100$ nothing changes: these answers end within the budget by themselves, so there is nothing to cure. $A = 300$ only spoils the sum. $A = 1000$ makes "the answer" appear earlier, but the answer does not end earlier, with as many words and as many passes throughout: the model says it twice.
 #
 # ## What the paper reports, what this run measured
 #
 # Claims of the two studies that belong here, from the committed results.
 
 # %%
-by = {(row["length"], row["block"]): row for row in rows}
-for block in (8, 4, 2):
-    assert by["variable", block]["positions"] <= by["fixed", block]["positions"], "variable length computes no more"
-assert by["variable", 24]["right"] == by["fixed", 24]["right"], "with one block both are the same"
-if scale not in ("smoke", "mini"):  # there few answers, if any, end by themselves
-    assert pushes[-1][BEFORE] < pushes[0][BEFORE], "a strong push brings the words nearer"
-    assert abs(pushes[2][BEFORE] - pushes[0][BEFORE]) < 1, "the paper's amount does not"
 found = []
 for name, ids in (
     ("toy/sampling", ("variable_quality", "variable_cost")),
@@ -268,16 +340,49 @@ pd.DataFrame(found)
 # ## Exercises
 #
 # 1. Stop at a text instead of EOS: `VariableLength(..., stop_strings=["answer is"], tokenizer=tokenizer)`. What is left of a word sum?
-# 2. Why does a budget of 24 with blocks of 24 give the same as the fixed length, and what is the smallest block that still answers word sums?
-# 3. Set `power=1` in the boost. Do the words come earlier or later at the same amount, does the end, and why would code want it?
+# 2. Why does a budget of 24 with blocks of 24 give the same as the fixed length? Which block answers best, all kinds of questions together, and what does a block of 1 cost?
+# 3. Set `power=1` in the boost of the word sums, at $A = 100$. Do the words come earlier or later, does the end, and why would code want it?
 #
 # <details><summary>Solutions</summary>
 #
 # 1. The steps up to, and without, the stop string: the text is searched whenever a block is full.
-# 2. One block is the whole window: nothing is left out behind it. Small blocks force an order from left to right; with blocks of 1 it is that of an autoregressive model, with a pass of the whole prompt for each token. Which is the smallest that answers: `ask(model, sums, VariableLength(max_length=24, block_length=b))` for b = 1, 2, 4, 8: compare. Of all kinds of questions together the ledger's five models answer 75 % with blocks of 1, 78 with 4, 78 with 8, 71 with 12 and 33 with one block of 24 (`results/toy/sampling.json`, table `blocks`).
-# 3. The words come earlier (in an earlier run after 5 words instead of 13 at $A = 100$), since $r/N$ is larger than its cube; the end does not. A program's reasoning should end while there is room for the program.
+# 2. One block is the whole window: nothing is left out behind it. Small blocks force an order from left to right; with blocks of 1 it is that of an autoregressive model, with a pass of the whole prompt for each token. The ledger's five models answer 75 % with blocks of 1, 78 with 4, 78 with 8, 71 with 12 and 33 with one block of 24, in 4.6, 6.8, 10.8, 14.1 and 24 passes (`results/toy/sampling.json`, table `blocks`, whole sequences): blocks of 1 cost 3 points and save more than half of the passes of
+#    blocks of 8, because nothing behind EOS is computed. (At 8B, where an answer has hundreds of tokens, a block's last passes are a small part of it.)
+# 3. Earlier, since $r/N$ is larger than its cube; whether the end does the cell below says. A program's reasoning should end while there is room for the program.
 # </details>
-#
+
+# %% jupyter={"source_hidden": true}
+# Numbers for exercises 1 and 3.
+task_of_sums = {"max_length": 24, "block_length": 4}
+stopped = ask(model, sums, VariableLength(**task_of_sums, stop_strings=["answer is"], tokenizer=tokenizer))
+print(f"stopped at 'answer is': {stopped.texts[0]!r}, {stopped.nfe:.1f} passes")
+for power in (1, 3):
+    asked = ask(model, sums, VariableLength(**task_of_sums, end_of_thinking=EndOfThinking(sequence=end, power=power)))
+    words = [text.split() for text in asked.texts]
+    places = [w.index("answer") if "answer" in w else 24 for w in words]
+    print(
+        f"power {power}: {sum(places) / len(places):.1f} {BEFORE}, {sum(map(len, words)) / len(words):.1f} words in all, {asked.share:.0%} right"
+    )
+
+# %% [markdown]
 # ## What was not reproduced
 #
 # Answers of up to 4,096 tokens, "</think>" itself, and the effect of the boost on GSM8K and HumanEval: the paper gives the settings and no comparison without them. HumanEval's need of one block of 512 was not tried.
+
+# %% [markdown]
+# ## The numbers of this page, checked
+
+# %%
+by = {(row["length"], row["block"]): row for row in rows}
+for block in (8, 4, 2):
+    assert by["variable", block]["positions"] <= by["fixed", block]["positions"], "variable length computes no more"
+assert by["variable", 24]["right"] == by["fixed", 24]["right"], "with one block both are the same"
+if scale not in ("smoke", "mini"):  # there few answers, if any, end by themselves
+    assert pushes[-1][BEFORE] < pushes[0][BEFORE], "a strong push brings the words nearer"
+    assert abs(pushes[2][BEFORE] - pushes[0][BEFORE]) < 1, "the paper's amount does not"
+records = json.loads(Path("../results/toy/sampling.json").read_text())["seeds"]
+of_blocks = pd.concat(pd.DataFrame(record["tables"]["blocks"]) for record in records)
+of_blocks = of_blocks[of_blocks["format"].str.startswith("whole") & (of_blocks["length"] == "variable")]
+of_blocks = of_blocks.groupby("block")[["right", "passes"]].mean()
+assert [round(100 * x) for x in of_blocks["right"]] == [75, 78, 78, 71, 33]
+assert [round(x, 1) for x in of_blocks["passes"]] == [4.6, 6.8, 10.8, 14.1, 24.0]
