@@ -157,8 +157,15 @@ class MaskPredictor(nn.Module):
             is_valid: positions that may be attended to.
             segment_ids: finer than `is_valid` (give one of the two): positions see their own segment only.
             columns: wanted ones, C of them; None: all. The last layer computes these only.
+
+        Raises:
+            ValueError: rows longer than `max_length`, or both `is_valid` and `segment_ids`.
         """
         self._check_length(x.shape[1])
+        if is_valid is not None and segment_ids is not None:
+            raise ValueError(
+                "is_valid; has no effect beside segment_ids, which are 0 at what cannot be attended to; one of the two"
+            )
         if segment_ids is None and is_valid is not None:
             segment_ids = is_valid.long()
         elif segment_ids is None and columns is not None and self.spec.is_causal:

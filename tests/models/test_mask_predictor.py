@@ -156,6 +156,14 @@ def test_too_long_an_input_is_refused():
         small_predictor()(torch.full((1, 65), 8))
 
 
+def test_segments_say_what_is_valid_themselves():
+    x = torch.full((1, 4), 9)
+    with pytest.raises(
+        ValueError, match="is_valid; has no effect beside segment_ids, which are 0 at .*; one of the two"
+    ):
+        small_predictor().hidden(x, is_valid=torch.tensor([[True] * 3 + [False]]), segment_ids=torch.ones_like(x))
+
+
 def test_offsets_must_rise():
     with pytest.raises(ValueError, match="cu_seqlens"):
         PackedSegments(torch.tensor([0, 4, 4]))
