@@ -48,7 +48,11 @@ class RandomCut:
 
 
 class RandomLength:
-    """With some probability only the first l tokens of a row are used, l uniform; the others are lost.
+    """With some probability only the first l positions of a row are used, l uniform; the tokens behind are lost.
+
+    l is drawn from the whole width, padding at the end counted (`RandomCut` goes by the tokens): a row that is not full is shortened less
+    often than `probability` says. Rows of a stream, as LLaDA's were, are full; those of whole documents are not, and the recorded results
+    were made of such.
 
     Args:
         probability: that a row is shortened.
@@ -63,7 +67,7 @@ class RandomLength:
     def __call__(self, segment_ids: Segments, random: RowRandom) -> Segments:
         """Segment ids that are 0 behind the length drawn."""
         is_shortened, place = random.uniform(2).unbind(1)
-        length = 1 + (place * segment_ids.shape[1]).long()
+        length = 1 + (place * segment_ids.shape[1]).long()  # not of the tokens: results were recorded with these draws
         position = torch.arange(segment_ids.shape[1], device=segment_ids.device)
         is_lost = (is_shortened < self.probability)[:, None] & (position >= length[:, None])
         return segment_ids.masked_fill(is_lost, 0)

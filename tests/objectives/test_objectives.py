@@ -140,6 +140,14 @@ def test_random_length_cuts_rows_short():
     assert lengths.min() == 1
 
 
+def test_random_length_goes_by_the_width_as_in_the_recorded_results():
+    """8 tokens among 16 positions: half of the draws lie behind them."""
+    ids = torch.zeros(2000, 16, dtype=torch.long)
+    ids[:, :8] = 1
+    short = RandomLength(probability=1.0)(ids, RowRandom(0, torch.arange(2000)))
+    assert abs(((short > 0).sum(1) < 8).double().mean() - 7 / 16) < 0.04
+
+
 def test_response_only_never_masks_the_prompt_and_divides_by_the_response(monkeypatch):
     from illada_lab.objectives import sft_response_only
 
