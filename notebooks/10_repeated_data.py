@@ -150,14 +150,16 @@ panels[0, 1].legend(*panels[0, 0].get_legend_handles_labels(), loc="upper right"
 plt.show()
 
 # %% [markdown]
-# Left: the twin is at its best after about a hundred steps, and then unlearns for good (there is a point every 35 steps); hiding a tenth of its inputs slows that down. The diffusion model reaches a lower loss than the twin ever does; at `mini` its lowest point lies behind the decay of the rate and the twin's, at step 105, before it, which may be part of that (a twin with a schedule made for a hundred steps was not tried; at `toy` both lie before the decay). Whether it falls to the end is a
-# question of size: the model of 0.2 M parameters (`mini`) goes on falling all the way, that of 0.8 M (`toy`) is at its lowest at steps 280 to 350 of 700, at 0.65, and then turns up a little, to 0.76: 300 documents, about 145 epochs of them, are too few even for it. The sources saw no turn
+# **Left, the twin**: it is at its best after about a hundred steps, and then unlearns for good (there is a point every 35 steps). Hiding a tenth of its inputs slows that down.
+#
+# **Left, the diffusion model**: it reaches a lower loss than the twin ever does. At `mini` its lowest point lies behind the decay of the rate and the twin's, at step 105, before it, which may be part of that (a twin with a schedule made for a hundred steps was not tried; at `toy` both lie before the decay). Whether it falls to the end is a
+# question of size. The model of 0.2 M parameters (`mini`) goes on falling all the way. That of 0.8 M (`toy`) is at its lowest at steps 280 to 350 of 700, at 0.65, and then turns up a little, to 0.76: 300 documents, about 145 epochs of them, are too few even for it. The sources saw no turn
 # within 500 epochs, with at least 25M unique tokens; these runs have fewer than ten thousand.
 #
-# Right: with fresh data the twin learns sooner, and at `mini`, half trained, it ends well ahead, as the sources say. (Fresh are 40,000 documents at `mini`, read 1.13 times, and 100,000 at `toy`.) At `toy` both end near their limits, and these differ: the dashed line is the entropy given the length of a story, which a mask predictor is shown; the twin has to predict the length too,
+# **Right**: with fresh data the twin learns sooner, and at `mini`, half trained, it ends well ahead, as the sources say. (Fresh are 40,000 documents at `mini`, read 1.13 times, and 100,000 at `toy`.) At `toy` both end near their limits, and these differ: the dashed line is the entropy given the length of a story, which a mask predictor is shown; the twin has to predict the length too,
 # and with it that it is a story and no fact or sum: 3.2 nats or 0.10 nats per token more, the dotted line. The claims below count that in; the curves do not. With it the twin is ahead at `toy` as well, by 0.03: little enough for the slack of the bound to matter (exercise 2).
 #
-# Compare the two upper panels: at `mini` the diffusion model ends lower with 300 documents than with fresh ones (0.64 against 0.91), with every seed. Presumably it begins sooner, seeing the same stories again, to copy a name from where it was mentioned before, which
+# **The two upper panels**: at `mini` the diffusion model ends lower with 300 documents than with fresh ones (0.64 against 0.91), with every seed. Presumably it begins sooner, seeing the same stories again, to copy a name from where it was mentioned before, which
 # with fresh stories takes this model longer than the run lasts. The sources do not report such a thing; we noticed it, and have not looked further.
 
 # %% [markdown]
@@ -170,6 +172,38 @@ found = [
      "verdict": claim["verdict"]}
     for size, result in results.items() for claim in result["claims"]
 ]  # fmt: skip
+pd.DataFrame(found)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Halve the number of documents. Does the twin turn up earlier, does it turn up more?
+# 2. A bound is compared with an exact value here. How large could the gap be, and would it change the verdict? (Notebook 01 has the tools.)
+# 3. Train the control here: `train("experiment=autoregressive", "objective.input_mask_probability=0.1", *common)`. Where does its curve lie?
+# 4. Which advantage does the diffusion model have here that it would not have in a race on real text, and how many nats is it worth?
+#
+# <details><summary>Solutions</summary>
+#
+# 1. Change `n_documents`. Compare with the lines below the first figure. In an earlier run the best loss was worse and the rise steeper (with 50 documents 1.97 at best and 3.18 at the end), and the step of the best hardly moved.
+# 2. `enumerate_masks` and `Enumeration.log_likelihood`: for statements of 8 tokens the gap of a trained model is a part of a nat per document, a few hundredths of a nat per token (table of documents in notebook 01). The twin's lead at `toy` is 0.03 nats per token. The true value lies below the bound, so where
+#    diffusion is ahead it is further ahead than shown; where the twin is ahead, on fresh data, its lead could be smaller, at `toy` perhaps none.
+# 3. Add it to `runs`; masking slows the twin down at first, and then it turns up a little later and less: in an earlier run 1.40 at best, at step 70, and 1.74 at the end.
+# 4. It is shown how long a document is. The length of a story, which no fact and no sum has, is worth 3.2 nats, 0.10 nats per token: more than the whole difference of the curves at `toy` (0.069). The claims count it in.
+# </details>
+#
+# ## What was not reproduced
+#
+# 25M to 100M unique tokens, models of 7M to 2.5B parameters, hundreds of epochs on real text; dropout as a control; downstream tasks.
+
+# %% [markdown]
+# ## The numbers of this page, checked
+
+# %%
+if small != "smoke":
+    curves = {name: [row["loss"] for row in pick(rows, model=name)] for name in runs}
+    risen = {name: losses[-1] - min(losses) for name, losses in curves.items()}
+    assert risen["autoregressive twin"] > 0.3, "the twin's held-out loss has turned up"
+    assert risen["diffusion (bound)"] < 0.1, "the diffusion model's has not"
 for result in results.values():
     effect = {claim["id"]: claim["effect"] for claim in result["claims"]}
     assert effect["crossing_best"] > 0, "diffusion at its best is ahead of the twin at its best"
@@ -188,28 +222,3 @@ assert round(lowest["loss"].mean(), 2) == 0.65 and round(toy[toy["step"] == 700]
 mini = pd.concat(pd.DataFrame(r["tables"]["curves"]) for r in results["mini"]["seeds"])
 ends = mini[(mini["model"] == "diffusion (bound)") & (mini["step"] == 700)].groupby("data")["loss"].mean()
 assert (round(ends["repeated"], 2), round(ends["fresh"], 2)) == (0.64, 0.91)
-if small != "smoke":
-    losses = [row["loss"] for row in pick(rows, model="diffusion (bound)")]
-    assert losses[-1] < losses[0], "the diffusion model learns from repeated data"
-pd.DataFrame(found)
-
-# %% [markdown]
-# ## Exercises
-#
-# 1. Halve the number of documents. Does the twin turn up earlier, does it turn up more?
-# 2. A bound is compared with an exact value here. How large could the gap be, and would it change the verdict? (Notebook 01 has the tools.)
-# 3. Train the control here: `train("experiment=autoregressive", "objective.input_mask_probability=0.1", *common)`. Where does its curve lie?
-# 4. Which advantage does the diffusion model have here that it would not have on real text? (It is shown how long a document is.)
-#
-# <details><summary>Solutions</summary>
-#
-# 1. Change `n_documents`. Compare with the lines below the first figure. In an earlier run the best loss was worse and the rise steeper (with 50 documents 1.97 at best and 3.18 at the end), and the step of the best hardly moved.
-# 2. For statements of 8 tokens the gap of a trained model is a small part of a nat per document: `enumerate_masks` and `Enumeration.log_likelihood`. The true value lies below the bound, so where
-#    diffusion is ahead it is further ahead than shown; where the twin is ahead, on fresh data, its lead could be smaller, at `toy` perhaps none.
-# 3. Add it to `runs`; masking slows the twin down at first, and then it turns up a little later and less: in an earlier run 1.40 at best, at step 70, and 1.74 at the end.
-# 4. The length of a story, which no fact and no sum has, is worth 3.2 nats, 0.10 nats per token: more than the whole difference of the curves at `toy` (0.069). The claims count it in.
-# </details>
-#
-# ## What was not reproduced
-#
-# 25M to 100M unique tokens, models of 7M to 2.5B parameters, hundreds of epochs on real text; dropout as a control; downstream tasks.
