@@ -10,6 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from illada_lab.models.protocol import Predictor
+from illada_lab.samplers.decode import quota_steps
+from illada_lab.samplers.fixed_length import FixedLength
 from illada_lab.samplers.result import Sampled
 from illada_lab.samplers.stopping import response_text
 
@@ -67,7 +69,12 @@ def generate(
 
     Returns:
         The generations in the prompts' order, and the seconds it took.
+
+    Raises:
+        ValueError: a batch size below 1; as the sampler.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size = {batch_size}; prompts answered together; 1 or more")
     found: list[Generated | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     device = getattr(getattr(predictor, "head_weight", None), "device", torch.device("cpu"))
@@ -132,6 +139,9 @@ def steps_told(sampler: Any) -> int | None:
     """Reverse steps per block, as a result says it; None where a transfer rule decides, or there are no blocks."""
     if getattr(sampler, "transfer", None) is not None:
         return None
+    if isinstance(sampler, FixedLength):  # all steps are of the response, in one block where none is said
+        block_length = sampler.block_length or sampler.response_length
+        return quota_steps(sampler, sampler.n_steps, block_length, sampler.response_length // block_length)
     return getattr(sampler, "steps_per_block", None) or getattr(sampler, "block_length", None)
 
 

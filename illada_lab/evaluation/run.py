@@ -26,6 +26,8 @@ from illada_lab.samplers.room import cut_budgets
 from illada_lab.tokens import SpecialTokens
 
 ITEMS, RESULTS = "items.jsonl", "results.json"
+# Settings that are told and may be others when a run goes on.
+OF_THE_MACHINE = ("batch_size", "n_workers")
 
 
 def run_benchmark(
@@ -62,8 +64,8 @@ def run_benchmark(
     prompts = _prompts(benchmark, items, tokenizer, predictor, has_bos)
     sampler = sampler_of(benchmark, predictor, tokenizer)
     told = {**told_of(benchmark, sampler, predictor), "has_bos": has_bos}
-    # Not the batch size, on which no answer depends: a run that memory was too small for goes on with a smaller one.
-    claim_folder(folder, {"model": model, "seed": seed, **{k: v for k, v in told.items() if k != "batch_size"}})
+    # Not what no answer depends on: a run that memory was too small for goes on with a smaller batch, a busy machine's with fewer programs.
+    claim_folder(folder, {"model": model, "seed": seed, **{k: v for k, v in told.items() if k not in OF_THE_MACHINE}})
     # Similar lengths share a batch; the batches are the same whenever the run was broken off.
     order = sorted(range(len(items)), key=lambda i: len(prompts[i]))
     batches = [order[i : i + benchmark.batch_size] for i in range(0, len(order), benchmark.batch_size)]

@@ -41,8 +41,9 @@ from pathlib import Path
 
 from illada_lab.processes import processes_here
 
-# For the start of an interpreter on a busy machine; our choice.
-START_SECONDS = 60.0
+# For the start of an interpreter on a busy machine, and how often that is tried; our choice.
+START_SECONDS, N_STARTS = 60.0, 2
+UNSTARTED = "unstarted"
 CHILD = Path(__file__).with_name("sandbox_child.py")
 WARNING = "run_code = true: programs written by the model will run on this machine, each in a sandbox"
 PROMISE = "no network, no files outside of a temporary directory, limited time and memory"
@@ -105,24 +106,37 @@ def run_program(program: str, limits: Limits | None = None) -> Outcome:
         limits: None: the usual ones.
 
     Returns:
-        Its outcome; whatever the program does, nothing is raised and nothing is left behind.
+        Its outcome; whatever the program does once it is locked in, nothing is raised and nothing is left behind.
 
     Raises:
-        ValueError: a kernel that cannot lock a program in (seccomp; Linux on x86-64 or arm64).
+        ValueError: a kernel that cannot lock a program in (seccomp; Linux on x86-64 or arm64), or a machine too busy to start an
+            interpreter, twice: nothing is known of the program then, and it is not to count as wrong.
     """
     limits = limits or Limits()
     check_kernel()
-    folder = tempfile.mkdtemp(prefix="illada_lab_sandbox_")
-    try:
-        return _run(program, limits, folder)
-    finally:
-        _remove(folder)
+    for _ in range(N_STARTS):
+        folder = tempfile.mkdtemp(prefix="illada_lab_sandbox_")
+        try:
+            if (outcome := _run(program, limits, folder)) is not None:
+                return outcome
+        finally:
+            _remove(folder)
+    raise ValueError(
+        f"run_code = true; an interpreter has not started within {START_SECONDS:g} s, {N_STARTS} times, so that nothing is known of its "
+        "program: the machine is too busy; fewer programs at a time (n_workers), or the same later: answers are kept"
+    )
 
 
 def run_programs(programs: Iterable[str], limits: Limits | None = None, n_workers: int | None = None) -> list[Outcome]:
-    """`run_program` of many, several at a time (None: as many as there are cores, which the processes of a run divide)."""
-    with ThreadPoolExecutor(n_workers or max(1, (os.cpu_count() or 1) // processes_here())) as pool:
+    """`run_program` of many, several at a time (None: `usual_workers`)."""
+    with ThreadPoolExecutor(n_workers or usual_workers()) as pool:
         return list(pool.map(lambda program: run_program(program, limits), programs))
+
+
+def usual_workers() -> int:
+    """Programs at a time: as many as there are cores that this process may use, which the processes of a run divide."""
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, n_cores // processes_here())
 
 
 def check_kernel() -> None:
@@ -159,8 +173,8 @@ def announce() -> None:
     print(f"{WARNING} ({held}", file=sys.stderr)
 
 
-def _run(program: str, limits: Limits, folder: str) -> Outcome:
-    """Start the child, feed it, watch it, end it."""
+def _run(program: str, limits: Limits, folder: str) -> Outcome | None:
+    """Start the child, feed it, watch it, end it; None: it has not started in time."""
     report_in, report_out = os.pipe()
     nonce = secrets.token_hex(16)
     begin = time.perf_counter()
@@ -187,6 +201,8 @@ def _run(program: str, limits: Limits, folder: str) -> Outcome:
     text = output.decode(errors="replace")
     if "refused" in start:
         raise ValueError(f"run_code = true; the sandbox cannot lock a program in here: {start['refused']}; false")
+    if why == UNSTARTED:
+        return None
     if why:
         reason = f"more than {limits.seconds:g} s" if why == "timeout" else f"more than {limits.max_output_bytes} bytes"
         return Outcome(why, reason, text, seconds, missing)
@@ -196,7 +212,7 @@ def _run(program: str, limits: Limits, folder: str) -> Outcome:
 
 
 def _watch(process: subprocess.Popen, report_in: int, limits: Limits) -> tuple[bytes, bytes, str]:
-    """Read what the process prints and reports until it ends: both, and "timeout", "output" or "" for what cut it short."""
+    """Read what the process prints and reports until it ends: both, and "timeout", "output", UNSTARTED or "" for what cut it short."""
     assert process.stdout is not None
     printed = process.stdout.fileno()
     read = {printed: b"", report_in: b""}
@@ -227,7 +243,7 @@ def _watch(process: subprocess.Popen, report_in: int, limits: Limits) -> tuple[b
             if not ready and has_ended:
                 return read[printed], read[report_in], ""
             if time.perf_counter() > deadline:
-                return read[printed], read[report_in], "timeout"
+                return read[printed], read[report_in], "timeout" if is_running else UNSTARTED
 
 
 def _kill(process: subprocess.Popen) -> None:

@@ -16,13 +16,14 @@ from illada_lab.cli import main
 from illada_lab.commands.evaluate import _folder, translate
 from illada_lab.config import ConfigError, build, compose_and_check
 from illada_lab.data.build_tokenizer import byte_tokenizer
+from illada_lab.evaluation import Greedy
 from illada_lab.evaluation import run as runs
 from illada_lab.evaluation.benchmarks import Gsm8k
 from illada_lab.evaluation.folder import fingerprint
-from illada_lab.evaluation.generation import steps_told
+from illada_lab.evaluation.generation import generate, steps_told
 from illada_lab.evaluation.harness_task import HarnessTask, rows_of, told_of
 from illada_lab.evaluation.intervals import bootstrap, share_interval, wilson
-from illada_lab.samplers import FixedLength, Threshold, VariableLength
+from illada_lab.samplers import FixedLength, Infill, Threshold, VariableLength
 from illada_lab.training.checkpoint import load_run
 from illada_lab.training.run import train
 from tests.processes import together
@@ -156,6 +157,17 @@ def test_a_folder_is_for_one_run(models, file, tmp_path, capsys):
     assert evaluate(models, file, out, "evaluation.sampler.steps_per_block=2") == 2
     assert "another folder" in capsys.readouterr().err
     assert evaluate(models, file, out, "seed=1") == 2
+
+
+def test_a_run_goes_on_with_other_numbers_at_a_time(models, file, tmp_path, monkeypatch):
+    """A smaller batch where memory was too small, fewer programs where the machine was busy; the last ones are told."""
+    out, told_of = tmp_path / "out", runs.told_of
+    for n in (3, 2):
+        monkeypatch.setattr(runs, "told_of", lambda *a, n=n: {**told_of(*a), "n_workers": n})
+        assert evaluate(models, file, out, f"evaluation.batch_size={n}") == 0
+        told = json.loads((out / "results.json").read_text())["manifest"]
+        assert (told["n_workers"], told["batch_size"]) == (n, n)
+    assert not {"n_workers", "batch_size"} & set(json.loads((out / "settings.json").read_text()))
 
 
 def test_another_model_or_file_is_another_run(models, file, tmp_path, capsys):
@@ -379,6 +391,17 @@ def test_steps_are_told_as_they_were():
     sampler = VariableLength(max_length=16, block_length=8)
     assert steps_told(sampler) == 8 and steps_told(replace(sampler, steps_per_block=2)) == 2
     assert steps_told(replace(sampler, transfer=Threshold(threshold=0.9))) is None
+    fixed = FixedLength(response_length=32, block_length=8)
+    assert steps_told(fixed) == 8 and steps_told(replace(fixed, n_steps=8)) == 2
+    assert steps_told(replace(fixed, n_steps=None, transfer=Threshold(threshold=0.9))) is None
+    whole = FixedLength(response_length=32)
+    assert steps_told(whole) == 32 and steps_told(replace(whole, n_steps=4)) == 4
+    assert steps_told(Greedy(max_length=8)) is None and steps_told(Infill(n_steps=3)) is None
+
+
+def test_a_batch_has_a_prompt():
+    with pytest.raises(ValueError, match="batch_size = 0; prompts answered together; 1 or more"):
+        generate(small_predictor(), byte_tokenizer(), [[0, 9]], FixedLength(response_length=2), batch_size=0)
 
 
 def test_bootstrap_intervals():

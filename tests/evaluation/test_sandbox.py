@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from illada_lab.commands import evaluate
 from illada_lab.evaluation import sandbox
-from illada_lab.evaluation.benchmarks import HumanEval
+from illada_lab.evaluation.benchmarks import HumanEval, programs
 from illada_lab.evaluation.sandbox import Limits, Outcome, missing_protections, run_program, run_programs
 from illada_lab.samplers import VariableLength
 
@@ -487,6 +487,45 @@ def test_an_empty_list_is_no_promise_where_nothing_runs(weaker, monkeypatch):
     monkeypatch.setattr(sandbox, "CHILD", Path(sandbox.CHILD).with_name("nowhere.py"))
     with pytest.raises(ValueError, match="an empty program does not run in the sandbox here: left with status 2"):
         missing_protections()
+
+
+@pytest.mark.parametrize("n_late", [1, 2])
+def test_an_interpreter_that_does_not_start_says_nothing_of_its_program(monkeypatch, tmp_path, n_late):
+    """The first ones sleep, as on a machine that is busy, before they read their program."""
+    late = tmp_path / "late.py"
+    late.write_text("import time; time.sleep(60)")
+    children = [late] * n_late + [sandbox.CHILD] * (2 - n_late)
+    seconds = [0.2] * n_late + [60.0] * (2 - n_late)
+    run, before = sandbox._run, leftovers()
+
+    def busy(*arguments):
+        monkeypatch.setattr(sandbox, "CHILD", children.pop(0))
+        monkeypatch.setattr(sandbox, "START_SECONDS", seconds.pop(0))
+        return run(*arguments)
+
+    monkeypatch.setattr(sandbox, "_run", busy)
+    if n_late == 1:
+        assert run_program("print('so')", LONG).output == "so\n"
+    else:
+        with pytest.raises(ValueError, match="run_code = true; an interpreter has not started within 0.2 s, 2 times"):
+            run_program("pass", SHORT)
+    assert not children and leftovers() == before
+
+
+@pytest.mark.parametrize(("cores", "n"), [({0}, 1), ({0, 2, 5}, 3), (None, 7)])
+def test_programs_at_a_time_are_the_cores_that_may_be_used(monkeypatch, tmp_path, cores, n):
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    monkeypatch.delattr(os, "sched_getaffinity")
+    if cores is not None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: cores, raising=False)
+    monkeypatch.setattr(programs, "missing_protections", lambda: ())
+    path, sampler = tmp_path / "problems.jsonl", VariableLength(max_length=8, block_length=8)
+    path.write_text("")
+    told = [
+        HumanEval(path=str(path), sampler=sampler, **settings).settings()["n_workers"]
+        for settings in ({"run_code": True}, {"run_code": True, "n_workers": 5}, {})
+    ]
+    assert told == [n, 5, None]
 
 
 def test_limits_are_checked():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from illada_lab.evaluation.benchmarks.benchmark import Benchmark, Item, Judged
-from illada_lab.evaluation.sandbox import Limits, announce, missing_protections, run_programs
+from illada_lab.evaluation.sandbox import Limits, announce, missing_protections, run_programs, usual_workers
 
 BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
@@ -19,7 +19,7 @@ class ProgramBenchmark(Benchmark):
     Args:
         run_code: run what the model wrote, in the sandbox. There is no score without, and it is off unless you say so.
         seconds, memory_mib: limits of each program.
-        n_workers: programs at a time; None: as many as there are cores, which several processes divide.
+        n_workers: programs at a time; None: as many as there are cores to use, which several processes divide.
         all others: see `Benchmark`.
 
     Raises:
@@ -53,10 +53,11 @@ class ProgramBenchmark(Benchmark):
         ]
 
     def settings(self) -> dict[str, Any]:
-        """Also the limits, which decide what passes, and the protections that this kernel did not give."""
+        """Also the limits, which decide what passes, how many programs ran at a time, and protections that this kernel did not give."""
         missing = list(missing_protections()) if self.run_code else None
         limits = {"seconds": self.seconds, "memory_mib": self.memory_mib}
-        return {**super().settings(), **limits, "missing_protections": missing}
+        n_workers = self.n_workers or usual_workers() if self.run_code else None
+        return {**super().settings(), **limits, "n_workers": n_workers, "missing_protections": missing}
 
     def _warn(self) -> None:
         """Say that programs will run, and without which protections.
