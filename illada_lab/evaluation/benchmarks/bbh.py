@@ -115,10 +115,14 @@ def _read(file: Path) -> list[Item]:
 
 
 def final_answer(text: str) -> str:
-    """What an answer comes to.
+    """What an answer comes to, without the stars that some models set it in.
 
-    >>> final_answer("2 and 3 are 5. So the answer is 5."), final_answer(" (B)\\n\\nQ: next")
-    ('5', '(B)')
+    >>> (
+    ...     final_answer("2 and 3 are 5. So the answer is 5."),
+    ...     final_answer(" (B)\\n\\nQ: next"),
+    ...     final_answer("The answer is **(B)**."),
+    ... )
+    ('5', '(B)', '(B)')
     """
     said = ANSWER.split(text.rsplit("</think>", 1)[-1])[-1].strip()
-    return said.split("\n", 1)[0].strip().rstrip(".").strip()
+    return said.split("\n", 1)[0].strip(" *").rstrip(".").strip(" *")

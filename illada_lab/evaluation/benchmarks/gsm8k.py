@@ -106,7 +106,7 @@ def final_number(text: str) -> Decimal | None:
     >>> final_number("5 eggs at $2 each: $10.50 in all."), final_number("so\\n#### 1,200"), final_number("none")
     (Decimal('10.50'), Decimal('1200'), None)
     """
-    text = text.rsplit("</think>", 1)[-1]
+    text = text.rsplit("</think>", 1)[-1].replace("{,}", ",")  # as LaTeX has thousands
     _, mark, behind = text.partition(MARK)
     numbers = (mark and NUMBER.findall(behind)[:1]) or NUMBER.findall(text)
     return Decimal(numbers[-1].replace("$", "").replace(",", "")) if numbers else None

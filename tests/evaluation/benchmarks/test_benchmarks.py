@@ -3,12 +3,15 @@
 import gzip
 import json
 import os
+import re
 import time
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import yaml
 
+from illada_lab import evaluation
 from illada_lab.evaluation.benchmarks import Bbh, Gsm8k, HumanEval, Mbpp
 from illada_lab.evaluation.benchmarks.bbh import final_answer
 from illada_lab.evaluation.benchmarks.gsm8k import final_number
@@ -16,6 +19,7 @@ from illada_lab.samplers import VariableLength
 
 DATA = Path(os.environ.get("ILLADA_LAB_SHARED_DATA") or Path(__file__).parents[4] / "shared" / "data")
 SAMPLER = VariableLength(max_length=16, block_length=8)
+TASKS = Path(evaluation.__file__).with_name("tasks")
 
 
 def needs(name: str):
@@ -39,10 +43,52 @@ def write(path: Path, *lines) -> str:
         ("#### $70000", "70000"),
         ("<think> 3 </think> 4", "4"),
         ("1,2", "2"),
+        ("total 1{,}000", "1000"),
+        ("#### 12{,}345{,}678.5", "12345678.5"),
     ],
 )
 def test_numbers_are_read_as_the_benchmark_reads_them(text, number):
     assert final_number(text) == Decimal(number)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("So the answer is **(B)**.", "(B)"),
+        ("**The answer is: (B).**", "(B)"),
+        ("**The answer is:** (B)", "(B)"),
+        ("the answer is *valid*", "valid"),
+        ("**valid**\n\nQ: next", "valid"),
+        ("the answer is ) ] }.", ") ] }"),
+    ],
+)
+def test_answers_are_read_without_stars(text, answer):
+    assert final_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("The answer is $18$.", "18"),
+        ("5 eggs at $2 each make $10.", "10"),
+        ("so 1,200 - 200 = 1,000 dollars", "1000"),
+        ("-$5", "-5"),
+        ("1 and 2 are 3\n#### 3\n\nQuestion: 7 and 8?", "3"),
+        ("#### is the mark\n4", "4"),
+        ("4 ####", "4"),
+        ("#### -2.50 of 9", "-2.50"),
+        ("$ and $", None),
+    ],
+)
+def test_lm_evals_task_reads_the_number_behind_the_mark_else_the_last(text, number):
+    """As lm-eval's filter does: the last match, of whose groups the first that is not empty; commas and $ do not count."""
+    task = yaml.safe_load((TASKS / "gsm8k_local.yaml").read_text(encoding="utf-8"))
+    (regex,) = [step for step in task["filter_list"][0]["filter"] if step["function"] == "regex"]
+    found = re.compile(regex["regex_pattern"]).findall(text)
+    said = next(filter(None, found[regex["group_select"]])) if found else None
+    for ignored in task["metric_list"][0]["regexes_to_ignore"]:
+        said = said and re.sub(ignored, "", said)
+    assert said == number
 
 
 @pytest.mark.parametrize("text", ["", "none", "$", "####"])
