@@ -20,6 +20,7 @@
 # > **Time:** about two minutes on two CPU cores: three short runs of a smaller model (scale `mini`) are trained here, the run of this scale is read if it is there. If it is not, this
 # > notebook trains it first: seconds at `scale = "smoke"`, four to nine minutes with bf16 units and about a quarter of an hour without at `scale = "toy"`; all notebooks share it. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU open this notebook in a clone of the repository: the first cell installs what is missing, the second picks the scale.
+# > **Words** (*scale, bound, twin, ledger, replicated*): explained in notebook [00](00_tour.ipynb).
 
 # %%
 # On Colab, Kaggle or a machine of your own, in a clone of the repository: installs the package if it is not there.

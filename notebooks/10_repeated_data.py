@@ -19,6 +19,7 @@
 #
 # > **Time:** about a minute on two CPU cores: two short runs are trained here at scale `mini`, the full comparison is read from the committed result. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU open this notebook in a clone of the repository: the first cell installs what is missing, the second picks the scale.
+# > **Words** (*scale, bound, twin, ledger, replicated*): explained in notebook [00](00_tour.ipynb).
 
 # %%
 # On Colab, Kaggle or a machine of your own, in a clone of the repository: installs the package if it is not there.

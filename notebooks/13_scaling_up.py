@@ -19,6 +19,7 @@
 #
 # > **Time:** seconds on two CPU cores: the ladder is read from the committed result, larger scales are composed and counted, a published-layout folder is written and read. **Memory:** under 1 GB.
 # > **Elsewhere:** on Colab, Kaggle or your own GPU open this notebook in a clone of the repository: the first cell installs what is missing, the second picks the scale.
+# > **Words** (*scale, bound, twin, ledger, replicated*): explained in notebook [00](00_tour.ipynb).
 
 # %%
 # On Colab, Kaggle or a machine of your own, in a clone of the repository: installs the package if it is not there.
