@@ -171,7 +171,7 @@ def measure_step(setting: Setting, rounds: int, n_warm_up: int = 4) -> dict[str,
         n_warm_up: steps before them; rows come with and without a cut, and both are compiled in them.
     """
     if setting.device == "cpu":
-        keep_freed_memory()  # as `training.run.train` does on a CPU
+        keep_freed_memory()  # as `illada-lab train` does on a CPU
     precision = "float32" if setting.precision == "32-true" else "bf16"
     peak = matmul_rate(setting.device, precision)
     model, clock = build(setting), Clock(setting.device)

@@ -145,7 +145,7 @@ def serve(pipe: Connection, threads: int, device: str, precision: str | None, is
     """A worker's life: build the variant, then do steps as they are asked for."""
     torch.set_num_threads(threads)
     if precision is not None:
-        keep_freed_memory()  # as `training.run.train` does on a CPU
+        keep_freed_memory()  # as `illada-lab train` does on a CPU
     variant = (
         plain(device, batches(device)) if precision is None else ours(device, batches(device), precision, is_compiled)
     )
@@ -188,7 +188,7 @@ def side_by_side(arguments: argparse.Namespace) -> None:
         variants.append(hire(threads, device, precision, is_compiled))
     measure(variants, arguments.rounds, arguments.steps)
 
-    spec = predictor("meta" if device == "meta" else "cpu").spec
+    spec = predictor("cpu").spec
     flops = spec.flops_per_token(LENGTH)
     peaks = {kind: matmul_rate(device, kind) for kind in sorted({variant.precision for variant in variants})}
     table = []

@@ -25,6 +25,8 @@ def join() -> None:
     if dist.is_initialized() or (place := _place()) is None:
         return
     number, n, local_rank = place
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        _name_meeting_point()
     store, number, n = next(dist.rendezvous("env://", number, n, timeout=MEETING))
     dist.init_process_group("gloo", store=store, rank=number, world_size=n, timeout=PATIENCE)
     atexit.register(_leave)
@@ -40,8 +42,6 @@ def _place() -> tuple[int, int, int] | None:
     elif "SLURM_STEP_NUM_TASKS" in told:
         # A task of srun's; a batch script, which is one process, has the job's numbers only.
         number, n, local_rank = (int(told[f"SLURM_{name}"]) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID"))
-        if n > 1:
-            _name_meeting_point()
     else:
         return None
     return None if n == 1 else (number, n, local_rank)
@@ -60,10 +60,33 @@ def _name_meeting_point() -> None:
 
 def processes_here() -> int:
     """Processes of the run on this machine, as far as torchrun or srun says it."""
-    if n_processes() == 1:
-        return 1
-    told = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_STEP_TASKS_PER_NODE") or "1"
-    return int(re.split(r"\D", told, maxsplit=1)[0] or 1)  # srun: "8(x2),4", the first machine's first
+    return 1 if n_processes() == 1 else _n_here()
+
+
+def _n_here() -> int:
+    """The same by the environment, before there is a process group."""
+    told = os.environ
+    if "LOCAL_WORLD_SIZE" in told:
+        return int(told["LOCAL_WORLD_SIZE"])
+    # srun: "8(x2),4", machine by machine.
+    counts: list[int] = []
+    for n, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", told.get("SLURM_STEP_TASKS_PER_NODE", "")):
+        counts += [int(n)] * int(times or 1)
+    number = int(told.get("SLURM_NODEID", 0))
+    return counts[number] if number < len(counts) else 1
+
+
+def share_of_machine() -> tuple[int, int]:
+    """(i, n): of the work that the n processes of a run on this machine divide, this one has every n-th piece, from the i-th on.
+
+    By what torchrun or srun has put into the environment: before there is a process group; where that is silent, all of it. Lightning's
+    own launcher begins the others when the first is through, so that one has all of it, and the others (i = n) nothing.
+    """
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if (place := _place()) is not None:
+        return place[2], _n_here()
+    return (0, 1) if rank_zero_only.rank == 0 else (1, 1)  # type: ignore[attr-defined]
 
 
 @contextmanager

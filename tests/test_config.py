@@ -53,6 +53,10 @@ MISTAKES = {
     "trainer.max_norm=0": "trainer.max_norm = 0; gradients are scaled down to this norm; above 0, or null",
     "data.micro_batch_size=-4": "data.micro_batch_size = -4; out of range; 1 or more",
     "data.n_validation=0": "data.n_validation = 0; out of range; 1 or more",
+    "data.seed=-1": "data.seed = -1; out of range; 0 or more",
+    "data.source.world_seed=-1": "data.source.world_seed = -1; out of range; 0 or more",
+    "data.source.n_documents=0": "data.source.n_documents = 0; out of range; 1 or more",
+    "data.source.stage=base": "data.source.stage = 'base'; a world has two; pretrain or sft",
     "+data.n_buffer=0": "data.n_buffer = 0; out of range; 1 or more",
     "optim.lr=-0.01": "optim.lr = -0.01; would lead uphill; 0 or more",
     "optim.momentum=1.5": "optim.momentum = 1.5; the share of a running mean that is kept; 0 to below 1",
@@ -113,9 +117,40 @@ def test_all_problems_come_at_once_from_both_stages_and_in_a_fixed_order():
     assert keys[:2] == ["scale", "model.n_layer"]
 
 
+def test_validated_parts_are_no_longer_than_what_the_model_takes():
+    words = ["scale=smoke", "data=jsonl", "data.path=a.jsonl", "data.max_validation_length=5000"]
+    compose_and_check([*words, "data.validates_rows=true"])  # without effect there
+    with pytest.raises(
+        ConfigError, match="^data.max_validation_length = 5000; longer than model.max_length; at most 256, or null$"
+    ):
+        compose_and_check([*words, "data.validates_rows=false"])
+
+
+def test_nothing_is_a_choice_that_holds(tmp_path, monkeypatch):
+    """Hydra cannot choose nothing: what is dropped must not come back in another way."""
+    assert compose(["experiment=sft", "experiment=null"]).name == compose([]).name
+    assert compose(["experiment=null", "experiment=sft"]).name == compose(["experiment=sft"]).name
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "own.yaml").write_text(
+        "# @package _global_\n# Own.\ndefaults:\n  - override /lora: linear\n"
+    )
+    monkeypatch.setenv("ILLADA_CONF", str(tmp_path))
+    assert compose(["experiment=own"]).lora is not None
+    with pytest.raises(ConfigError, match="^lora = null; experiment=own brings one; a choice without it$"):
+        compose(["experiment=own", "lora=null"])
+
+
 def test_a_decay_that_waits_for_validations_needs_some():
     waiting = ["scale=smoke", "lr.decay_start=plateau"]
-    compose_and_check(waiting)
+    compose_and_check([*waiting, "trainer.validate_every=4"])
+    for overrides, told in (
+        ([], "trainer.validate_every = 10; lr.decay_start=plateau needs 4 validations between warm-up and end, and sees 1, so it would "
+             "never decay; at most 4"),
+        (["trainer.max_steps=4"], "trainer.validate_every = 10; .* sees 0, .*; more steps, or lr.patience below 3"),
+        (["trainer.validate_every=5"], "trainer.validate_every = 5; .* sees 3, .*; at most 4"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"^{told}$"):
+            compose_and_check([*waiting, *overrides])
     with pytest.raises(
         ConfigError, match="^trainer.validate_every = null; lr.decay_start=plateau watches the valida[^\n]*$"
     ):

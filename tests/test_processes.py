@@ -27,6 +27,7 @@ def test_one_process_stays_alone():
 
 JOB = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "job", "SLURM_JOB_ID": "12345", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
 STEP = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_ID": "2", "SLURM_STEP_NODELIST": "node[07-08]"}
+STEP = {**STEP, "SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURM_NODEID": "1"}
 
 
 @pytest.mark.parametrize(
@@ -38,8 +39,10 @@ def test_a_batch_script_is_one_process_and_a_task_of_srun_one_of_several(monkeyp
         monkeypatch.delenv(name)
     for name, value in {**JOB, **step}.items():
         monkeypatch.setenv(name, value)
-    assert processes._place() == place
+    assert processes._place() == place and "MASTER_ADDR" not in os.environ
     if place is not None:
+        assert processes.share_of_machine() == (1, 2)
+        processes._name_meeting_point()
         assert os.environ["MASTER_ADDR"] == "node07" and 15000 <= int(os.environ["MASTER_PORT"]) < 25000
 
 
@@ -50,11 +53,12 @@ def test_a_batch_script_is_one_process_and_a_task_of_srun_one_of_several(monkeyp
         (4, {}, 1),
         (4, {"LOCAL_WORLD_SIZE": "3"}, 3),
         (4, {"SLURM_STEP_TASKS_PER_NODE": "2(x2)"}, 2),
+        (7, {"SLURM_STEP_TASKS_PER_NODE": "2(x2),3", "SLURM_NODEID": "2"}, 3),
     ],
 )
 def test_processes_of_this_machine(monkeypatch, n_all, names, n):
     monkeypatch.setattr(processes, "n_processes", lambda: n_all)
-    for name in ("LOCAL_WORLD_SIZE", "SLURM_STEP_TASKS_PER_NODE"):
+    for name in ("LOCAL_WORLD_SIZE", "SLURM_STEP_TASKS_PER_NODE", "SLURM_NODEID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in names.items():
         monkeypatch.setenv(name, value)

@@ -12,7 +12,7 @@ USED = ("checkpoint", "dtype", "is_chat", "n_turns", "sampler", "seed", "trainer
 
 def translate(overrides: Sequence[str]) -> list[str]:
     """The overrides; raises ValueError for those without effect."""
-    from illada_lab.commands.writing import refuse_without_effect
+    from illada_lab.commands.effect import refuse_without_effect
 
     return refuse_without_effect("chat", overrides, USED)
 

@@ -12,7 +12,7 @@ USED = ("scale", "experiment", "model", "tokenizer", "data")
 
 def translate(overrides: Sequence[str]) -> list[str]:
     """The overrides as they are; raises ValueError for those without effect."""
-    from illada_lab.commands.writing import refuse_without_effect
+    from illada_lab.commands.effect import refuse_without_effect
 
     return refuse_without_effect("doctor", overrides, USED)
 

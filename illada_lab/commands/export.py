@@ -11,7 +11,7 @@ USED = ("checkpoint", "dtype", "layout", "out")
 
 def translate(overrides: Sequence[str]) -> list[str]:
     """The overrides as they are; raises ValueError for those without effect."""
-    from illada_lab.commands.writing import refuse_without_effect
+    from illada_lab.commands.effect import refuse_without_effect
 
     return refuse_without_effect("export", overrides, USED)
 

@@ -19,7 +19,7 @@ MAX_HOLE = 10_000
 
 def translate(overrides: Sequence[str]) -> list[str]:
     """The overrides; raises ValueError for those without effect."""
-    from illada_lab.commands.writing import refuse_without_effect
+    from illada_lab.commands.effect import refuse_without_effect
 
     return refuse_without_effect("infill", overrides, USED)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from illada_lab.commands.writing import refuse_without_effect
+from illada_lab.commands.effect import refuse_without_effect
 
 USED = ("data", "tokenizer", "scale", "seed", "init_from", "out", "n_processes", "tokens_per_shard")
 # Of `data` what shards are made from; how rows are cut out of them is said where they are trained on.

@@ -14,7 +14,7 @@ EFFECTIVE = ("scale", "seed", "run_dir", "model", "tokenizer", "data", "objectiv
 
 def translate(overrides: Sequence[str]) -> list[str]:
     """The overrides as they are; raises ValueError for those without effect."""
-    from illada_lab.commands.writing import refuse_without_effect
+    from illada_lab.commands.effect import refuse_without_effect
 
     return refuse_without_effect("reproduce", overrides, EFFECTIVE)
 

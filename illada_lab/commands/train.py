@@ -13,7 +13,7 @@ INSTEAD = {"checkpoint": "init_from={value} starts from its weights, resume={val
 
 def translate(overrides: Sequence[str]) -> list[str]:
     """The overrides as they are; raises ValueError for those without effect."""
-    from illada_lab.commands.writing import refuse_without_effect
+    from illada_lab.commands.effect import refuse_without_effect
 
     return refuse_without_effect("train", overrides, USED, INSTEAD)
 

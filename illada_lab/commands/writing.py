@@ -1,9 +1,8 @@
 """What `sample`, `infill` and `chat` share: a model that writes while one looks on, and can be stopped."""
 
 import json
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,35 +52,6 @@ class Written:
     def kept(self) -> list[str]:
         """What a conversation can go on from: the responses without holes."""
         return self.texts if self.begun is None else self.begun
-
-
-def refuse_without_effect(
-    command: str, overrides: Sequence[str], used: Sequence[str], instead: Mapping[str, str] | None = None
-) -> list[str]:
-    """The overrides, all of which the command reads; what is no setting at all is left to `compose`, which knows what is near.
-
-    Args:
-        command: its name.
-        overrides: as on the command line.
-        used: settings it reads: first parts of keys, or whole ones.
-        instead: of some keys what to write in their place, with {value}; of the others that is `used`.
-
-    Raises:
-        ValueError: some have no effect; all of them, one line each.
-    """
-    from illada_lab.config import root_keys
-
-    problems, known = [], root_keys()
-    for word in overrides:
-        key, _, value = word.lstrip("+~").partition("=")
-        top = re.split(r"[.@\[]", key, maxsplit=1)[0]
-        # A new key (+) is composed whatever it is.
-        if not {key, top} & set(used) and (top in known or word.startswith("+")):
-            hint = (instead or {}).get(key, ", ".join(used)).format(value=value)
-            problems.append(f"{key} = {value}; has no effect on {command}; {hint}")
-    if problems:
-        raise ValueError("\n".join(problems))
-    return list(overrides)
 
 
 def load(config: DictConfig, *, stays: bool = False):

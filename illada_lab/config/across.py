@@ -18,6 +18,16 @@ def between_groups(tree: DictConfig) -> list[str]:
         problems.append(
             f"data.length = {length}; longer than model.max_length; at most {longest}, or model.max_length={length}"
         )
+    part = value_at(tree, "data.max_validation_length")
+    if (
+        isinstance(part, int)
+        and isinstance(longest, int)
+        and part > longest
+        and value_at(tree, "data.validates_rows") is False
+    ):
+        problems.append(
+            f"data.max_validation_length = {part}; longer than model.max_length; at most {longest}, or null"
+        )
     rows, micro = value_at(tree, "data.batch_size"), value_at(tree, "data.micro_batch_size")
     devices = _n_replicas(tree)
     if all(isinstance(n, int) and n > 0 for n in (rows, micro or 1, devices)):
@@ -36,6 +46,7 @@ def between_groups(tree: DictConfig) -> list[str]:
             "trainer.validate_every = null; lr.decay_start=plateau watches the validations, and the only one is at the end; "
             "1 or more steps"
         )
+    problems += _unseen_plateau(tree)
     rows_of_embedding, n_tokens = value_at(tree, "model.vocab_size"), value_at(tree, "tokenizer.vocab_size")
     if isinstance(rows_of_embedding, int) and isinstance(n_tokens, int) and rows_of_embedding < n_tokens:
         problems.append(
@@ -50,6 +61,30 @@ def between_groups(tree: DictConfig) -> list[str]:
         why = "would see its own targets" if needs_causal else "predicts from both sides"
         problems.append(f"model.is_causal = {shown(is_causal)}; the objective {why}; {shown(needs_causal)}")
     return problems
+
+
+def _unseen_plateau(tree: DictConfig) -> list[str]:
+    """What keeps a schedule that waits for a plateau from ever seeing one; nothing where a number is missing, reported at its own place."""
+    keys = ("trainer.validate_every", "lr.patience", "lr.n_steps", "lr.n_warmup_steps")
+    every, patience, n_steps, n_warmup = (value_at(tree, key) for key in keys)
+    if value_at(tree, "lr.decay_start") != "plateau" or not all(
+        isinstance(n, int) for n in (every, patience, n_steps, n_warmup)
+    ):
+        return []
+
+    def n_seen(every: int) -> int:
+        """Validations behind the warm-up and before the last step."""
+        return (n_steps - 1) // every - max(0, n_warmup - 1) // every
+
+    n_needed = patience + 1  # one to compare with, and so many without progress
+    if every < 1 or n_seen(every) >= n_needed:
+        return []
+    most = next((fewer for fewer in range(every - 1, 0, -1) if n_seen(fewer) >= n_needed), None)
+    hint = f"more steps, or lr.patience below {patience}" if most is None else f"at most {most}"
+    return [
+        f"trainer.validate_every = {every}; lr.decay_start=plateau needs {n_needed} validations between warm-up and end, and sees "
+        f"{n_seen(every)}, so it would never decay; {hint}"
+    ]
 
 
 def remainder(rows: int, per_pass: int) -> list[str]:

@@ -77,7 +77,10 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "config") -> Di
     from hydra.errors import HydraException
 
     # Hydra cannot choose nothing, though config.yaml says so by `experiment: null`: leave such a choice out.
-    overrides = [o for o in overrides if o not in _choices_of_nothing(config_name)]
+    nothing = [o for o in overrides if o in _choices_of_nothing(config_name)]
+    overrides = [
+        o for i, o in enumerate(overrides) if o not in nothing and not _is_undone(o, overrides[i + 1 :], nothing)
+    ]
     places = [quoted(f"file://{path}") for path in own_conf_dirs()]
     search = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
 
@@ -88,7 +91,7 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "config") -> Di
         GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:
-            return hydra_compose(config_name, overrides=overrides)
+            tree = hydra_compose(config_name, overrides=overrides)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             # Hydra stops at the first problem. So each override alone on top of those that work; choices of groups
             # first, since they decide which keys there are.
@@ -103,6 +106,12 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "config") -> Di
             lines = [problems[override] for override in overrides if override in problems]
             usable = hydra_compose(config_name, overrides=good)
             raise ConfigError(lines or [first_line(error)], usable) from error
+    stays = [
+        key for key in (override.partition("=")[0] for override in nothing) if OmegaConf.select(tree, key) is not None
+    ]
+    if stays:
+        raise ConfigError([f"{key} = null; {_whose(overrides)} brings one; a choice without it" for key in stays], tree)
+    return tree
 
 
 def compose_and_check(overrides: Sequence[str] = ()) -> DictConfig:
@@ -152,6 +161,20 @@ def _choices_of_nothing(config_name: str) -> set[str]:
     """Overrides that say what the root file says already: no choice in this group."""
     defaults = OmegaConf.load(conf_dir() / f"{config_name}.yaml")["defaults"]  # type: ignore[index]
     return {f"{key}=null" for entry in defaults if not isinstance(entry, str) for key in entry if entry[key] is None}
+
+
+def _is_undone(override: str, later: Sequence[str], nothing: Sequence[str]) -> bool:
+    """Whether a choice of a group is taken back by a later choice of nothing."""
+    key, equals, _ = override.partition("=")
+    return bool(equals) and f"{key}=null" in nothing and f"{key}=null" in later
+
+
+def _whose(overrides: Sequence[str]) -> str:
+    """The choices that may have brought a group with them."""
+    return (
+        " or ".join(o for o in overrides if o.partition("=")[0] in ("experiment", "study", "scale", "data"))
+        or "the configuration"
+    )
 
 
 def _is_choice(override: str) -> bool:

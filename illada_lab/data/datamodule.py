@@ -1,15 +1,16 @@
 """From a source of documents to batches: the LightningDataModule."""
 
+import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from illada_lab.data.chat import templated
@@ -17,17 +18,15 @@ from illada_lab.data.collate import Collate, CollateDraws
 from illada_lab.data.encode import Encoder
 from illada_lab.data.held_out import held_out_documents, held_out_rows, padded
 from illada_lab.data.order import Draw, StreamOrder
-from illada_lab.data.packing import Dropped, OnePerRow, Packing, Rows, WholeDocuments, pack_blocks
+from illada_lab.data.packing import Dropped, OnePerRow, Packing, WholeDocuments
 from illada_lab.data.rows import take
 from illada_lab.data.shards.source import ShardSource
-from illada_lab.data.stream import StreamBatches
+from illada_lab.data.stream import StreamBatches, StreamedRows
 from illada_lab.data.tables import parts_of, row_table
 from illada_lab.data.text import TextSource
 from illada_lab.data.tokenizer import Tokenizer
 from illada_lab.data.workers import leave_signals_to_the_run
 
-# Tokens of a stream packed at once: it wants its first batch soon.
-STREAM_BLOCK = 2**18
 # Rows whose tokens tell one table from another, and rows looked at together.
 FINGERPRINT_ROWS, ROWS_AT_ONCE = 64, 4096
 # Marks of a state that only one kind of data has: streams, shards.
@@ -42,6 +41,7 @@ LEAST = {
     "max_validation_length": 1,
     "n_buffer": 1,
     "n_workers": 0,
+    "seed": 0,
 }
 
 
@@ -176,9 +176,10 @@ class DataModule(pl.LightningDataModule):
             max_extra_eos=self.max_extra_eos,
             seed=self.seed,
         )
+        self._warn_of_settings_without_effect()
         if self.is_streaming:
             dropped = Dropped(self.length)
-            first = next(self._blocks(STREAM_BLOCK, dropped), None)
+            first = next(iter(self._stream_rows()(dropped)), None)
             if self.drops_long:
                 # How many are left out in all is known at its end, which may be days away.
                 dropped.say("examples at the beginning of the stream")
@@ -198,6 +199,21 @@ class DataModule(pl.LightningDataModule):
             folder=self._scratch,
             drops_long=self.drops_long,
         )
+        if not len(self.train_rows):
+            raise ValueError(
+                "data = 0 rows; nothing to train on; a longer text, more documents or a smaller scale.length"
+            )
+
+    def _warn_of_settings_without_effect(self) -> None:
+        """Say which settings do nothing: conversations begin and end as their template says."""
+        is_chat = isinstance(self.source, TextSource) and self.source.fields.column == "messages"
+        told = {"adds_bos = true": self.adds_bos, "adds_eos = false": not self.adds_eos}
+        if is_chat and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            for setting in (setting for setting, is_idle in told.items() if is_idle):
+                print(
+                    f"data.{setting}; without effect on conversations, which have what their template says",
+                    file=sys.stderr,
+                )
 
     def _scratch(self) -> Path:
         """A folder for what is too large for memory, deleted with this object if not by `close`."""
@@ -211,13 +227,15 @@ class DataModule(pl.LightningDataModule):
             self._folder.cleanup()
             self._folder = None
 
-    def _blocks(self, n_tokens: int, dropped: Dropped | None = None) -> Iterator[Rows]:
-        """The packed training rows, block by block; `dropped` counts what is too long, where that is left out."""
-        assert self.tokenizer is not None, "prepare() comes first"
-        documents = self.encoder.blocks(self.source.load("train"), n_tokens)
-        if self.drops_long:
-            documents = (dropped or Dropped(self.length)).left(documents)
-        return pack_blocks(documents, self.packing, self.length, self.tokenizer.tokens.filler)
+    def _stream_rows(self) -> StreamedRows:
+        """The packed training rows of a stream."""
+        return StreamedRows(
+            source=self.source,
+            encoder=self.encoder,
+            packing=self.packing,
+            length=self.length,
+            drops_long=self.drops_long,
+        )
 
     @property
     def n_tokens(self) -> int | None:
@@ -262,10 +280,13 @@ class DataModule(pl.LightningDataModule):
             "worker_init_fn": leave_signals_to_the_run,
         }
         if self.n_rows is None:
-            blocks = partial(self._blocks, STREAM_BLOCK)
             return DataLoader(
                 StreamBatches(
-                    blocks=blocks, collate=collate, n_buffer=self.n_buffer, n_together=self.batch_size, **place
+                    blocks=self._stream_rows(),
+                    collate=collate,
+                    n_buffer=self.n_buffer,
+                    n_together=self.batch_size,
+                    **place,
                 ),
                 batch_size=None,
                 **workers,

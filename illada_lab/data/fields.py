@@ -60,19 +60,20 @@ class Fields:
         """What their documents are called: text or messages."""
         return "text" if "text_field" in self.named else "messages"
 
-    def check(self, found: Iterable[str], where: str) -> None:
+    def check(self, found: Iterable[str], where: str, *, may_lack_input: bool = False) -> None:
         """Refuse rows that lack a field.
 
         Args:
             found: names of the fields that are there.
             where: file and place, for the message.
+            may_lack_input: the input, which may be empty, may be missing as well.
 
         Raises:
             ValueError: names the fields that are there, and the settings.
         """
         found = list(found)
         for key, field in self.named.items():
-            if field not in found:
+            if field not in found and not (may_lack_input and key == "input_field"):
                 near = difflib.get_close_matches(field, found)
                 told = ", ".join(near) or (f"{', '.join(found)}, for {SETTINGS}" if found else "it has none")
                 raise ValueError(f"data.source.{key} = {field}; not a field of {where}; {told}")
@@ -89,8 +90,8 @@ class Fields:
         """
         if self.prompt and self.response:
             asked, answer = (_text(row[field], field, where) for field in (self.prompt, self.response))
-            if self.input and row[self.input] not in (None, ""):
-                asked = f"{asked}\n\n{_text(row[self.input], self.input, where)}"
+            if self.input and (about := row.get(self.input)) not in (None, ""):
+                asked = f"{asked}\n\n{_text(about, self.input, where)}"
             return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
         if self.messages:
             return {"messages": _conversation(row[self.messages], f"{where}, {self.messages}")}

@@ -81,20 +81,25 @@ def _decoded(name: str) -> Iterator[str]:
                 return
 
 
-def read_json(files: list[Stamp], fields: Fields) -> Iterator[dict[str, Any]]:
+def read_json(files: list[Stamp], fields: Fields, *, needs_all: bool = False) -> Iterator[dict[str, Any]]:
     """Documents of JSONL files (one object per line), or of .json files that hold one list of objects.
 
     Args:
         files: stamps of the files (`stamp`).
         fields: of an object that make a document.
+        needs_all: refuse an object without the field of the input: of a stream, whose end may never come, a misspelt one would not show.
 
     Raises:
-        ValueError: a line is no JSON object, lacks a field, or holds something else in it; with the line's number.
+        ValueError: a line is no JSON object, lacks a field (of the input: all do), or holds something else in it; with the line's number.
     """
+    has_input = False
     for name, *_ in files:
         for where, record in _records(name):
-            fields.check(record, where)
+            fields.check(record, where, may_lack_input=not needs_all)
+            has_input = has_input or fields.input in record
             yield fields.document(record, where)
+    if fields.input and not has_input:
+        raise ValueError(f"data.source.input_field = {fields.input}; not a field of any object; null, or its name")
 
 
 def read_parquet(files: list[Stamp], fields: Fields) -> Iterator[dict[str, Any]]:

@@ -43,7 +43,7 @@ class JinjaChat:
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
         )
         environment.globals["raise_exception"] = refuse
-        self._error = jinja2.TemplateError
+        self._error, self._undefined = jinja2.TemplateError, jinja2.UndefinedError
         try:
             self.template = environment.from_string(str(tokenizer.chat_template))
         except jinja2.TemplateError as error:
@@ -134,6 +134,10 @@ class JinjaChat:
     def _text(self, turns: Sequence[Message], *, is_open: bool) -> str:
         try:
             return self.template.render(messages=list(turns), add_generation_prompt=is_open, **self.names)
+        except self._undefined as error:  # strftime_now of some: a date in it would make other data of each day
+            raise ValueError(
+                f"tokenizer.chat_template; uses what there is not ({error}); data.chat_template=<a Jinja file without it>, or plain"
+            ) from error
         except self._error as error:
             raise ValueError(f"messages; the chat template refuses them ({error}); other turns") from error
 

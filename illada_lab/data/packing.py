@@ -55,6 +55,13 @@ class Documents:
             Documents(self.tokens[n:], self.is_prompt[n:], np.insert(rest, 0, 0)),
         )
 
+    def pieces(self, n_documents: int) -> "Iterator[Documents]":
+        """At most so many documents at a time, in order."""
+        for start in range(0, len(self.offsets) - 1, n_documents):
+            offsets = self.offsets[start : start + n_documents + 1]
+            tokens = slice(offsets[0], offsets[-1])
+            yield Documents(self.tokens[tokens], self.is_prompt[tokens], offsets - offsets[0], self.first + start)
+
 
 @dataclass
 class Rows:

@@ -20,7 +20,7 @@ WORD_LEVEL, SPECIAL_TEXT = "is_word_level", "special_text"
 
 
 def pretrained(path: str, *, mask: int | None = None, adds_mask: bool = False, **roles: int | None) -> Tokenizer:
-    """A tokenizer from a folder, a `tokenizer.json` file, or a Hugging Face hub id.
+    """A tokenizer from a folder, a `tokenizer.json` file, or a Hugging Face hub id, with or without @revision.
 
     Args:
         path: where it is.
@@ -94,14 +94,15 @@ def _file(path: str) -> Path:
         return local / FILES[0]
     if local.is_file():
         return local
-    if path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(".json"):
+    if path.startswith((".", "/", "~")) or path.partition("@")[0].count("/") > 1 or path.endswith(".json"):
         raise FileNotFoundError(
             f"tokenizer.path = {path}; no such file or folder; a folder with {FILES[0]}, the file, or a hub id"
         )
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(path, allow_patterns=list(FILES)))
+        repository, _, revision = path.partition("@")
+        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(FILES)))
     except Exception as error:  # many classes: offline, not found, not permitted, no such name
         raise FileNotFoundError(
             f"tokenizer.path = {path}; neither a local file nor reachable on the hub ({type(error).__name__}); "

@@ -1,14 +1,52 @@
 """Batches from a stream too large to be prepared: tokenised, packed and shuffled on the way."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
 from illada_lab.data.batch import Batch
 from illada_lab.data.collate import Collate
-from illada_lab.data.packing import Rows
+from illada_lab.data.encode import Encoder
+from illada_lab.data.packing import Dropped, Packing, Rows, pack_blocks
 from illada_lab.data.rows import COLUMNS
+
+# Tokens packed at once: a run wants its first batch soon.
+STREAM_BLOCK = 2**18
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedRows:
+    """The packed rows of a stream, from its beginning each time it is called.
+
+    It holds what it needs and nothing of the run: it travels to a worker that is started anew.
+
+    Args:
+        source: of documents.
+        encoder: makes tokens of them.
+        packing: makes rows of these.
+        length: tokens per row.
+        drops_long: leave out what is longer than a row.
+    """
+
+    source: Any
+    encoder: Encoder
+    packing: Packing
+    length: int
+    drops_long: bool = False
+
+    def __call__(self, dropped: Dropped | None = None) -> Iterator[Rows]:
+        """Block by block.
+
+        Args:
+            dropped: counts what is left out.
+        """
+        documents = self.encoder.blocks(self.source.load("train"), STREAM_BLOCK)
+        if self.drops_long:
+            documents = (dropped or Dropped(self.length)).left(documents)
+        return pack_blocks(documents, self.packing, self.length, self.encoder.tokenizer.tokens.filler)
 
 
 class StreamBatches(IterableDataset):

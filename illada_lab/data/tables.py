@@ -1,6 +1,6 @@
 """From the parts of a source to the rows of training and their order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from illada_lab.data.encode import Encoder
 from illada_lab.data.mixture import Mixed
 from illada_lab.data.order import Computed, Order
-from illada_lab.data.packing import ConcatAndCut, Dropped, OnePerRow, Packing, pack_blocks
+from illada_lab.data.packing import ConcatAndCut, Documents, Dropped, OnePerRow, Packing, pack_blocks
 from illada_lab.data.rows import RowTable, store
 from illada_lab.data.shards.read import Split
 from illada_lab.data.shards.rows import DocumentRows, JoinedRows, ShardRows
@@ -90,7 +90,9 @@ def row_table(
             tables.append(found := DocumentRows(part.table, length=length, filler=filler, dropped=dropped))
             n_tokens += found.n_tokens
         else:
-            blocks = encoder.blocks(part.table, BLOCK)
+            blocks: Iterable[Documents] = encoder.blocks(part.table, BLOCK)
+            if isinstance(packing, OnePerRow):  # a short example becomes a whole row
+                blocks = (piece for block in blocks for piece in block.pieces(max(1, BLOCK // length)))
             rows = pack_blocks(blocks if dropped is None else dropped.left(blocks), packing, length, filler)
             table, n = store(rows, lambda i=i: folder() / str(i))
             tables.append(table)  # type: ignore[arg-type]  # a data set that gives numpy arrays

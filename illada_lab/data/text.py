@@ -1,5 +1,6 @@
 """Text and conversations from files or the hub: plain text, JSONL, Parquet, all as `datasets`, in memory, on disk or streamed."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from functools import partial
@@ -198,6 +199,8 @@ class TextSource:
         """Everything at the path, as a table with the one column wanted."""
         if hub_split not in self._loaded:
             found = find_files(self.path, self.format)
+            if found is not None:
+                self._refuse_hub_settings()
             if found is None:
                 table = self._select(self._from_hub(hub_split))
             elif found[1] == "parquet" and not self.is_streaming and not is_url(self.path):
@@ -213,8 +216,24 @@ class TextSource:
                 )
             else:
                 table = self._generated(read_text, found[0], separator=self.separator)
-            self._loaded[hub_split] = table
+            self._loaded[hub_split] = table if self.fields.column == "messages" else _without_empty(table)
         return self._loaded[hub_split]
+
+    def _refuse_hub_settings(self) -> None:
+        """Splits, configurations and revisions are the hub's: files that lie here, a test split's too, would all be trained on."""
+        told = {
+            "hub_validation_split": self.hub_validation_split,
+            "hub_split": None if self.hub_split == "train" else self.hub_split,
+            "hub_name": self.hub_name,
+            "hub_revision": self.hub_revision,
+        }
+        for key, value in told.items():
+            if value is not None:
+                right = f"data.path={self.path}/train* (a glob of the files to train on), data.source.validation_path=..., and"
+                raise ValueError(
+                    f"data.source.{key} = {value}; of data sets on the hub, and {self.path} lies here; {right} {key}="
+                    + ("train" if key == "hub_split" else "null")
+                )
 
     def _generated(self, read: Callable[..., Iterator[dict[str, Any]]], files: list[str], **arguments: Any) -> Any:
         """A table of what a reader yields."""
@@ -224,6 +243,8 @@ class TextSource:
         # The stamp makes a changed file another table in the cache.
         arguments["files"] = stamp(files)
         if self.is_streaming:
+            if read is read_json:
+                arguments["needs_all"] = True
             _first(read(**arguments), self.path)  # errors of the beginning come out before training
             return datasets.IterableDataset.from_generator(read, gen_kwargs=arguments)
         growth = {True: MOST_PACKED, False: 1}
@@ -306,6 +327,27 @@ class TextSource:
 
 def _document(row: Mapping[str, Any], index: int, *, fields: Fields, path: str) -> dict[str, Any]:
     return fields.document(row, f"{path}, row {index + 1}")
+
+
+def _without_empty(table: Any) -> Any:
+    """The texts that say something: an empty one would be an EOS behind nothing, and line-wise corpora have many."""
+    import datasets
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if isinstance(table, datasets.IterableDataset):
+        return table.filter(_is_text, input_columns=["text"])
+    import pyarrow.compute as pc
+
+    kept = pc.call_function("not_equal", [table.data.column("text"), ""]).to_numpy(zero_copy_only=False).nonzero()[0]
+    if len(kept) == len(table) or not len(kept):
+        return table
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        print(f"data: {len(table) - len(kept):,} of {len(table):,} texts left out, empty", file=sys.stderr)
+    return table.select(kept)
+
+
+def _is_text(text: str) -> bool:
+    return text != ""
 
 
 def _has_roles(conversation: list[Any]) -> bool:

@@ -43,6 +43,9 @@ class Tokenizer:
         self.backend, self.tokens = backend, tokens
         self.chat_template, self.is_word_level = chat_template, is_word_level
         self.special_text = special_text or {}
+        # A file may say to cut and pad what it encodes: texts would lose their ends and gain padding, without a word.
+        self.backend.no_truncation()
+        self.backend.no_padding()
         # Text that spells a special token is text; one that has a role is special, however it was added.
         added = self.backend.get_added_tokens_decoder()
         roles = [added[i] for i in tokens.to_dict().values() if i in added and not added[i].special]

@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 
 from illada_lab.config import build
 from illada_lab.models import ModelSpec
-from illada_lab.tokens import ILLADA, OWN_SPECIAL_TEXT
+from illada_lab.tokens import ILLADA
 
 
 def model_spec(config: DictConfig) -> ModelSpec:
@@ -24,9 +24,10 @@ def model_spec(config: DictConfig) -> ModelSpec:
 
 def _vocab_size(config: DictConfig) -> int:
     """Tokens of the tokenizer that a run would have: known without data, told, or read where it lies."""
-    if "worlds" in str(config.data.source._target_):
-        return len(build(config.data.source).words) + len(OWN_SPECIAL_TEXT)
-    if (told := config.tokenizer.get("vocab_size")) is not None:
+    is_world = "worlds" in str(
+        config.data.source._target_
+    )  # its texts are drawn here, and few: what a run would do, exactly
+    if not is_world and (told := config.tokenizer.get("vocab_size")) is not None:
         return int(told)
     try:
         return build(config.tokenizer)(build(config.data.source)).vocab_size

@@ -117,9 +117,10 @@ def overlay_figure(
         axes.set_yscale("log")
         axes.set_ylim(*limits)
         sizes = [stage.get("tokens_per_step") for stage in stages]
-        is_by_tokens = None not in sizes and max(sizes) > 1.05 * min(sizes)
-        for place, (stage, size) in enumerate(zip(stages, sizes, strict=True)):
-            scale = size if is_by_tokens else 1
+        known = [size for size in sizes if size is not None]
+        is_by_tokens = len(known) == len(stages) and max(known) > 1.05 * min(known)
+        for place, stage in enumerate(stages):
+            scale = known[place] if is_by_tokens else 1
             look = {"color": SERIES[place % len(SERIES)], "ls": LINE_STYLES[place // len(SERIES)]}
             if kind == "all":
                 train, _ = binned([(r["step"], r["loss"]) for r in stage.get("train_curve") or () if r.get("loss")])

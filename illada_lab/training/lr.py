@@ -21,11 +21,11 @@ class WarmupConstantDecay(LRScheduler, ABC):
 
     Args:
         optimizer: its groups' learning rates are the peaks, but for `peak_ratio`.
-        n_steps: optimiser steps of the whole run; the decay ends there.
+        n_steps: optimiser steps of the whole run; the decay reaches its end one step behind the last, as torch's schedules do.
         n_warmup_steps: steps of the linear warmup.
         decay_start: share of `n_steps` at which the decay starts, in [0, 1], or "plateau": when the validation loss has stopped
             falling (see `observe`); a run that never stops falling never decays.
-        min_ratio: last learning rate over the peak.
+        min_ratio: what the decay ends at, over the peak; the last step of a decay of n steps has 1/n of it still before it.
         patience: observations without progress that make a plateau. Without decay_start=plateau this and the next two have no effect.
         min_progress: a loss counts as progress if it is lower than the best by this share.
         n_decay_steps: steps of the decay after a plateau; None: all that are left.

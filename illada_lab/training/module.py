@@ -87,7 +87,7 @@ class DiffusionModule(pl.LightningModule):
         loss = self.objective(self.predictor, batch, RowRandom(self.seed, batch.index))
         if not isinstance(loss, Loss):
             raise ValueError(f"objective = {type(self.objective).__name__}; returned {type(loss).__name__}; a Loss")
-        share = self._step.add(loss, self.device)
+        share = self._step.add(loss, int(batch.is_valid.sum()), self.device)
         return loss.value if share == 1.0 else loss.value * share
 
     @property
@@ -233,11 +233,17 @@ class StepSums:
         self._unit: float | None = None
         self._n_batches = 0
 
-    def add(self, loss: Loss, device: torch.device) -> float:
-        """Take in a micro-batch; returns what its loss is to be multiplied by."""
+    def add(self, loss: Loss, n_tokens: int, device: torch.device) -> float:
+        """Take in a micro-batch; returns what its loss is to be multiplied by.
+
+        Args:
+            loss: of its rows.
+            n_tokens: that the model saw in them, prompts among them: what is paid for, whatever is learnt from.
+            device: where the process group sends from.
+        """
         weight = float(loss.weight)
         # float64: the loss as the first process alone would see it, to the bit where it is alone.
-        total = sums([float(loss.value.detach()) * weight, weight, float(loss.n_tokens)], device)
+        total = sums([float(loss.value.detach()) * weight, weight, float(n_tokens)], device)
         self.loss, self.weight, self.n_tokens = self.loss + total[0], self.weight + total[1], self.n_tokens + total[2]
         self._n_batches += 1
         if self._unit is None:
@@ -251,5 +257,5 @@ class StepSums:
         return n_processes() * self._unit * accumulate / max(self.weight, 1.0)
 
     def result(self, n_copies: int) -> dict[str, Any]:
-        """Mean loss of the step and its number of tokens, each of which `n_copies` processes have counted."""
+        """Mean loss of the step and the number of tokens that the model saw, each of which `n_copies` processes have counted."""
         return {"loss": self.loss / max(self.weight, 1.0), "n_tokens": round(self.n_tokens / n_copies)}

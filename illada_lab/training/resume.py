@@ -82,8 +82,13 @@ def say_changes(config: DictConfig, checkpoint: Path) -> None:
 
 def _has_other_start(config: DictConfig, saved: Mapping[str, Any]) -> bool:
     """Whether a checkpoint began with another model than `init_from`, as far as both say what they have learnt from."""
-    with told_as("init_from"):
-        before, now = saved["illada_lab"].get("start"), recipe_of(config.init_from)
+    try:
+        with told_as("init_from"):
+            before, now = saved["illada_lab"].get("start"), recipe_of(config.init_from)
+    except FileNotFoundError as error:
+        if config.get("lora") is not None:  # adapters need their base
+            raise
+        raise FileNotFoundError(f"{error}; or init_from=null: the run goes on without its weights") from error
     return before is not None and now is not None and any(differences(before, now))
 
 

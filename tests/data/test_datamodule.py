@@ -1,6 +1,7 @@
 """From documents to batches: every token of every document exactly once an epoch, the same stream after a resume and on other ranks."""
 
 import json
+import pickle
 import tempfile
 from collections import Counter
 from functools import partial
@@ -365,3 +366,41 @@ def test_a_stream_that_leaves_long_examples_out_is_another_stream(uneven):
     state = module(uneven(streaming=True), **settings).state_dict()
     with pytest.raises(ValueError, match="drops_long False, now True"):
         module(uneven(streaming=True), drops_long=True, **settings).load_state_dict(state)
+
+
+def test_short_examples_are_put_into_rows_few_at_a_time(monkeypatch):
+    """A row is as long as the longest: a block of short examples would become a thousand times as large."""
+    monkeypatch.setattr(illada_lab.data.tables, "BLOCK", 64)
+    together = []
+
+    class Counting(OnePerRow):
+        def __call__(self, documents, length, filler):
+            together.append(len(documents.offsets) - 1)
+            return super().__call__(documents, length, filler)
+
+    data = module(numbered(50), packing=Counting())
+    assert data.n_rows == 50 and max(together) <= 64 // 16
+
+
+def test_nothing_to_train_on_is_said_before_there_is_a_model():
+    with pytest.raises(ValueError, match="^data = 0 rows; nothing to train on"):
+        module(numbered(0))
+
+
+def test_a_stream_travels_to_a_worker_without_its_run(stream):
+    data = module(stream(), batch_size=2)
+    data.trainer = Mock(strategy=Mock(distributed_sampler_kwargs={"num_replicas": 1, "rank": 0}))
+    data.unpicklable = lambda: None
+    batches = pickle.loads(pickle.dumps(data.train_dataloader().dataset))
+    assert torch.equal(next(iter(batches)).tokens, next(iter(data.train_dataloader())).tokens)
+
+
+@pytest.mark.parametrize(("is_chat", "told"), [(True, 2), (False, 0)])
+def test_ends_that_conversations_do_not_take_are_said(tmp_path, capsys, is_chat, told):
+    rows = [
+        {"text": "a cat", "messages": [{"role": "user", "content": "a cat"}, {"role": "assistant", "content": "red"}]}
+    ] * 4
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = TextSource(path=str(tmp_path / "a.jsonl"), messages_field="messages" if is_chat else None)
+    module(source, adds_bos=True, adds_eos=False)
+    assert capsys.readouterr().err.count("without effect on conversations") == told

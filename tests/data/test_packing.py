@@ -140,3 +140,14 @@ def test_split_and_join():
         assert len(first.tokens) == n and first.offsets[-1] == n and rest.offsets[0] == 0
         joined = Documents.join([first, rest])
         assert np.array_equal(joined.tokens, packed.tokens) and joined.offsets[-1] == 7
+
+
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=30), n=st.integers(1, 8))
+def test_pieces_hold_every_document_once(sizes, n):
+    whole, _ = documents(sizes)
+    pieces = list(whole.pieces(n))
+    assert all(len(piece.offsets) - 1 <= n for piece in pieces) and [p.first for p in pieces] == list(
+        range(0, len(sizes), n)
+    )
+    again = Documents.join(pieces)
+    assert again.tokens.tolist() == whole.tokens.tolist() and again.offsets.tolist() == whole.offsets.tolist()

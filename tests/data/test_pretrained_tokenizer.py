@@ -288,3 +288,39 @@ def test_text_does_not_become_a_token_that_has_a_role_however_that_was_added(tmp
     tokenizer = pretrained(str(tmp_path), mask=263, eos=264)
     ids = tokenizer.encode("fill the [MASK] here</s>")
     assert not {263, 264} & set(ids) and tokenizer.decode(ids) == "fill the [MASK] here</s>"
+
+
+def test_a_file_that_cuts_and_pads_does_not_cut_and_pad_our_texts(folder):
+    """As transformers saves them after a call with truncation and padding."""
+    plain = pretrained(str(folder), mask=259)
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.enable_truncation(8)
+    backend.enable_padding(length=16, pad_id=256)
+    backend.save(str(folder / "tokenizer.json"))
+    tokenizer = pretrained(str(folder), mask=259)
+    text = "a text of more than eight bytes"
+    assert tokenizer.encode(text) == plain.encode(text) and len(tokenizer.encode(text)) == len(text)
+    assert tokenizer.encode_batch(["a", text]) == plain.encode_batch(["a", text])
+    assert OurTokenizer.from_dict(tokenizer.to_dict()).encode("a") == plain.encode("a")
+
+
+def test_a_revision_of_the_hub_is_asked_for(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda name, **told: asked.append((name, told["revision"])) or folder
+    )
+    for path in ("owner/name@v1.0", "owner/name", "gpt2@refs/pr/1"):
+        pretrained(path, mask=259)
+    assert asked == [("owner/name", "v1.0"), ("owner/name", None), ("gpt2", "refs/pr/1")]
+
+
+def test_a_template_that_wants_what_there_is_not_says_what_to_do(folder):
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    template = "{{ strftime_now('%d %b') }}" + CHATML
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+    with pytest.raises(
+        ValueError, match="^tokenizer.chat_template; uses what there is not .*strftime_now.*; data.chat_template="
+    ):
+        ChatTemplate(pretrained(str(folder), mask=259, eot=258)).render(
+            [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
+        )

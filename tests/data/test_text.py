@@ -383,3 +383,42 @@ def test_shakespeare_arrives_whole():
     source = TextSource(path=str(SHAKESPEARE))
     parts = [row["text"] for split in ("train", "validation") for row in source.load(split)]  # type: ignore[union-attr]
     assert "".join(parts) == SHAKESPEARE.read_text() and len(parts) > 5000
+
+
+@pytest.mark.parametrize(
+    "settings", [{"hub_validation_split": "test"}, {"hub_split": "test"}, {"hub_name": "en"}, {"hub_revision": "v1"}]
+)
+def test_splits_of_the_hub_are_refused_of_files_that_lie_here(path, settings):
+    """A cloned data set has its test split beside the others: it would be trained on."""
+    (key,) = settings
+    right = "train" if key == "hub_split" else "null"
+    with pytest.raises(ValueError, match=f"^data.source.{key} = .* lies here; data.path=.*/train.* and {key}={right}$"):
+        TextSource(path=str(path), **settings).load("train")
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("is_streaming", [False, True])
+def test_empty_texts_are_left_out_and_said(tmp_path, capsys, ending, is_streaming):
+    given = ["", "a", "", "b", " ", "c"]
+    file = tmp_path / f"a.{ending}"
+    if ending == "jsonl":
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in given))
+    else:
+        datasets.Dataset.from_dict({"text": given}).to_parquet(str(file))
+    source = TextSource(path=str(file), streaming=is_streaming, n_held_out=1)
+    found = [row["text"] for split in ("train", "validation") for row in source.load(split)]  # type: ignore[union-attr]
+    assert sorted(found) == [" ", "a", "b", "c"]
+    assert is_streaming or capsys.readouterr().err.endswith("data: 2 of 6 texts left out, empty\n")
+
+
+def test_an_input_that_some_objects_lack_is_empty_there(tmp_path):
+    rows = [{"instruction": f"q{i}", "output": "a"} | ({"input": "about"} if i == 2 else {}) for i in range(4)]
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = TextSource(path=str(file), **ALPACA)
+    asked = [row["messages"][0]["content"] for split in ("train", "validation") for row in source.load(split)]  # type: ignore[union-attr]
+    assert asked == ["q0", "q1", "q2\n\nabout", "q3"]
+    with pytest.raises(ValueError, match="^data.source.input_field = inputs; not a field of any object"):
+        TextSource(path=str(file), **{**ALPACA, "input_field": "inputs"}).load("train")
+    with pytest.raises(ValueError, match="^data.source.input_field = input; not a field of .*line 1"):
+        TextSource(path=str(file), **ALPACA, streaming=True).load("train")

@@ -52,6 +52,13 @@ def test_the_papers_model_in_code_is_the_one_in_conf():
     assert spec == PAPER and spec.n_parameters == 7_615_025_152
 
 
+@pytest.mark.parametrize("tokenizer", [[], ["tokenizer=byte"], ["tokenizer=bpe", "tokenizer.vocab_size=400"]])
+def test_a_worlds_model_is_planned_with_the_tokenizer_that_it_would_have(tokenizer):
+    config = compose_and_check(["scale=smoke", *tokenizer])
+    expected = build(config.tokenizer)(build(config.data.source)).vocab_size
+    assert model_spec(config).vocab_size == expected and (len(tokenizer) < 2 or expected == 400)
+
+
 def test_the_papers_budget_is_six_n_d_and_attention():
     budget = paper_budget()
     assert budget["six_n_d"] == 6 * 6_979_588_096 * 12e12

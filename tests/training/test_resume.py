@@ -213,5 +213,8 @@ def test_a_second_run_does_not_overwrite_the_first(tmp_path):
 
 def test_a_resumed_run_names_the_start_that_is_gone(tmp_path):
     run(tmp_path / "a", "trainer.max_steps=3", "lr.n_steps=6")
-    with pytest.raises(FileNotFoundError, match="^init_from = nowhere; no last.ckpt there"):
+    with pytest.raises(
+        FileNotFoundError, match="^init_from = nowhere; no such file or folder; .*; or init_from=null: the run goes on"
+    ):
         run(tmp_path / "a", "resume=auto", "init_from=nowhere")
+    run(tmp_path / "a", "resume=auto")

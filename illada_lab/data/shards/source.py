@@ -1,7 +1,6 @@
 """Prepared folders as a data source: one, several one after the other, or a mixture with weights."""
 
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,6 +10,7 @@ from illada_lab.data.mixture import shares
 from illada_lab.data.shards.layout import Manifest
 from illada_lab.data.shards.read import Folder, Place, Split, damages
 from illada_lab.data.tokenizer import Tokenizer
+from illada_lab.processes import share_of_machine
 
 
 class ShardSource:
@@ -153,7 +153,7 @@ class ShardSource:
     def _damages(self, places: Sequence[Place]) -> list[str | None]:
         """What is wrong with each shard of all folders: counted over all, many small folders are divided among processes too."""
         # Each process reads a share of them for all; where damaged ones are left out, each has to find the same.
-        share = (0, 1) if self.skip_damaged else share_of_processes()
+        share = (0, 1) if self.skip_damaged else share_of_machine()
         return damages(places, share if self.is_hashed else None)
 
     def _sound(self, places: Sequence[Place], found: Sequence[str | None]) -> list[Place]:
@@ -186,25 +186,6 @@ def _same_tokens(a: Tokenizer, b: Tokenizer, *, is_chat: bool) -> bool:
     """Whether two tokenizers give the same tokens, of conversations or of text, which no chat template changes."""
     pair = (a, b) if is_chat else (a.with_chat_template(None), b.with_chat_template(None))
     return pair[0].to_dict() == pair[1].to_dict()
-
-
-def share_of_processes() -> tuple[int, int]:
-    """(i, n): of the work that the n processes of a run on this machine divide, this one has every n-th piece, from the i-th on.
-
-    By what torchrun or SLURM has put into the environment: before there is a process group; where that is silent, all of it. Lightning's
-    own launcher begins the others when the first is through, so that one has all of it, and the others (i = n) nothing.
-    """
-    from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-    from lightning.pytorch.utilities import rank_zero_only
-
-    for launcher, of_a_machine in (
-        (TorchElasticEnvironment, "LOCAL_WORLD_SIZE"),
-        (SLURMEnvironment, "SLURM_NTASKS_PER_NODE"),
-    ):
-        if launcher.detect():
-            n = int(os.environ.get(of_a_machine, 1))
-            return (launcher().local_rank(), n) if n > 1 else (0, 1)
-    return (0, 1) if rank_zero_only.rank == 0 else (1, 1)  # type: ignore[attr-defined]
 
 
 def ends_of(manifest: Manifest) -> tuple[bool, bool, int]:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # trial.
 MIXTURE = {"story": 0.4, "fact": 0.3, "sum": 0.3}
 
+# Whole numbers and the least that they can be.
+LEAST = {"n_documents": 1, "n_validation": 1, "world_seed": 0, "seed": 0}
+
 
 def world_of(source: Mapping[str, Any]) -> World:
     """The world of a source.
@@ -56,11 +59,30 @@ class WorldSource:
         sizes: dict[str, int] | None = None,
         seed: int = 0,
     ) -> None:
-        if stage not in ("pretrain", "sft"):
-            raise ValueError(f"stage = {stage!r}; a world has two; pretrain or sft")
+        told = {
+            "stage": stage,
+            "n_documents": n_documents,
+            "n_validation": n_validation,
+            "world_seed": world_seed,
+            "seed": seed,
+        }
+        if problems := self.check_config(**told):
+            raise ValueError("; ".join(problems))
         self.stage, self.n_documents, self.n_validation, self.seed = stage, n_documents, n_validation, seed
         self.mixture, self.kinds = dict(mixture or MIXTURE), tuple(kinds)
         self.world = World(seed=world_seed, n_people=n_people, **(sizes or {}))
+
+    @staticmethod
+    def check_config(**values: Any) -> list[str]:
+        """Problems of a set of arguments, for `illada_lab.config.check`."""
+        problems = [
+            f"{name} = {values[name]}; out of range; {least} or more"
+            for name, least in LEAST.items()
+            if values.get(name) is not None and values[name] < least
+        ]
+        if (stage := values.get("stage", "pretrain")) not in ("pretrain", "sft"):
+            problems.append(f"stage = {stage!r}; a world has two; pretrain or sft")
+        return problems
 
     @property
     def words(self) -> list[str]:

@@ -27,7 +27,8 @@ class History(StepCallback):
         facts: what the run is going to do (see `assemble.facts`); the peak learning rates come to it when training begins.
 
     Attributes:
-        n_tokens_seen: training tokens since the run's first step, whatever process took them; `n_tokens` are those that were timed.
+        n_tokens_seen: tokens that the model saw (prompts and BOS among them, filler of packed rows not) since the run's first step,
+            whatever process took them; `n_tokens` are those that were timed.
     """
 
     def __init__(

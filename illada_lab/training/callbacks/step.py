@@ -34,8 +34,9 @@ class AtStart(Callback):
 class StepCallback(Callback):
     """A callback that acts after optimiser steps, not after micro-batches.
 
-    Subclasses write `after_step`; `step` counts from 1; `outputs` holds `loss` and `n_tokens` of the whole step, over all micro-batches
-    and processes, the same in each. The first micro-batch of the next step would show the same step again.
+    Subclasses write `after_step`; `step` counts from 1; `outputs` holds `loss` and `n_tokens` (that the model saw, prompts among them)
+    of the whole step, over all micro-batches and processes, the same in each. The first micro-batch of the next step would show the
+    same step again.
 
     Attributes:
         is_training: whether what it does belongs to the time of training; the rest is counted apart (`module.seconds_aside`).

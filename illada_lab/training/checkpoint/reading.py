@@ -58,7 +58,9 @@ def _undamaged(read: Callable[[], Any], file: Path) -> Any:
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError, CheckpointException) as error:
         if isinstance(error, OSError) and error.errno in NOT_NOW:
             raise Unreadable(f"checkpoint = {file}; cannot be read now ({error.strerror}); try again") from error
-        reason = (str(error) or type(error).__name__).splitlines()[0][:80]
+        # What torch says of a file that is none is a page about its own settings.
+        is_foreign = isinstance(error, pickle.UnpicklingError)
+        reason = "other contents" if is_foreign else (str(error) or type(error).__name__).splitlines()[0][:80]
         raise ValueError(
             f"checkpoint = {file}; truncated or not a checkpoint ({reason}); "
             f"{PREVIOUS} beside it is the one saved before, if it is there"
@@ -91,7 +93,8 @@ def find_checkpoint(path: str | Path) -> Path:
         for name in (LAST, PREVIOUS):
             if _is_checkpoint(folder / name):
                 return folder / name
-    raise FileNotFoundError(f"checkpoint = {path}; no {LAST} there; a file, or the folder of a run that has saved one")
+    why = f"no {LAST} there" if path.exists() else "no such file or folder"
+    raise FileNotFoundError(f"checkpoint = {path}; {why}; a file, or the folder of a run that has saved one")
 
 
 @contextmanager

@@ -18,6 +18,9 @@ from illada_lab.data.shards.source import ShardSource
 from tests.data.shards.made import BYTE, Texts, made, texts
 from tests.data.shards.test_read import spoil
 
+# What torchrun tells the first of two processes.
+TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
@@ -146,7 +149,7 @@ def test_processes_share_the_reading_of_files(folders, tmp_path, monkeypatch):
     """But each reads all where damaged ones are left out: they have to leave out the same."""
     shutil.copytree(folders["a"], tmp_path / "out")
     spoil(tmp_path / "out", "changed")  # the second shard
-    for name, value in {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}.items():
+    for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     assert ShardSource(path=str(tmp_path / "out")).load("train").places
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -169,7 +172,7 @@ def test_processes_share_the_reading_of_many_small_folders(folders, tmp_path, mo
         shutil.copytree(folders["b"], path)
     file = tmp_path / "two" / "train-00000.tokens"
     file.write_bytes(file.read_bytes()[::-1])
-    for name, value in {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}.items():
+    for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     assert len(ShardSource(path=paths).load("train").places) == 2
     monkeypatch.setenv("LOCAL_RANK", "1")

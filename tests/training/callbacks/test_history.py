@@ -43,3 +43,12 @@ def test_measuring_the_machine_is_no_training_time(monkeypatch, is_frozen, mfu):
     assert history.n_tokens == 40 and history.n_tokens_seen == 45  # the first step is not timed
     assert history.seconds == 8 and [row["tokens_per_second"] for row in logged] == [5.0, 5.0, 5.0]
     assert [row["mfu"] for row in logged] == pytest.approx([mfu] * 3)
+
+
+def test_tokens_are_those_the_model_saw_whatever_it_learnt_from(tmp_path):
+    """Prompts cost as much as answers: a rate that left them out would be that of another machine."""
+    counts = {}
+    for objective in ("sft", "sft_response_only"):
+        done = run(tmp_path / objective, "data=world_sft", f"objective={objective}", "trainer.max_steps=4")
+        counts[objective] = done.history["tokens_seen"]
+    assert counts["sft"] == counts["sft_response_only"] > 0
