@@ -170,7 +170,7 @@ for length, places in first_place.items():
 #
 # In a window of 8 EOS is as likely at place 2 as at all places behind it: an answer of one word is over there, and the model is right to say so. Place 1 is hardly ever EOS.
 #
-# In a window of 24 it is sure only at the far end, places 21 to 24, and unsure at place 2: fine-tuning showed 0 to 7 EOS behind an answer, never twenty. So an EOS goes in at the far end, and then everything between must be filled before the answer may be read. What fills it is often not EOS. The first question whose long window begins so,
+# In a window of 24 it is sure only at the far end, places 21 to 24, and unsure at place 2: fine-tuning showed 0 to 7 EOS behind an answer, never twenty. So mostly an EOS goes in at the far end first (the lines above count), and then everything between must be filled before the answer may be read. What fills it is often not EOS. The first question whose long window begins so,
 # answered in both ways, with all tokens of the window:
 
 # %%

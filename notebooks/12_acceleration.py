@@ -126,7 +126,8 @@ def together(names):
     """One label for samplers that lie in the same place: threshold 0.95, 0.9; factor 1."""
     kinds = {}
     for name in names:
-        word, value = name.split(",")[0].split(" ", 1) if name[0] in "tqf" else (name, "")
+        has_value = name.startswith(("quota", "threshold", "factor"))
+        word, value = name.split(",")[0].split(" ", 1) if has_value else (name, "")
         kinds.setdefault(word, []).append(value)
     caches = {name.partition(", ")[2] for name in names} - {""}
     return "; ".join(f"{word} {', '.join(values)}".strip() for word, values in kinds.items()) + "".join(

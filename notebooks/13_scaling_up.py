@@ -176,9 +176,9 @@ plt.show()
 # whose names and numbers are few. So the best size falls with the budget here, against the rule for real text, where there is always more to know; but by differences so small that the ledger calls the claim about a middle size *inconclusive*. Where weights begin to be missing neither ladder says; a richer world would have to.
 #
 # **The exponents in the ledger** are no scaling exponents. It fits $(\text{bound} - \text{entropy}) \sim \text{FLOPs}^{-a}$ to the best gap of each budget and finds $a = 0.10$ around `mini` and $1.12$ around `toy`, both *replicated*: the loss falls with compute, which is all the claim says. That one is ten times the other is no law either. Each is the slope between two
-# points only. Around `mini` both points lie on the plateau before copying is learnt, where four times the compute buys little; around `toy` the first point lies just before the end of that step and the second behind it. A curve with steps has another slope at every place.
+# points only. Around `mini` both points lie on the plateau before copying is learnt, where four times the compute buys little; around `toy` the first point lies just before the end of that step and the second behind it (our reading of the bounds). A curve with steps has another slope at every place.
 #
-# What is a plateau in this language? The next cell computes what a model would pay that knows everything but copying:
+# The 0.71 from above, what a model would pay that knows everything but copying:
 
 # %%
 lab = Lab(scale="mini", runs_dir=runs_dir)
