@@ -23,7 +23,20 @@ from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.samplers import EndOfThinking, FixedLength, VariableLength
 from illada_lab.samplers.room import cut_budgets
 
-SCORING = ("confidence", "monte_carlo", "chain_rule")
+MASKED = ("confidence", "monte_carlo")
+SCORING = (*MASKED, "chain_rule")
+# Settings, what they are where they say nothing, and the rules that they have an effect on.
+EFFECTS = (
+    ("n_samples", None, ("monte_carlo",)),
+    ("ends_texts", False, ("monte_carlo",)),
+    ("guidance_scale", 0, MASKED),
+    ("has_eos", None, MASKED),
+    ("block_length", None, MASKED),
+    ("steps_per_block", None, MASKED),
+    ("thinking_power", None, MASKED),
+)
+# Mask sets of a candidate, as in the papers, and tokens of a block, as in iLLaDA's settings of the evaluation.
+N_SAMPLES, BLOCK_LENGTH = 128, 32
 # In front of a conversation on its way through a harness, which knows text only: a character that stands for nothing.
 CHAT = "\ue000"
 # Kind of a task -> its metric that counts whether the greedy answer is the candidate. Source: lm-eval, `process_results`.
@@ -41,22 +54,23 @@ class Answerer:
         predictor: the model; an autoregressive one is scored by the chain rule and answers greedily.
         tokenizer: its tokenizer.
         scoring: confidence, monte_carlo, or chain_rule (twins).
-        n_samples: mask sets per candidate (monte_carlo).
+        n_samples: mask sets per candidate (monte_carlo); None: 128, the papers' number.
         guidance_scale: classifier-free guidance of scores and answers; 0 is off.
         has_bos: BOS stands in front of every text; None: nothing does.
         has_eos: EOS stands behind a candidate, visible. None: it does, but for chain_rule, which looks back only.
-        ends_texts: EOS stands behind whole texts, visible, too (`rolling_log_likelihoods`): to a model whose documents all ended in it a
-            text without one is a text that breaks off.
+        ends_texts: EOS stands behind whole texts, visible, too (`rolling_log_likelihoods`; monte_carlo): to a model whose documents all
+            ended in it a text without one is a text that breaks off. Where it stands gives a text's length away, for which nobody pays:
+            the bound is one on -log p(text | its length). A twin by the chain rule is not told the length.
         has_greedy: also find out whether the greedy answer is the candidate; costs a pass per token. None: of candidates that stand alone.
         max_length: budget of an answer where the harness names none, tokens.
-        block_length: tokens per block.
-        steps_per_block: reverse steps per block; None: one token per step.
+        block_length: tokens per block, all of the budget where a harness names a smaller one; None: 32, in a smaller budget all of it.
+        steps_per_block: reverse steps per block, one per token where the block is smaller; None: one token per step.
         thinking_power: of the growing push towards "</think>" in answers; None: none.
         batch_size: answers generated together.
         seed: of masks and draws.
 
     Raises:
-        ValueError: an unknown rule, or settings without effect on it.
+        ValueError: an unknown rule, settings without effect on it, numbers out of range, a budget below one block.
 
     Source: iLLaDA, settings of the evaluation: both scores with BOS and EOS for likelihood tasks.
     """
@@ -64,14 +78,14 @@ class Answerer:
     predictor: MaskPredictor
     tokenizer: Tokenizer
     scoring: str = "confidence"
-    n_samples: int = 128
+    n_samples: int | None = None
     guidance_scale: float = 0.0
     has_bos: bool | None = True
     has_eos: bool | None = None
     ends_texts: bool = False
     has_greedy: bool | None = None
     max_length: int = 256
-    block_length: int = 32
+    block_length: int | None = None
     steps_per_block: int | None = None
     thinking_power: float | None = None
     batch_size: int = 8
@@ -83,13 +97,28 @@ class Answerer:
         if self.predictor.spec.is_causal != (self.scoring == "chain_rule"):
             legal = "chain_rule" if self.predictor.spec.is_causal else "confidence or monte_carlo"
             raise ValueError(f"scoring = {self.scoring}; not for this model; {legal}")
-        for key, nothing in (("guidance_scale", 0), ("has_eos", None), ("thinking_power", None)):
+        for key, nothing, rules in EFFECTS:
             value = getattr(self, key)
-            if self.scoring == "chain_rule" and value not in (None, nothing):
-                legal = "null" if nothing is None else nothing
-                raise ValueError(f"{key} = {value}; has no effect on an autoregressive model; {legal}")
-        if self.has_eos is None and self.scoring != "chain_rule":
-            self.has_eos = True
+            if self.scoring not in rules and value not in (None, nothing):
+                why = "on an autoregressive model" if self.scoring == "chain_rule" else f"with scoring = {self.scoring}"
+                raise ValueError(f"{key} = {value}; has no effect {why}; {json.dumps(nothing)}")
+        for key in ("n_samples", "max_length", "block_length", "steps_per_block", "batch_size"):
+            if (value := getattr(self, key)) is not None and value < 1:
+                raise ValueError(f"{key} = {value}; too few; 1 or more")
+        # Of what plays no part there is nothing to be told.
+        if self.scoring == "monte_carlo" and self.n_samples is None:
+            self.n_samples = N_SAMPLES
+        if self.scoring != "chain_rule":
+            self.has_eos = True if self.has_eos is None else self.has_eos
+            self.block_length = self.block_length or min(BLOCK_LENGTH, self.max_length)
+            if self.max_length < self.block_length:
+                raise ValueError(
+                    f"max_length = {self.max_length}; less than one block of {self.block_length}; {self.block_length} or more"
+                )
+            if self.steps_per_block is not None and self.steps_per_block > self.block_length:
+                raise ValueError(
+                    f"steps_per_block = {self.steps_per_block}; more than a block has tokens; 1 to {self.block_length}"
+                )
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; a conversation that `chat` made becomes the prompt of its chat format."""
@@ -113,6 +142,11 @@ class Answerer:
         """
         if not continuation:
             raise ValueError("continuation = ''; nothing to score; text")
+        prompt, response, room = self._split(context, continuation)
+        return self._cut(prompt, room), response
+
+    def _split(self, context: str, continuation: str) -> tuple[list[int], list[int], int]:
+        """Ids of a prompt, all of them, and of what follows it, and how many tokens the prompt may have."""
         if context.startswith(CHAT):
             prompt, response = self.encode(context), self.encode(continuation)
         else:
@@ -124,12 +158,10 @@ class Answerer:
             is_clean = whole[: len(head)] == head
             response = whole[len(head) :] if is_clean else self.encode(continuation)
             prompt = self._opened(head)
-        room = self.predictor.spec.max_length - len(response) - bool(self.has_eos)
-        if not response or room < 1:
-            raise ValueError(
-                f"continuation = {continuation[:40]!r}; {len(response)} tokens; 1 to {self.predictor.spec.max_length - 2}"
-            )
-        return self._cut(prompt, room), response
+        most = self.predictor.spec.max_length - 1 - bool(self.has_eos)  # and a token in front
+        if not 1 <= len(response) <= most:
+            raise ValueError(f"continuation = {continuation[:40]!r}; {len(response)} tokens; 1 to {most}")
+        return prompt, response, most + 1 - len(response)
 
     def expect(self, task: str, kind: str, metrics: Collection[str]) -> None:
         """Get ready for a task of a harness: find out whether the greedy answer is the candidate, where a metric counts that.
@@ -180,12 +212,15 @@ class Answerer:
             return chain_rule_log_likelihoods(self.predictor, pairs)
         if self.scoring == "monte_carlo":
             own = [torch.Generator().manual_seed(seed_of(self.seed, pair)) for pair in pairs]
-            found = monte_carlo_log_likelihoods(self.predictor, pairs, self.n_samples, self.guidance_scale, own, behind)
+            n_sets = self.n_samples or N_SAMPLES
+            found = monte_carlo_log_likelihoods(self.predictor, pairs, n_sets, self.guidance_scale, own, behind)
             return [value for value, _ in found]
         return confidence_scores(self.predictor, pairs, behind, guidance_scale=self.guidance_scale)[0]
 
     def rolling_log_likelihoods(self, texts: Sequence[str]) -> list[float]:
         """log p of whole texts, nats: in windows of half a context, each behind as much of the text as fits.
+
+        Under masks a bound, with `ends_texts` one on log p of a text given its length.
 
         Raises:
             ValueError: a rule that is no likelihood, or an empty text.
@@ -261,6 +296,21 @@ class Answerer:
             found += cut_budgets(self.predictor, [n_prompt], wanted=sampler.max_length, unit=unit)
         return found
 
+    def n_cut(self, requests: Iterable[tuple[str, Any]]) -> int:
+        """How many contexts are longer than the model's context leaves room for and lose their beginning.
+
+        Args:
+            requests: each a context and a candidate, or a context and a harness's options.
+        """
+        found = 0
+        for context, asked in requests:
+            if isinstance(asked, str):
+                prompt, _, room = self._split(context, asked)
+            else:
+                prompt, room = self._prompt(context), self._prompt_room(self._sampler(asked))
+            found += len(prompt) > room
+        return found
+
     def _prompt(self, context: str) -> list[int]:
         ids = self.encode(context)
         return ids if context.startswith(CHAT) else self._opened(ids)
@@ -291,7 +341,7 @@ class Answerer:
             if temperature:
                 raise ValueError(f"temperature = {temperature}; the twin answers greedily; do_sample=false")
             return Greedy(max_length=budget, **text)
-        block = min(self.block_length, budget)
+        block = min(self.block_length or budget, budget)
         steps = None if self.steps_per_block is None else min(self.steps_per_block, block)
         push = None
         if self.thinking_power is not None:

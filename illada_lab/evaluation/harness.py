@@ -93,6 +93,8 @@ class IlladaLab(LM):
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """log p of whole texts, nats."""
+        # Where lm-eval is called directly, nobody has said so before.
+        self.answerer.ends_texts |= bool(self.answerer.has_eos)
 
         def ask(arguments: Sequence[tuple], _: Sequence[None]) -> list[float]:
             return self.answerer.rolling_log_likelihoods([text for (text,) in arguments])
@@ -233,9 +235,7 @@ def telling(evaluate: Callable[..., Any]) -> Callable[..., Any]:
             found = load(tasks)
             for name, task in found["tasks"].items():
                 share(task)
-                # Whole texts have no end token whatever is said, and are refused by the rules that cannot score them.
-                if (kind := task.get_config("output_type")) != "loglikelihood_rolling":
-                    lm.answerer.expect(name, kind, list(task.aggregation()))
+                lm.answerer.expect(name, task.get_config("output_type"), list(task.aggregation()))
             return found
 
         task_manager.load = checked

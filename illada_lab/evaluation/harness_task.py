@@ -85,6 +85,10 @@ class HarnessTask:
                 raise ValueError(f"{key} = {value}; has no effect with {rule}; null")
             if value is None and has_effect and is_needed:
                 raise ValueError(f"{key} = null; a score with {rule} depends on it; a value")
+        if self.max_length is not None and self.block_length is not None and self.max_length < self.block_length:
+            raise ValueError(
+                f"max_length = {self.max_length}; less than one block of {self.block_length}; {self.block_length} or more"
+            )
         for key in ("n_shots", "n_items", "batch_size", "n_samples", "max_length", "block_length"):
             value, least = getattr(self, key), 0 if key == "n_shots" else 1
             if value is not None and value < least:
@@ -159,13 +163,14 @@ class HarnessTask:
             return {"manifest": {}, "rows": []}
         n_items = sum(n["effective"] for n in found["n-samples"].values())
         _judged(notes, found)
-        told = {**told_of(settings, model.get_model_info(), is_twin=is_twin), **about,
-                **room_told(model.answerer.cut_budgets(_generated(found))), "n_items": n_items, "temperature": _temperature(found),
-                "steps_per_block": None if is_twin else self.block_length, "lm_eval": lm_eval.__version__,
-                "task_versions": found["versions"], **data, "n_processes": n_processes(),
+        room = room_told(model.answerer.cut_budgets(_generated(found)), model.answerer.n_cut(_asked(found)))
+        told = {**told_of(settings, model.get_model_info(), is_twin=is_twin), **about, **room, "n_items": n_items,
+                "temperature": _temperature(found), "steps_per_block": None if is_twin else self.block_length,
+                "lm_eval": lm_eval.__version__, "task_versions": found["versions"], **data, "n_processes": n_processes(),
                 "seconds": time.perf_counter() - begin}  # fmt: skip
         panel = _health(notes, loaded.predictor.tokens)
-        results = {"manifest": told, "rows": rows_of(found), "health": panel, "lm_eval": found["results"]}
+        rows = rows_of(found, tells_length=model.answerer.ends_texts)
+        results = {"manifest": told, "rows": rows, "health": panel, "lm_eval": found["results"]}
         text = json.dumps(results, indent=1, ensure_ascii=False, default=str)
         write_text(folder / RESULTS, text + "\n")
         return results
@@ -218,12 +223,17 @@ def told_of(settings: dict[str, Any], model: dict[str, Any], *, is_twin: bool) -
 
 def _generated(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Context and options of every answer that lm-eval's result tells of, those of earlier calls as well."""
+    return ((context, asked) for context, asked in _asked(found) if isinstance(asked, dict))
+
+
+def _asked(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Context and candidate, or context and options, of all that lm-eval's result tells of but texts that are scored as a whole."""
     for samples in found.get("samples", {}).values():
         for sample in samples:
             for arguments in sample["arguments"]:
                 # A text that is scored as a whole comes alone, a candidate with text behind it.
-                if len(arguments) == 2 and isinstance(arguments[1], dict):
-                    yield arguments
+                if len(arguments) == 2 and isinstance(arguments[1], dict | str):
+                    yield tuple(arguments)
 
 
 def _temperature(found: dict[str, Any]) -> float | list[float]:
@@ -232,10 +242,18 @@ def _temperature(found: dict[str, Any]) -> float | list[float]:
     return told if len(told) > 1 else (told or [0.0])[0]
 
 
-def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every metric of lm-eval's result with its standard error, as rows of the other suites."""
+def rows_of(found: dict[str, Any], *, tells_length: bool = False) -> list[dict[str, Any]]:
+    """Every metric of lm-eval's result with its standard error, as rows of the other suites.
+
+    Args:
+        found: the result.
+        tells_length: EOS stood behind whole texts, so that their numbers are those of texts of known length.
+    """
     rows = []
     for task, values in found["results"].items():
+        kind = found.get("configs", {}).get(task, {}).get("output_type")
+        is_given = tells_length and kind == "loglikelihood_rolling"
+        note = f"lm-eval's standard error, times 1.96{'; given the length, which EOS tells' if is_given else ''}"
         for key, value in values.items():
             metric, _, rule = key.partition(",")
             if not isinstance(value, int | float) or "_stderr" in metric or not rule:
@@ -249,6 +267,6 @@ def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
                  "ci_low": None if error is None else max(low, value - 1.96 * error),
                  "ci_high": None if error is None else min(high, value + 1.96 * error),
                  "n": found["n-samples"].get(task, {}).get("effective"), "chance": None, "target": None,
-                 "note": "lm-eval's standard error, times 1.96", **({} if is_share else {"unit": ""})}
+                 "note": note, **({} if is_share else {"unit": ""})}
             )  # fmt: skip
     return rows

@@ -125,13 +125,15 @@ def told_of(benchmark: Benchmark, sampler: Any, predictor: MaskPredictor) -> dic
     }
 
 
-def room_told(cut: Sequence[int]) -> dict[str, int]:
-    """How many answers had less room than configured, and the smallest budget, tokens; nothing where none had.
+def room_told(cut: Sequence[int], n_prompts_cut: int = 0) -> dict[str, int]:
+    """How many answers had less room than configured, and the smallest budget, tokens; how many prompts; nothing where none had.
 
     Args:
         cut: budgets of those answers (`samplers.room.cut_budgets`).
+        n_prompts_cut: prompts that lost their beginning.
     """
-    return {"n_short_of_room": len(cut), "smallest_budget": min(cut)} if cut else {}
+    told = {"n_short_of_room": len(cut), "smallest_budget": min(cut)} if cut else {}
+    return {**told, "n_prompts_cut": n_prompts_cut} if n_prompts_cut else told
 
 
 def _room(sampler: Any, predictor: MaskPredictor, prompts: Sequence[Sequence[int]]) -> dict[str, int]:

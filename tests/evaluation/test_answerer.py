@@ -74,7 +74,8 @@ def test_guidance_is_honoured_in_scores_and_answers():
 
 @pytest.mark.parametrize("scoring", ["confidence", "chain_rule"])
 def test_the_greedy_answer_is_greedy(scoring):
-    one = answerer(scoring=scoring, has_greedy=True, block_length=4, sizes={"is_causal": scoring == "chain_rule"})
+    own = {"sizes": {"is_causal": True}} if scoring == "chain_rule" else {"block_length": 4}
+    one = answerer(scoring=scoring, has_greedy=True, **own)
     contexts = ["ab", "one", "two", "x", "what is it ?"]
     said = one.answers([(context, {"max_gen_toks": 4}) for context in contexts])
     # Bytes that make no character are not read back as they were written.
@@ -129,7 +130,9 @@ def test_budgets_that_the_context_cuts():
 @pytest.mark.parametrize("scoring", ["monte_carlo", "chain_rule"])
 def test_rolling_adds_up_windows(scoring, capsys):
     """65 bytes in a context of 64: windows of 32, 32 and 1; that a window has only the end of the text behind it is no news."""
-    one = answerer(scoring=scoring, n_samples=2, sizes={"is_causal": scoring == "chain_rule"})
+    one = answerer(scoring="monte_carlo", n_samples=2)
+    if scoring == "chain_rule":
+        one = answerer(scoring=scoring, sizes={"is_causal": True})
     text = "a" * 30 + "b" * 35
     (value,) = one.rolling_log_likelihoods([text])
     x = ids(text)
@@ -222,8 +225,27 @@ def test_long_contexts_are_cut_and_long_candidates_refused(capsys):
     assert len(prompt) + len(response) + 1 == 64 and prompt[0] == 0
     assert "cut on the left" in capsys.readouterr().err
     for continuation in ("b" * 63, ""):
-        with pytest.raises(ValueError, match="continuation = "):
+        with pytest.raises(ValueError, match=f"continuation = '{continuation[:40]}'; "):
             one.pair("a", continuation)
+    # Behind the candidate EOS, in front one token at least.
+    for has_eos, most in ((True, 62), (False, 63)):
+        one = answerer(has_eos=has_eos)
+        assert one.pair("", "b" * most) == ([0], ids("b" * most))
+        with pytest.raises(ValueError, match=f"{most + 1} tokens; 1 to {most}$"):
+            one.pair("", "b" * (most + 1))
+
+
+def test_contexts_that_lose_their_beginning_are_counted(capsys):
+    """64 tokens: BOS, 61 of a context, one of a candidate and EOS; of an answer of 40 the half."""
+    one = answerer(block_length=8)
+    options = {"max_gen_toks": 40}
+    candidates = [("a" * 61, "b"), ("a" * 62, "b"), ("a" * 62, "bb"), ("", "b")]
+    assert one.n_cut(candidates) == 2
+    assert one.n_cut([("a" * n, options) for n in (23, 31, 32, 60)]) == 2
+    assert one.n_cut([*candidates, ("a" * 60, options)]) == 3 and one.n_cut([]) == 0
+    assert capsys.readouterr().err == ""
+    one.log_likelihoods(candidates)
+    assert capsys.readouterr().err.count("cut on the left") == 2
 
 
 @pytest.mark.parametrize(
@@ -234,11 +256,38 @@ def test_long_contexts_are_cut_and_long_candidates_refused(capsys):
         ({"scoring": "confidence", "sizes": {"is_causal": True}}, "not for this model; chain_rule"),
         ({"scoring": "chain_rule", "guidance_scale": 1.0, "sizes": {"is_causal": True}}, "guidance_scale = 1.0"),
         ({"scoring": "chain_rule", "has_eos": False, "sizes": {"is_causal": True}}, "has_eos = False; has no effect"),
+        *(
+            (
+                {"scoring": "chain_rule", key: value, "sizes": {"is_causal": True}},
+                f"{key} = {value}; has no effect on an auto",
+            )
+            for key, value in {"n_samples": 5, "block_length": 4, "steps_per_block": 2, "ends_texts": True}.items()
+        ),
+        ({"n_samples": 5}, "n_samples = 5; has no effect with scoring = confidence; null"),
+        ({"ends_texts": True}, "ends_texts = True; has no effect with scoring = confidence; false"),
+        ({"batch_size": 0}, "batch_size = 0; too few; 1 or more"),
+        ({"max_length": 4, "block_length": 8}, "max_length = 4; less than one block of 8; 8 or more"),
+        ({"block_length": 4, "steps_per_block": 5}, "steps_per_block = 5; more than a block has tokens; 1 to 4"),
+        ({"max_length": 4, "steps_per_block": 5}, "steps_per_block = 5; more than a block has tokens; 1 to 4"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         answerer(**settings)
+
+
+def test_settings_that_are_left_out_are_the_papers_where_they_play_a_part():
+    told = {
+        scoring: (one.n_samples, one.block_length, one.has_eos)
+        for scoring in ("confidence", "monte_carlo", "chain_rule")
+        for one in [answerer(scoring=scoring, sizes={"is_causal": scoring == "chain_rule"})]
+    }
+    assert told == {
+        "confidence": (None, 32, True), "monte_carlo": (128, 32, True), "chain_rule": (None, None, None),
+    }  # fmt: skip
+    short = answerer(max_length=8)
+    assert short.block_length == 8 == short._sampler({}).block_length
+    assert answerer(block_length=8, steps_per_block=8)._sampler({"max_gen_toks": 3}).steps_per_block == 3
 
 
 @pytest.fixture
@@ -397,12 +446,27 @@ def test_lm_evals_command_line_tells_the_model_of_its_tasks_and_its_seed(harness
     words = {"model": "illada_lab", "model_args": {"checkpoint": "a", **given}, "task_manager": manager, **settings}
     model = harness.telling(evaluate)(**words)
     assert (model.answerer.seed, model.answerer.has_greedy) == (seed, True)
+    assert not model.answerer.ends_texts
+    task.get_config = {"output_type": "loglikelihood_rolling"}.get
+    assert harness.telling(evaluate)(**words).answerer.ends_texts, "as where the package calls lm-eval itself"
     task.aggregation = lambda: {"perplexity": None}
     with pytest.raises(
         ValueError, match="scoring = confidence; no likelihood, so no perplexity, which lambada asks for"
     ):
         harness.telling(evaluate)(**words)
     assert harness.telling(lambda **given: given)(**{**words, "model": "hf"})["model"] == "hf"
+
+
+@pytest.mark.parametrize("has_eos", [True, False])
+def test_whole_texts_have_one_score_whoever_asks(harness, has_eos):
+    """lm-eval called directly, and told of the task before."""
+    settings = {"scoring": "monte_carlo", "n_samples": 2, "has_eos": has_eos, "has_bos": True}
+    direct, told = model_of(harness, **settings), model_of(harness, **settings)
+    told.answerer.expect("text", "loglikelihood_rolling", ["bits_per_byte"])
+    found = [model.loglikelihood_rolling([asked("so it is")]) for model in (direct, told)]
+    assert found[0] == found[1] and direct.answerer.has_greedy is None
+    bare = answerer(**settings).rolling_log_likelihoods(["so it is"])
+    assert (found[0] == bare) is not has_eos
 
 
 def test_answers_that_are_drawn_several_times_differ(harness):
@@ -480,7 +544,7 @@ def test_data_without_a_split_to_ask_of_are_refused(upstream, monkeypatch, tmp_p
 
 def test_answers_are_told_from_other_requests():
     """Whole texts come alone, candidates with text, questions with options."""
-    from illada_lab.evaluation.harness_task import _generated, _temperature
+    from illada_lab.evaluation.harness_task import _asked, _generated, _temperature
 
     arguments = [
         ("a whole text",),
@@ -490,6 +554,7 @@ def test_answers_are_told_from_other_requests():
     ]
     found = {"samples": {"a": [{"arguments": [one]} for one in arguments], "b": []}}
     assert list(_generated(found)) == [("a question", {"until": []})]
+    assert list(_asked(found)) == [("a question", " A"), ("a question", {"until": []})]
     assert _temperature(found) == 0.0
     found["samples"]["b"] = [{"arguments": [("a question", {"until": [], "do_sample": True, "temperature": 0.2})]}]
     assert _temperature(found) == [0.0, 0.2], "what a result says is what was drawn"
@@ -665,6 +730,13 @@ def test_whole_texts_are_scored_to_the_end(run, tmp_path):
     assert found["manifest"]["n_items"] == 2 and "n_short_of_room" not in found["manifest"]
     assert {row["metric"] for row in found["rows"]} == {"bits_per_byte", "word_perplexity"}
     assert (tmp_path / "out" / "results.json").is_file()
+    seen = harness_task(file, **{**settings, "has_eos": True}).run(
+        str(run), load_run(run), tmp_path / "seen", seed=0, about={}
+    )
+    assert [result["manifest"]["ends_texts"] for result in (found, seen)] == [False, True]
+    assert not any("given the length" in row["note"] for row in found["rows"])
+    assert all("given the length" in row["note"] for row in seen["rows"])
+    assert [row["value"] for row in seen["rows"]] != [row["value"] for row in found["rows"]]
 
 
 def test_a_task_that_asks_of_its_training_split_runs_on_local_files(run, tmp_path):
@@ -727,6 +799,10 @@ def test_lm_eval_counts_greedy_answers(run, tmp_path, monkeypatch):
     found = harness_task(tmp_path, **settings, **own).run(str(run), load_run(run), tmp_path / "out", seed=0, about={})
     assert {row["metric"]: row["value"] for row in found["rows"]}["acc"] == 1.0 and found["manifest"]["has_greedy"]
     assert found["manifest"]["max_length"] is None and "n_short_of_room" not in found["manifest"]
+    assert "n_prompts_cut" not in found["manifest"]
+    (tmp_path / "test.jsonl").write_text(json.dumps({"text": "one and " * 250, "last": " two"}) + "\n")
+    found = harness_task(tmp_path, **settings, **own).run(str(run), load_run(run), tmp_path / "cut", seed=0, about={})
+    assert found["manifest"]["n_prompts_cut"] == 1
     task["metric_list"] = [{"metric": "acc"}, {"metric": "perplexity"}]
     with pytest.raises(ValueError, match="scoring = confidence; no likelihood, so no perplexity, which last_word asks"):
         harness_task(tmp_path, **settings, scoring="confidence", has_eos=True).run(

@@ -455,6 +455,8 @@ def test_tasks_of_lm_eval_have_the_papers_settings(task):
         ),
         ({"max_length": 4, "block_length": 4, "thinking_power": -1.0}, "thinking_power = -1.0; cannot be negative"),
         ({"max_length": 4, "block_length": 4, "n_items": 0}, "n_items = 0; too few; 1 or more"),
+        ({"max_length": 4, "block_length": 32}, "max_length = 4; less than one block of 32; 32 or more"),
+        ({"max_length": 4, "block_length": 0}, "block_length = 0; too few; 1 or more"),
     ],
 )
 def test_settings_of_lm_eval_tasks_that_cannot_be(changes, message):
@@ -471,6 +473,21 @@ def test_rows_of_lm_eval_results():
     assert (acc["metric"], acc["value"], acc["n"]) == ("acc", 0.5, 4)
     assert (acc["ci_low"], acc["ci_high"]) == (pytest.approx(0.304), pytest.approx(0.696))
     assert perplexity["ci_low"] is None and perplexity["unit"] == ""
+
+
+def test_what_the_context_takes_away_is_told():
+    assert runs.room_told([]) == {} and runs.room_told([8, 5]) == {"n_short_of_room": 2, "smallest_budget": 5}
+    assert runs.room_told([], 3) == {"n_prompts_cut": 3}
+    assert runs.room_told([8], 1) == {"n_short_of_room": 1, "smallest_budget": 8, "n_prompts_cut": 1}
+
+
+def test_numbers_of_texts_whose_length_is_told_say_so():
+    results = {name: {"bits_per_byte,none": 1.5} for name in ("whole", "choice")}
+    kinds = {"whole": {"output_type": "loglikelihood_rolling"}, "choice": {"output_type": "multiple_choice"}}
+    found = {"results": results, "configs": kinds, "n-samples": {}}
+    usual, told = "lm-eval's standard error, times 1.96", "; given the length, which EOS tells"
+    assert [row["note"] for row in rows_of(found, tells_length=True)] == [usual + told, usual]
+    assert [row["note"] for row in rows_of(found)] == [usual] * 2
 
 
 @pytest.mark.parametrize("metric", ["bits_per_byte", "brier_score", "word_perplexity", "likelihood_diff", "mcc"])
