@@ -42,6 +42,8 @@ EXAMPLES = {
     ),
     "train": (
         "illada-lab train scale=toy model.n_layers=2",
+        "illada-lab train experiment=sft scale=toy  (fine-tunes runs/pretrain-toy)",
+        "illada-lab train scale=toy resume=auto  (goes on where it was broken off)",
         "illada-lab train data=text data.path=notes.txt scale=toy",
         "illada-lab train data=shards data.path=prepared scale=small",
         "illada-lab train data=shards data.path=[web,code] data.source.weights=[0.7,0.3] scale=small",
@@ -55,7 +57,7 @@ EXAMPLES = {
         "illada-lab evaluate tasks=humaneval data.path=HumanEval.jsonl.gz evaluation.run_code=true checkpoint=runs/pretrain-small",
     ),
     "sample": (
-        "illada-lab sample checkpoint=runs/pretrain-toy",
+        "illada-lab sample checkpoint=runs/pretrain-toy sampler.temperature=1 n_samples=4",
         "illada-lab sample checkpoint=runs/sft-toy sampler=variable_length prompt='what did ada write ?'",
     ),
     "chat": (
@@ -81,7 +83,11 @@ EXAMPLES = {
         "illada-lab export checkpoint=runs/plain layout=llada out=exported-llada",
         "illada-lab export checkpoint=runs/pretrain-toy layout=qwen3 out=exported-qwen3  (what transformers reads by itself)",
     ),
-    "config": ("illada-lab config scale=8b", "illada-lab config experiment=sft scale=toy"),
+    "config": (
+        "illada-lab config scale=8b",
+        "illada-lab config sampler  (the choices of a group)",
+        "illada-lab config sampler/fast  (its file, with what each setting means)",
+    ),
     "plan": (
         "illada-lab plan scale=toy",
         "illada-lab plan scale=8b device=h200 trainer.devices=64",
@@ -99,6 +105,8 @@ USUAL = {"infill": "sampler=infill", "chat": "sampler=variable_length"}
 FREE_TEXT = ("prompt", "text")
 PRINT_JSON = ("doctor", "plan", "sample", "infill", "chat", "report")
 TAKE_FILES = ("trace", "report")  # names of files and folders, no settings
+# What the loader says of a library in torch's cache that is not whole.
+BROKEN_CODE = re.compile(r"(\S+\.so): file too short")
 SHORT = {"-m": "--multirun", "-h": "--help"}
 
 
@@ -134,6 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str], flags: set[str]) -> int:
+    if words[:1] == ["help"] and len(words) > 1 and words[1] not in COMMANDS:
+        return _fail(f"help {words[1]}; there is no such command; {_near(words[1], COMMANDS)}")
     if not words or words[0] == "help":
         print(usage(words[1] if len(words) > 1 else None))
         return (
@@ -165,12 +175,17 @@ def _main(words: list[str], flags: set[str]) -> int:
     if "--multirun" not in flags:  # there a comma is one between values
         overrides = [_free_text(word) for word in overrides]
     module = importlib.import_module(f"illada_lab.commands.{command}")
+    if command == "config" and (status := module.show_files(words[1:])) is not None:
+        return status
     if hasattr(module, "translate"):
         overrides = module.translate(overrides)
     if command in USUAL and not any(word.startswith("sampler=") for word in overrides):
         overrides = [USUAL[command], *overrides]
     if "--multirun" in flags:
         return _run_all(module, overrides, is_json="--json" in flags)
+    if command in TAKE_FILES and len(words) == 1:
+        print(usage(command), file=sys.stderr)
+        return 2
     if command in TAKE_FILES:
         return module.run(words[1:], is_json=True) if "--json" in flags else module.run(words[1:])
     from illada_lab.config import compose_and_check
@@ -271,7 +286,7 @@ def usage(command: str | None = None) -> str:
         examples = "\n".join(f"  {line}" for line in EXAMPLES[command])
         return (
             f"illada-lab {command} [key=value ...] [flags]: {COMMANDS[command]}\n\nExamples:\n{examples}\n\n"
-            "Settings: illada-lab config shows all of them with their values; conf/ says what each means."
+            "Settings: illada-lab config shows all with their values, illada-lab config sampler/fast what each means."
         )
     listed = "\n".join(f"  {name:11}{text}" for name, text in COMMANDS.items())
     flags = "\n".join(f"  {name:13}{text}" for name, text in FLAGS.items())
@@ -285,6 +300,10 @@ def _say(error: BaseException) -> str:
 
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{error.name} is not installed; this needs it; {how_to_install(error.name)}"
+    if found := BROKEN_CODE.search(str(error)):
+        return (
+            f"{found[1]}; compiled code that was cut off when a run was killed; delete it, or trainer.is_compiled=false"
+        )
     if type(error) is FileNotFoundError and error.filename is not None:
         return f"{error.filename}; there is no such file or folder; a path that exists"
     if isinstance(error, ValueError):

@@ -17,7 +17,7 @@ import illada_lab.commands.reproduce
 import illada_lab.commands.sample
 import illada_lab.commands.train
 from illada_lab.cli import COMMANDS, EXAMPLES, main
-from illada_lab.config import compose_and_check
+from illada_lab.config import compose_and_check, group_files, groups
 
 
 def program(*words: str, **options) -> subprocess.CompletedProcess[str]:
@@ -72,6 +72,12 @@ def test_examples_of_the_help_are_right(example, replicated, monkeypatch):
         called = []
         module = importlib.import_module(f"illada_lab.commands.{command}")
         monkeypatch.setattr(module, "run", lambda config, **flags: called.append(config) or 0)
+        monkeypatch.setattr(
+            module,
+            "show_files",
+            lambda words: called.append(words) or 0 if "=" not in words[0] else None,
+            raising=False,
+        )
         monkeypatch.setattr(module, "measured", lambda config: called.append(config) or [], raising=False)
     assert main([command, *words]) == 0 and called
 
@@ -145,15 +151,62 @@ def test_the_last_line_of_config_is_the_exact_size(capsys):
         (["train", "model.n_layer=2"], "model.n_layer = 2; there is no such key; did you mean model.n_layers?"),
         (["sample"], "checkpoint = null; which model?"),
         (["sample", "checkpoint=nowhere"], "checkpoint = nowhere; "),
-        (["export", "seed=3"], "seed = 3; has no effect on export; checkpoint, dtype, layout, out"),
-        (["doctor", "optim=adamw"], "optim = adamw; has no effect on doctor; scale, experiment, model"),
-        (["plan", "prompt=hello"], "prompt = 'hello'; has no effect on plan; scale, experiment, model"),
+        (["export", "seed=3"], "seed = 3; has no effect on export; export reads checkpoint, dtype, layout, out"),
+        (["doctor", "optim=adamw"], "optim = adamw; has no effect on doctor; doctor reads scale, experiment, model"),
+        (["plan", "prompt=hello"], "prompt = 'hello'; has no effect on plan; plan reads scale, experiment, model"),
+        (
+            ["train", "device=h100"],
+            "device = h100; has no effect on train; of plan; where a run computes is trainer.accelerator",
+        ),
+        (["reproduce", "resume=auto"], "resume = auto; has no effect on reproduce; the same command goes on by itself"),
+        (
+            ["replicate", "seed=3"],
+            "seed = 3; has no effect on replicate, which measures several; seeds=3 measures 0 to 2",
+        ),
+        (["replicate", "sampling"], "sampling; not a setting; did you mean study=sampling?"),
+        (["help", "trian"], "help trian; there is no such command; did you mean train or trace?"),
+        (["config", "samplers"], "samplers; no group of settings; one of data, device,"),
+        (["config", "sampler/quick"], "sampler/quick; no such file in conf/sampler; one of entropy_bound, fast,"),
+        (["train", "run_dir="], "run_dir = ''; no folder; a name, such as runs/mine"),
     ],
 )
 def test_bad_input_gives_one_line_and_status_2(words, message, capsys):
     assert main(words) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and error.startswith("illada-lab: ")
+
+
+def test_files_of_settings_are_shown_with_what_they_mean(capsys):
+    assert main(["config", "sampler"]) == 0
+    listed = capsys.readouterr().out
+    assert "sampler=fast: Fast-dLLM: a cache" in listed and listed.count("sampler=") == len(groups()["sampler"])
+    for word in ("sampler/fast", "conf/sampler/fast.yaml"):
+        assert main(["config", word]) == 0
+        assert capsys.readouterr().out == group_files()["sampler"]["fast"].read_text()
+
+
+def test_a_command_of_files_without_any_shows_its_use(capsys):
+    for command in ("report", "trace"):
+        assert main([command]) == 2
+        assert EXAMPLES[command][0] in capsys.readouterr().err
+
+
+def test_code_that_was_cut_off_is_named(capsys, monkeypatch):
+    broken = ImportError("/tmp/cache/js/cabc.main.so: file too short")
+    monkeypatch.setattr(illada_lab.commands.train, "measured", raising(broken))
+    assert main(["train", "scale=smoke"]) == 2
+    assert capsys.readouterr().err == (
+        "illada-lab: /tmp/cache/js/cabc.main.so; compiled code that was cut off when a run was killed; delete it, or "
+        "trainer.is_compiled=false\n"
+    )
+
+
+def test_all_studies_say_first_what_they_are(replicated, capsys):
+    assert main(["replicate", "scale=smoke", "seeds=1"]) == 0
+    told = next(line for line in capsys.readouterr().err.splitlines() if " studies, " in line)
+    assert told.startswith(
+        f"{len(groups()['study'])} studies, one seed each, into results; Ctrl-C stops, the same command goes on"
+    )
 
 
 def test_settings_of_other_commands_are_refused_by_train(capsys, runs):

@@ -26,6 +26,21 @@ from illada_lab.config.types import fits, name_of
 # Override -> what the message must say. Each line stands for a mistake users make.
 MISTAKES = {
     "scale=toyy": "scale = toyy; no such file in conf/scale; did you mean toy?",
+    "scale=toy,mini": "scale=toy,mini; several values; --multirun runs each of them",
+    "lr=0.001": "lr = 0.001; the schedule, one of constant_cosine, constant_linear, cosine; a rate: optim.lr=0.001, or a share of it",
+    "~sampler.n_steps": "~sampler.n_steps; is null already, and Hydra deletes no null; leave it out",
+    "~model.foo": "~model.foo; there is no such key; known: model.",
+    "data.path=a.txt": "data.path = a.txt; there is no such key; a world has no files; data=text (jsonl, parquet, shards, hub)",
+    "epochs=3": "epochs = 3; there is no such key; a run counts steps: trainer.max_steps",
+    "trainer.max_epochs=3": "trainer.max_epochs = 3; there is no such key; a run counts steps: trainer.max_steps",
+    "task=gsm8k": "task = gsm8k; there is no such key; did you mean tasks? (of evaluate)",
+    "loras=linear": "loras = linear; there is no such key; did you mean lora?",
+    "qqq=1": "qqq = 1; there is no such key; known: checkpoint, data, device,",
+    "sampler.max_length=64": "sampler.max_length = 64; there is no such key; sampler.response_length, or sampler=variable_length",
+    "sampler.length=10": "sampler.length = 10; there is no such key; sampler.response_length",
+    "sampler.transfer=Threshold": (
+        "text is not what FixedLength takes; Transfer or null, as {_target_: its dotted path, setting: value}"
+    ),
     "experiment=stf": "did you mean sft?",
     "model=7b": "model = 7b; no such file in conf/model",
     "model=null": "model = null; no such file in conf/model; one of",
@@ -47,7 +62,7 @@ MISTAKES = {
     "data.packing=whole": "data.packing = 'whole'; text is not what DataModule takes; Packing or null",
     "data.length=100000": "data.length = 100000; longer than model.max_length; at most",
     "data.micro_batch_size=9973": "must be a multiple of micro_batch_size * devices = 9973; nearest: 9973",
-    "trainer.precision=fp8": "trainer.precision = 'fp8'; text is not what TrainerSettings takes; auto or 32-true or bf16",
+    "trainer.precision=fp8": "trainer.precision = 'fp8'; not one of its choices; auto or 32-true or bf16",
     "trainer.max_steps=0": "trainer.max_steps = 0; counts from 1",
     "trainer.save_minutes=0": "trainer.save_minutes = 0; the age at which a checkpoint is replaced; above 0, or null",
     "trainer.max_norm=0": "trainer.max_norm = 0; gradients are scaled down to this norm; above 0, or null",

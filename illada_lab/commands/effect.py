@@ -26,7 +26,8 @@ def refuse_without_effect(
         top = re.split(r"[.@\[]", key, maxsplit=1)[0]
         # A new key (+) is composed whatever it is.
         if not {key, top} & set(used) and (top in known or word.startswith("+")):
-            hint = (instead or {}).get(key, ", ".join(used)).format(value=value)
+            hint = (instead or {}).get(key)
+            hint = f"{command} reads {', '.join(used)}" if hint is None else hint.format(value=value)
             problems.append(f"{key} = {value}; has no effect on {command}; {hint}")
     if problems:
         raise ValueError("\n".join(problems))

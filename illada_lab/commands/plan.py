@@ -1,6 +1,7 @@
 """`illada-lab plan`: what the configured run takes, before it runs."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from illada_lab.report.tables import duration
 # The words of a `train` command can be planned as they are; the others belong to other commands.
 USED = (*TRAIN, "device", "plan")
 GIB = 2**30
+SLOW = 5e8  # parameters of a model whose rehearsal takes more than a few seconds
 FITS = {True: "yes", False: "no", None: "not known"}
 Rows = list[tuple[str, ...]]
 
@@ -37,7 +39,13 @@ def run(config: DictConfig, is_json: bool = False) -> int:
             printed: with what is computed again the assumed MFU is more than a device can do.
     """
     device, settings = build(config.device), build(config.plan)
-    made = plan(job(config, settings, device), device, settings)
+    asked = job(config, settings, device)
+    if asked.spec.n_parameters > SLOW:
+        n = asked.spec.n_parameters / 1e9
+        print(
+            f"rehearsing a step of {n:.1f} billion parameters without data; up to a minute", file=sys.stderr, flush=True
+        )
+    made = plan(asked, device, settings)
     if not made.is_within_peak:
         raise ValueError(_beyond_peak(made))
     largest = largest_micro_batch(made.job, device, settings)

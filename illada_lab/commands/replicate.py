@@ -1,5 +1,6 @@
 """`illada-lab replicate`: the paper's claims, tested over seeds, and the ledger of verdicts."""
 
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from illada_lab.report.tables import duration
+
 # Where no study is named with its scale, those that train many models are run at that one: at toy scale a run takes minutes and they
 # need dozens.
 MANY_RUNS_SCALE = {"toy": "mini"}
@@ -15,6 +18,7 @@ MANY_RUNS_SCALE = {"toy": "mini"}
 CHOICE = re.compile(r"study=|\+{1,2}study=\{")
 # What belongs to a single run. Sweeps set them, for a folder of each of their jobs.
 OF_ONE_RUN = ("run_dir", "name")
+SEEDS = 3  # that give a verdict
 
 
 def translate(overrides: Sequence[str]) -> list[str]:
@@ -25,10 +29,18 @@ def translate(overrides: Sequence[str]) -> list[str]:
     Raises:
         ValueError: a name or a folder for one run, of which there are many; or another class for a study that has a file.
     """
+    from illada_lab.config import groups
+
     for word in overrides:
         key, _, value = word.lstrip("+").partition("=")
         if key in OF_ONE_RUN:
             raise ValueError(f"{key} = {value}; has no effect on replicate, which has many runs; runs_dir, results_dir")
+        if key == "seed":
+            raise ValueError(
+                f"seed = {value}; has no effect on replicate, which measures several; seeds={SEEDS} measures 0 to {SEEDS - 1}"
+            )
+        if not value and key in groups()["study"]:
+            raise ValueError(f"{word}; not a setting; did you mean study={word}?")
         if word.startswith("study._target_="):
             raise ValueError(
                 f"{key} = {value}; a study of conf/study keeps its class; '+study={{_target_:{value}}}', with settings behind commas, "
@@ -70,9 +82,12 @@ def run(config: DictConfig) -> int:
     from illada_lab.report.tables import effect_text
 
     check_settings(config)
+    plans = plans_of(config)
+    if len(plans) > 1:
+        _say_size(plans, config)
     page = Path(config.results_dir) / "README.md"
     results = replicate_all(
-        plans_of(config),
+        plans,
         seeds=range(config.seeds),
         runs_dir=config.runs_dir,
         results_dir=config.results_dir,
@@ -86,6 +101,23 @@ def run(config: DictConfig) -> int:
         page = write_ledger(Path(config.results_dir))
     print(f"ledger: {page}")
     return 0
+
+
+def _say_size(plans: Sequence[Any], config: DictConfig) -> None:
+    """What a call of all studies begins, before it does: on the error stream."""
+    recorded = [Path(config.results_dir) / plan.scale / f"{plan.name}.json" for plan in plans]
+    seconds = [
+        1 / len(told["seeds"]) * told["manifest"]["seconds"]
+        for told in (json.loads(path.read_text(encoding="utf-8")) for path in recorded if path.is_file())
+    ]
+    took = f"; a seed of the {len(seconds)} recorded ones took {duration(sum(seconds))} in all" if seconds else ""
+    seeds = "one seed" if config.seeds == 1 else f"{config.seeds} seeds"
+    print(
+        f"{len(plans)} studies, {seeds} each, into {config.results_dir}{took}; Ctrl-C stops, the same command goes on; one of them: "
+        "study=NAME",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def plans_of(config: DictConfig) -> list[Any]:

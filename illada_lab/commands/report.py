@@ -25,7 +25,7 @@ def run(words: Sequence[str], *, is_json: bool = False) -> int:
     given = [word.partition("=")[2] for word in words if word.startswith("out=")]
     folders = [word for word in words if not word.startswith("out=")]
     if not folders or len(given) > 1 or "" in given:
-        raise ValueError(f"report {' '.join(words)}; not a use of it; {USE}")
+        raise ValueError(f"{' '.join(['report', *words])}; not a use of it; {USE}")
     # A folder of a sweep may have = in its name.
     for word in folders:
         if "=" in word and not Path(word).exists():

@@ -10,13 +10,14 @@ from omegaconf import DictConfig
 # Settings that the main job reads; the others belong to other commands, or are its own to say (name, where it starts).
 EFFECTIVE = ("scale", "seed", "run_dir", "model", "tokenizer", "data", "objective", "optim", "lr", "trainer", "logger",
              "evaluation.n_questions", "evaluation.n_mc_samples")  # fmt: skip
+INSTEAD = {"resume": "the same command goes on by itself with what it has begun"}
 
 
 def translate(overrides: Sequence[str]) -> list[str]:
     """The overrides as they are; raises ValueError for those without effect."""
     from illada_lab.commands.effect import refuse_without_effect
 
-    return refuse_without_effect("reproduce", overrides, EFFECTIVE)
+    return refuse_without_effect("reproduce", overrides, EFFECTIVE, INSTEAD)
 
 
 def home(config: DictConfig) -> str:

@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 # Settings that training reads; the others belong to other commands.
 USED = ("scale", "experiment", "model", "tokenizer", "data", "objective", "optim", "lr", "trainer", "logger", "lora", "seed", "name",
         "run_dir", "init_from", "resume")  # fmt: skip
-INSTEAD = {"checkpoint": "init_from={value} starts from its weights, resume={value} goes on with its run"}
+INSTEAD = {"checkpoint": "init_from={value} starts from its weights, resume={value} goes on with its run",
+           "device": "of plan; where a run computes is trainer.accelerator"}  # fmt: skip
 
 
 def translate(overrides: Sequence[str]) -> list[str]:

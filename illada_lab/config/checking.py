@@ -13,7 +13,7 @@ from illada_lab.config.across import between_groups
 from illada_lab.config.building import HYDRA_KEYS, locate
 from illada_lab.config.errors import ConfigError, first_line
 from illada_lab.config.tree import has, is_referred, is_touched, near_key, origin, raw_value, to_plain, value_at, walk
-from illada_lab.config.types import annotations, fits, name_of, nearest_value, shown
+from illada_lab.config.types import annotations, fits, name_of, nearest_value, shown, unfit
 from illada_lab.extras import NEEDED_BY, how_to_install
 
 # Keys that no constructor takes, with what they must be.
@@ -170,7 +170,7 @@ def _check_node(path: str, node: DictConfig, broken: set[str]) -> list[str]:
         value = plain[key] = to_plain(value)
         if key in hints and not (value is None and key in at_run_time) and not fits(value, hints[key]):
             where, wanted = origin(node, key, at(key)), nearest_value(value, hints[key])
-            problems.append(f"{where} = {shown(value)}; {name_of(type(value))} is not what {short} takes; {wanted}")
+            problems.append(f"{where} = {shown(value)}; {unfit(value, hints[key], short)}; {wanted}")
     if not problems and hasattr(called, "check_config"):
         problems += [at(text) for text in called.check_config(**plain)]  # type: ignore[attr-defined]
     if not problems and not is_partial and target.startswith(PURE) and not is_touched(path, broken):

@@ -1,53 +1,15 @@
 """From YAML files and overrides to one tree."""
 
-import difflib
-import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from illada_lab.config.checking import check
 from illada_lab.config.errors import ConfigError, first_line
-from illada_lab.config.tree import near_key
-
-
-def conf_dir() -> Path:
-    """Folder of the YAML files: inside an installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "config.yaml").is_file():
-            return folder
-    raise FileNotFoundError(f"conf = {package / 'conf'}; the configuration files are missing; install illada_lab again")
-
-
-OWN = "ILLADA_CONF"  # a variable of the environment, which reaches processes that a command starts
-
-
-def own_conf_dirs() -> list[Path]:
-    """Folders with YAML files of one's own, laid out as conf/ is: those that the environment variable ILLADA_CONF names, as PATH does.
-
-    Raises:
-        ConfigError: one is no folder, or has a file that conf/ or another of them has too, so that one would be passed over.
-    """
-    found = [Path(name).expanduser().resolve() for name in os.environ.get(OWN, "").split(os.pathsep) if name]
-    seen = {path.relative_to(conf_dir()) for path in conf_dir().glob("*/*.yaml")}
-    problems = []
-    for folder in found:
-        own = {path.relative_to(folder) for path in folder.glob("*/*.yaml")}
-        if not own:
-            problems.append(
-                f"{OWN} = {folder}; has no files like scale/NAME.yaml or experiment/NAME.yaml; a folder laid out as conf/"
-            )
-        problems += [
-            f"{OWN} = {folder}; {path} is there already; another name of the file" for path in sorted(own & seen)
-        ]
-        seen |= own
-    if problems:
-        raise ConfigError(problems)
-    return found
+from illada_lab.config.explain import explain
+from illada_lab.config.places import conf_dir, groups, own_conf_dirs
 
 
 def quoted(text: str) -> str:
@@ -102,7 +64,7 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "config") -> Di
                     hydra_compose(config_name, overrides=[*good, override])
                     good.append(override)
                 except (HydraException, OmegaConfBaseException, ValueError) as single:
-                    problems[override] = _explain(override, single, hydra_compose(config_name, overrides=good))
+                    problems[override] = explain(override, single, hydra_compose(config_name, overrides=good))
             lines = [problems[override] for override in overrides if override in problems]
             usable = hydra_compose(config_name, overrides=good)
             raise ConfigError(lines or [first_line(error)], usable) from error
@@ -137,26 +99,6 @@ def compose_and_check(overrides: Sequence[str] = ()) -> DictConfig:
     return tree
 
 
-def groups() -> dict[str, list[str]]:
-    """Groups of configurations and the choices in each, one's own among them."""
-    return {name: list(files) for name, files in group_files().items()}
-
-
-def group_files() -> dict[str, dict[str, Path]]:
-    """Groups of configurations and the file of each choice, by name."""
-    found: dict[str, dict[str, Path]] = {}
-    for place in (conf_dir(), *own_conf_dirs()):
-        for folder in sorted(place.iterdir()):
-            if folder.is_dir():
-                found.setdefault(folder.name, {}).update({path.stem: path for path in folder.glob("*.yaml")})
-    return {group: dict(sorted(files.items())) for group, files in sorted(found.items())}
-
-
-def root_keys() -> set[str]:
-    """First parts of all keys that there are: the root file's own, and the groups."""
-    return {str(key) for key in OmegaConf.load(conf_dir() / "config.yaml")} | set(groups())
-
-
 def _choices_of_nothing(config_name: str) -> set[str]:
     """Overrides that say what the root file says already: no choice in this group."""
     defaults = OmegaConf.load(conf_dir() / f"{config_name}.yaml")["defaults"]  # type: ignore[index]
@@ -179,25 +121,3 @@ def _whose(overrides: Sequence[str]) -> str:
 
 def _is_choice(override: str) -> bool:
     return override.lstrip("+~").partition("=")[0].partition("@")[0] in groups()
-
-
-def _explain(override: str, error: Exception, tree: DictConfig) -> str:
-    """One line about an override that Hydra refuses."""
-    key, equals, value = override.lstrip("+~").partition("=")
-    if not re.fullmatch(r"[\w./@\[\]-]+", key) or (not equals and not override.startswith("~")):
-        return f"{override}; not a setting; of the form key=value, for example scale=toy"
-    if key in groups() and value not in groups()[key]:
-        near = difflib.get_close_matches(value, groups()[key], n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(groups()[key])}"
-        return f"{key} = {value}; no such file in conf/{key}; {hint}"
-    message = str(error)
-    inner = re.search(r"full_key: (\S+)", f"{message} {error.__cause__}")
-    if equals and inner and inner[1].startswith(f"{key}.") and OmegaConf.select(tree, key) is not None:
-        return f"{inner[1]}; {key} has no such key; +{inner[1]}=... adds it, one key at a time"
-    if "Could not override" in message or "not in struct" in message or "Could not delete" in message:
-        return f"{key} = {value}; there is no such key; {near_key(key, tree)}"
-    if "Ambiguous value" in message:
-        return f"{override}; several values; --multirun runs each of them, {key}=[{value}] is one list"
-    if any(sign in message for sign in ("mismatched input", "token recognition", "extraneous input", "no viable")):
-        return f"{override}; the value cannot be read; put quotes around text with special signs: {key}=\"'...'\""
-    return f"{override}; {first_line(error)}; illada-lab config shows all keys"

@@ -68,11 +68,37 @@ def _fits_sequence(value: Any, kind: Any, arguments: tuple[Any, ...]) -> bool:
     return not arguments or all(fits(v, arguments[0]) for v in value)
 
 
+def choices(hint: Any) -> list[Any]:
+    """The values that an annotation lists."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return [choice for part in arguments for choice in choices(part)]
+    return list(arguments) if origin is typing.Literal else []
+
+
+def unfit(value: Any, hint: Any, called: str) -> str:
+    """Why a value cannot be what an annotation says.
+
+    Args:
+        value: does not fit.
+        hint: the annotation.
+        called: name of what has it.
+    """
+    if any(type(choice) is type(value) for choice in choices(hint)):
+        return "not one of its choices"
+    return f"{name_of(type(value))} is not what {called} takes"
+
+
 def nearest_value(value: Any, hint: Any) -> str:
     """What could stand there instead: the type, and the value in it where it is clear (10000.0 -> 10000)."""
     if type(value) is float and value.is_integer() and fits(int(value), hint):
         return f"{int(value)}"
-    return name_of(hint)
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    is_built = any(isinstance(part, type) and part.__module__.startswith("illada_lab") for part in parts)
+    # A part of ours is named by its class, with its settings.
+    return name_of(hint) + (
+        ", as {_target_: its dotted path, setting: value}" if is_built and isinstance(value, str) else ""
+    )
 
 
 def name_of(hint: Any) -> str:
