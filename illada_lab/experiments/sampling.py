@@ -64,7 +64,8 @@ class Sampling:
         Claim(id="variable_quality", sentence="A model fine-tuned for variable length answers no worse so than at a fixed length.",
               source="iLLaDA, inference", paper="not reported",
               metric="questions: exact match, variable less fixed length, blocks of 8", unit="points", threshold=-0.02),
-        Claim(id="variable_cost", sentence="Variable length computes fewer positions: no masks behind the block, nothing after the end.",
+        Claim(id="variable_cost",
+              sentence="Variable length computes fewer positions: no masks behind the block, no block behind the one in which it ends.",
               source="iLLaDA, inference", paper="not reported",
               metric="questions: positions computed, fixed over variable length, blocks of 8", unit="times", threshold=1.0),
     )  # fmt: skip
