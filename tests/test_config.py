@@ -26,6 +26,7 @@ from illada_lab.config.types import fits, name_of
 # Override -> what the message must say. Each line stands for a mistake users make.
 MISTAKES = {
     "scale=toyy": "scale = toyy; no such file in conf/scale; did you mean toy?",
+    "sampler.stop_strings=[a]": "there is no such key; not in the file; +sampler.stop_strings=... sets it",
     "scale=toy,mini": "scale=toy,mini; several values; --multirun runs each of them",
     "lr=0.001": "lr = 0.001; the schedule, one of constant_cosine, constant_linear, cosine; a rate: optim.lr=0.001, or a share of it",
     "~sampler.n_steps": "~sampler.n_steps; is null already, and Hydra deletes no null; leave it out",

@@ -15,7 +15,7 @@ from illada_lab.commands.world_questions import TWIN, WORLD, frame_of, suite_of
 EFFECTIVE = {"checkpoint", "dtype", "seed", "evaluation", "scale"}
 # Settings of tasks that an autoregressive model has no use for: it answers greedily and is scored by the chain rule.
 MASKED_ONLY = ("scoring", "n_samples", "has_eos", "block_length", "thinking_power")
-GREEDY = ("_target_", "max_length", "stop_strings")
+GREEDY = ("_target_", "max_length", "response_length", "stop_strings")
 
 
 def translate(overrides: Sequence[str]) -> list[str]:
@@ -183,7 +183,8 @@ def _refuse_for_twins(config: DictConfig) -> None:
     if "sampler" in own:
         # A budget below the file's block is legal with a smaller block only, so that has its effect.
         sampler, usual = own["sampler"], file.get("sampler", {})
-        used = (*GREEDY, "block_length") if sampler["max_length"] < usual.get("block_length", 0) else GREEDY
+        budget = sampler.get("max_length") or sampler.get("response_length")
+        used = (*GREEDY, "block_length") if budget < (usual.get("block_length") or 0) else GREEDY
         parts.append(("evaluation.sampler", sampler, usual, lambda key: key in used))
     for place, given, usual, has_effect in parts:
         for key, value in given.items():

@@ -1,10 +1,13 @@
 """What is wrong with an override that Hydra refuses, in one line: what, why, and what is near."""
 
 import difflib
+import inspect
 import re
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from illada_lab.config.building import locate
 from illada_lab.config.errors import first_line
 from illada_lab.config.places import groups, root_keys
 from illada_lab.config.tree import has, near_key
@@ -57,6 +60,14 @@ def explain(override: str, error: Exception, tree: DictConfig) -> str:
     return f"{override}; {first_line(error)}; illada-lab config shows all keys"
 
 
+def _arguments(target: Any) -> set[str]:
+    """Names of the arguments of what a node builds, whether its file has them or not."""
+    try:
+        return set(inspect.signature(locate(str(target))).parameters)
+    except (ImportError, AttributeError, TypeError, ValueError):  # said at its own place
+        return set()
+
+
 def _elsewhere(key: str, tree: DictConfig) -> str | None:
     """Where a setting is that goes by this name elsewhere, or in another choice of its group; None: not known."""
     first, _, leaf = key.rpartition(".")
@@ -67,6 +78,8 @@ def _elsewhere(key: str, tree: DictConfig) -> str | None:
         other = {"response_length": "variable_length", "max_length": "fixed_length"}.get(own or "")
         if own is not None:
             return f"sampler.{own}" + (f", or sampler={other}, which has {leaf}" if leaf in OWN_LENGTHS else "")
+    if first and leaf in _arguments(OmegaConf.select(tree, f"{first}._target_")):
+        return f"not in the file; +{key}=... sets it"
     if not first:
         near = difflib.get_close_matches(key, [*root_keys(), "tasks"], n=2, cutoff=0.6)
         return ELSEWHERE.get(leaf) or (

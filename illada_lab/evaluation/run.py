@@ -20,7 +20,7 @@ from illada_lab.evaluation.journal import Journal, Records
 from illada_lab.files import write_text
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.processes import n_processes, rank, sent_to_first
-from illada_lab.samplers import EndOfThinking
+from illada_lab.samplers import EndOfThinking, FixedLength, VariableLength
 from illada_lab.samplers.confidence import rule_told
 from illada_lab.samplers.room import cut_budgets
 from illada_lab.tokens import SpecialTokens
@@ -100,11 +100,18 @@ def sampler_of(benchmark: Benchmark, predictor: MaskPredictor, tokenizer: Tokeni
     """How the model answers: the benchmark's sampler, or greedily with the same budget where the model is autoregressive."""
     sampler = benchmark.sampler
     if predictor.spec.is_causal:
-        return Greedy(max_length=sampler.max_length, stop_strings=tuple(sampler.stop_strings), tokenizer=tokenizer)
+        return Greedy(max_length=_budget(sampler), stop_strings=tuple(sampler.stop_strings), tokenizer=tokenizer)
     if benchmark.thinking_power is not None:
         push = EndOfThinking(sequence=tokenizer.encode_marker("</think>"), power=benchmark.thinking_power)
         sampler = replace(sampler, end_of_thinking=push)
-    return replace(sampler, tokenizer=tokenizer) if sampler.stop_strings else sampler
+    # LLaDA's answers are cut off when they have been written.
+    needs_text = bool(sampler.stop_strings) and isinstance(sampler, VariableLength)
+    return replace(sampler, tokenizer=tokenizer) if needs_text else sampler
+
+
+def _budget(sampler: Any) -> int:
+    """Tokens that an answer may have."""
+    return sampler.response_length if isinstance(sampler, FixedLength) else sampler.max_length
 
 
 def told_of(benchmark: Benchmark, sampler: Any, predictor: MaskPredictor) -> dict[str, Any]:
@@ -118,7 +125,7 @@ def told_of(benchmark: Benchmark, sampler: Any, predictor: MaskPredictor) -> dic
         "sampler": {"_target_": f"{type(sampler).__module__}.{type(sampler).__qualname__}", **settings},
         "steps_per_block": steps_told(sampler),
         "block_length": settings.get("block_length"),
-        "max_length": settings["max_length"],
+        "max_length": _budget(sampler),
         "temperature": settings.get("temperature", 0.0),
         "dtype": str(predictor.head_weight.dtype).removeprefix("torch."),
         "batch_size": benchmark.batch_size,
@@ -137,6 +144,8 @@ def room_told(cut: Sequence[int], n_prompts_cut: int = 0) -> dict[str, int]:
 
 
 def _room(sampler: Any, predictor: MaskPredictor, prompts: Sequence[Sequence[int]]) -> dict[str, int]:
+    if isinstance(sampler, FixedLength):  # behind no prompt is it cut
+        return {}
     unit = getattr(sampler, "block_length", 1)
     return room_told(cut_budgets(predictor, map(len, prompts), wanted=sampler.max_length, unit=unit))
 
@@ -164,7 +173,12 @@ def _prompts(
 ) -> list[list[int]]:
     """Token ids of every prompt, all of them checked before the first is answered."""
     sampler, limit = benchmark.sampler, predictor.spec.max_length
-    room = 1 if predictor.spec.is_causal else sampler.block_length
+    unit = (
+        ("an answer", sampler.response_length)
+        if isinstance(sampler, FixedLength)
+        else ("a block", sampler.block_length)
+    )
+    what, room = ("a token", 1) if predictor.spec.is_causal else unit
     chat = ChatTemplate(tokenizer) if benchmark.is_chat else None
     found = []
     for item in items:
@@ -175,7 +189,7 @@ def _prompts(
             ids = tokenizer.tokens.opened(tokenizer.encode_prompt(text), has_bos)
         if len(ids) + room > limit:
             raise ValueError(
-                f"prompt of {item.key} = {len(ids)} tokens; with a block of {room} longer than the model's context of {limit}; "
+                f"prompt of {item.key} = {len(ids)} tokens; with {what} of {room} longer than the model's context of {limit}; "
                 f"fewer evaluation.n_shots ({benchmark.n_shots}), or a model with more context"
             )
         found.append(ids)

@@ -1,6 +1,6 @@
 """LLaDA's sampler: a response of a fixed length, filled block by block."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ class FixedLength(Rules):
         response_length: R, tokens.
         n_steps: reverse steps in all; None: one token per step, or what a transfer rule needs.
         block_length: tokens per block; None: one block.
+        stop_strings: texts at which an answer is cut off when it has been written: all of it is computed (see `response_text`).
         all others: see `Rules`.
 
     Raises:
@@ -36,6 +37,7 @@ class FixedLength(Rules):
     response_length: int
     n_steps: int | None = None
     block_length: int | None = None
+    stop_strings: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

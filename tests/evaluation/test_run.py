@@ -346,6 +346,45 @@ def test_settings_are_those_of_the_paper(task, max_length, block_length, n_shots
     }.get(task)  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("task", "length", "block_length", "n_shots"), [("gsm8k_llada", 1024, None, 8), ("gsm8k_llada_instruct", 512, 8, 0)]
+)
+def test_settings_of_the_other_way_are_lladas(task, length, block_length, n_shots):
+    told = compose_and_check(translate([f"tasks={task}", "data.path=a"])).evaluation
+    assert (told.sampler.response_length, told.sampler.block_length, told.get("n_shots", 0)) == (
+        length,
+        block_length,
+        n_shots,
+    )
+    assert told.name == task and told.sampler.n_steps is None and told.sampler.guidance_scale == 0.0
+
+
+@pytest.mark.parametrize(("model", "target"), [("base", "FixedLength"), ("twin", "Greedy")])
+def test_answers_of_a_fixed_length(models, file, tmp_path, model, target):
+    """In LLaDA's way; the twin takes the same budget. All that was asked of the sampler is in the result."""
+    words = [
+        "tasks=gsm8k_llada", f"data.path={file}", f"checkpoint={models}/{model}", f"evaluation.out={tmp_path}/out", "evaluation.n_shots=0",
+        "evaluation.sampler.response_length=8", "evaluation.sampler.stop_strings=[e]",
+    ]  # fmt: skip
+    own = ["evaluation.sampler.block_length=4", "evaluation.sampler.n_steps=4", "evaluation.sampler.guidance_scale=0.5"]
+    assert main(["evaluate", *words, *(own if model == "base" else [])]) == 0
+    told = json.loads((tmp_path / "out" / "results.json").read_text())["manifest"]
+    assert told["sampler"]["_target_"].endswith(f".{target}") and told["max_length"] == 8
+    records = [json.loads(line) for line in (tmp_path / "out" / "items.jsonl").read_text().splitlines()]
+    assert len(records) == len(QUESTIONS) and not any("e" in record["text"] for record in records)
+    if model == "base":
+        assert (told["block_length"], told["steps_per_block"], told["sampler"]["guidance_scale"]) == (4, 2, 0.5)
+        assert {record["nfe"] for record in records} == {8}  # guidance passes twice
+
+
+def test_what_an_answer_of_fixed_length_has_no_room_for(models, file, tmp_path, capsys):
+    words = ["tasks=gsm8k_llada", f"data.path={file}", f"checkpoint={models}/base", f"evaluation.out={tmp_path}/out"]
+    assert main(["evaluate", *words, "evaluation.n_shots=0"]) == 2
+    assert "with an answer of 1024 longer than the model's context of 256" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="thinking_power = 3.0; of variable length, not of FixedLength; null"):
+        Gsm8k(path="a", thinking_power=3.0, sampler=FixedLength(response_length=8))
+
+
 def test_the_push_towards_the_end_of_thinking_has_the_tokenizers_ids(file):
     sampler = VariableLength(max_length=8, block_length=4)
     benchmark = Gsm8k(path=str(file), is_chat=True, thinking_power=3.0, sampler=sampler)

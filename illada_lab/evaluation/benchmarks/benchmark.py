@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from illada_lab.samplers import VariableLength
+from illada_lab.samplers import FixedLength, VariableLength
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Benchmark(ABC):
     Args:
         name: of the task; results are kept under it.
         path: file of the items (of some benchmarks a folder).
-        sampler: how the model answers; its length and block are the paper's settings.
+        sampler: how the model answers: in iLLaDA's way, or in LLaDA's, at a fixed length.
         is_chat: ask through the chat format of the model, without examples; false: as plain text behind examples.
         n_shots: examples in front of a plain-text question.
         thinking_power: power of the growing push towards "</think>", whose token ids the tokenizer gives; None: no push.
@@ -72,7 +72,7 @@ class Benchmark(ABC):
 
     name: str
     path: str
-    sampler: VariableLength
+    sampler: VariableLength | FixedLength
     is_chat: bool = False
     n_shots: int = 0
     thinking_power: float | None = None
@@ -85,6 +85,10 @@ class Benchmark(ABC):
             raise ValueError(f"n_shots = {self.n_shots}; examples in front of a question; 0 or more")
         if self.n_shots and self.is_chat:
             raise ValueError(f"n_shots = {self.n_shots}; has no effect with is_chat: chat questions stand alone; 0")
+        if self.thinking_power is not None and isinstance(self.sampler, FixedLength):
+            raise ValueError(
+                f"thinking_power = {self.thinking_power}; of variable length, not of {type(self.sampler).__name__}; null"
+            )
         if self.thinking_power is not None and (self.thinking_power < 0 or self.sampler.end_of_thinking is not None):
             raise ValueError(
                 f"thinking_power = {self.thinking_power}; beside no sampler.end_of_thinking; 3 or 1 as published, or null"
