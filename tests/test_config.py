@@ -56,6 +56,7 @@ MISTAKES = {
     "model.is_tied=1": "model.is_tied = 1; a whole number is not what MaskPredictor takes; true or false",
     "model.n_layers=null": "model.n_layers = null; null is not what MaskPredictor takes",
     "model.d_model=100": "model.n_heads = 4; d_model = 100 must split into heads of one even size",
+    "model.d_model=33": "d_model = 33 must split into heads of one even size (RoPE turns pairs); nearest: none; d_model=32 goes with 4",
     "model.n_kv_heads=3": "model.n_kv_heads = 3; must divide n_heads = 4; one of [1, 2, 4]",
     "model._target_=illada_lab.models.MaskPredicter": "illada_lab.models has no MaskPredicter, but MaskPredictor",
     "model._target_=illada_lab.modles.MaskPredictor": "No module named 'illada_lab.modles'",

@@ -156,6 +156,10 @@ def _tell(results: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
             f"max_length = {told['max_length']}; the model's context had less room for {few} answers, "
             f"{told['smallest_budget']} tokens at the least; {f'fewer evaluation.n_shots, or {hint}' if told['n_shots'] else hint}"
         )
+    if "n_prompts_cut" in told:
+        print(
+            f"{told['n_prompts_cut']:,} prompts lost their beginning: longer than the model's context; a model with more context"
+        )
     return results["rows"]
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 # Keys of the streams that one sample draws from; new uses get new numbers, so that old runs stay as they were.
 ROWS, GROUPS, TIMES = 0, 1, 2
+MOST = 2**60  # of a seed: with the number of a stream it is one key of 64 bits
 
 
 def _stream(seed: int, purpose: int, number: int) -> np.random.Generator:
@@ -25,10 +26,15 @@ class RowRandom:
         seed: seed of the run, 0 to 2^60.
         index: number of each row in the data stream, int64 [B].
 
+    Raises:
+        ValueError: a seed out of this range.
+
     Source: our choice: no peer has it, and `resumed = uninterrupted` cannot hold bit for bit without it.
     """
 
     def __init__(self, seed: int, index: Int[Tensor, " B"]) -> None:
+        if not 0 <= seed <= MOST:
+            raise ValueError(f"seed = {seed}; of the masks; 0 to {MOST}")
         self.seed, self.device = seed, index.device
         self.index = index.cpu().numpy()
         self._streams: dict[int, list[np.random.Generator]] = {}

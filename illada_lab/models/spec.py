@@ -60,7 +60,9 @@ class ModelSpec:
             return found
         if d_model % n_heads or (d_model // n_heads) % 2:
             legal = [h for h in range(1, d_model // 2 + 1) if d_model % h == 0 and (d_model // h) % 2 == 0]
-            nearest = sorted(sorted(legal, key=lambda h: abs(h - n_heads))[:3])
+            nearest: Any = sorted(sorted(legal, key=lambda h: abs(h - n_heads))[:3])
+            if not legal:  # an odd width
+                nearest = f"none; d_model={max(1, round(d_model / (2 * n_heads))) * 2 * n_heads} goes with {n_heads}"
             found.append(
                 f"n_heads = {n_heads}; d_model = {d_model} must split into heads of one even size (RoPE turns pairs); "
                 f"nearest: {nearest}"

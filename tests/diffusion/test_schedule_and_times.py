@@ -75,6 +75,10 @@ def test_bad_settings_are_named():
         StratifiedTimes(group_size=48)
     with pytest.raises(ValueError, match="min_probability = 1.0"):
         LinearSchedule(min_probability=1.0)
+    for seed in (-1, 2**60 + 1):
+        with pytest.raises(ValueError, match=f"seed = {seed}; of the masks; 0 to {2**60}"):
+            RowRandom(seed, torch.arange(2))
+    assert RowRandom(2**60, torch.arange(2)).uniform(3, purpose=2).shape == (2, 3)
 
 
 @pytest.mark.parametrize("times", [UniformTimes(), StratifiedTimes(), AntitheticTimes()])
