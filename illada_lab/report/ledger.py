@@ -20,8 +20,8 @@ Written by `illada-lab replicate` from the JSON files in these folders; not edit
 seed: the mean and its 95 % interval (Student's t). *Replicated*: the whole interval is above the claim's threshold. *Not
 replicated*: the whole interval is below the smallest effect worth the name. *Inconclusive*: neither, or fewer than three seeds, or
 no room for the effect to show. Where seeds were added after verdicts had been looked for, or measured again, the interval is wider:
-a second look leaves out 2.5 %, so that one of the two looks is wrong in 7.5 % of the cases at most; such looks are named below the tables. A seed is
-one draw of weights, documents, masks and questions in one fixed world, where what is stated and what is held out stay the same; an effect
+a second look leaves out 2.5 %, so that one of the two looks is wrong in 7.5 % of the cases at most; such looks are named below the
+tables. A seed is one draw of weights, documents, masks and questions in one fixed world, where what is stated and what is held out stay the same; an effect
 that is the same with every seed has an interval without width. Each claim is judged by itself: among many, one in forty is replicated
 by chance where nothing is there. The paper's numbers are those of models of 8B parameters; ours are compared with them in direction
 only, never in size.
