@@ -21,10 +21,10 @@ seed: the mean and its 95 % interval (Student's t). *Replicated*: the whole inte
 replicated*: the whole interval is below the smallest effect worth the name. *Inconclusive*: neither, or fewer than three seeds, or
 no room for the effect to show. Where seeds were added after verdicts had been looked for, or measured again, the interval is wider:
 a second look leaves out 2.5 %, so that one of the two looks is wrong in 7.5 % of the cases at most; such looks are named below the
-tables. A seed is one draw of weights, documents, masks and questions in one fixed world, where what is stated and what is held out stay the same; an effect
-that is the same with every seed has an interval without width. Each claim is judged by itself: among many, one in forty is replicated
-by chance where nothing is there. The paper's numbers are those of models of 8B parameters; ours are compared with them in direction
-only, never in size.
+tables. A seed is one draw of weights, documents, masks and questions in one fixed world, where what is stated and what is held out
+stay the same; an effect that is the same with every seed has an interval without width. Each claim is judged by itself: among many,
+one in forty is replicated by chance where nothing is there. The paper's numbers are those of models of 8B parameters; ours are
+compared with them in direction only, never in size.
 """
 HEAD_AGAIN = """*Again*: the same settings measured on other machines, each judged by itself (folders `again*`, one column each). Other
 roundings make other models of the same seeds, so it tells how much of a verdict hangs on the machine. (Each run's precision is the
