@@ -282,6 +282,11 @@ def _combinations(overrides: Sequence[str]) -> Iterable[tuple[list[str], str]]:
 
 def usage(command: str | None = None) -> str:
     """Help text of a command, or of all."""
+    if command in TAKE_FILES:
+        module = importlib.import_module(f"illada_lab.commands.{command}")
+        uses = "\n".join(f"  illada-lab {line}" for line in module.USES.values())
+        examples = "\n".join(f"  {line}" for line in EXAMPLES[command])
+        return f"illada-lab {command}: {COMMANDS[command]}\n\n{uses}\n\nExamples:\n{examples}"
     if command in COMMANDS:
         examples = "\n".join(f"  {line}" for line in EXAMPLES[command])
         return (

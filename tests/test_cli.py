@@ -169,6 +169,7 @@ def test_the_last_line_of_config_is_the_exact_size(capsys):
         ),
         (["replicate", "sampling"], "sampling; not a setting; did you mean study=sampling?"),
         (["help", "trian"], "help trian; there is no such command; did you mean train or trace?"),
+        (["config", "hydra"], "hydra; no group of settings; one of data, device,"),
         (["config", "samplers"], "samplers; no group of settings; one of data, device,"),
         (["config", "sampler/quick"], "sampler/quick; no such file in conf/sampler; one of entropy_bound, fast,"),
         (["train", "run_dir="], "run_dir = ''; no folder; a name, such as runs/mine"),
@@ -191,6 +192,9 @@ def test_files_of_settings_are_shown_with_what_they_mean(capsys):
 
 def test_a_command_of_files_without_any_shows_its_use(capsys):
     for command in ("report", "trace"):
+        assert main([command]) == 2
+        told = capsys.readouterr().err
+        assert f"  illada-lab {command} " in told and "key=value" not in told
         assert main([command]) == 2
         assert EXAMPLES[command][0] in capsys.readouterr().err
 

@@ -30,6 +30,7 @@ MISTAKES = {
     "scale=toy,mini": "scale=toy,mini; several values; --multirun runs each of them",
     "lr=0.001": "lr = 0.001; the schedule, one of constant_cosine, constant_linear, cosine; a rate: optim.lr=0.001, or a share of it",
     "~sampler.n_steps": "~sampler.n_steps; is null already, and Hydra deletes no null; leave it out",
+    "~sampler.block_length=8": "~sampler.block_length=8; is not 8 but 32; ~sampler.block_length",
     "~model.foo": "~model.foo; there is no such key; known: model.",
     "data.path=a.txt": "data.path = a.txt; there is no such key; a world has no files; data=text (jsonl, parquet, shards, hub)",
     "epochs=3": "epochs = 3; there is no such key; a run counts steps: trainer.max_steps",
@@ -146,6 +147,7 @@ def test_validated_parts_are_no_longer_than_what_the_model_takes():
 def test_nothing_is_a_choice_that_holds(tmp_path, monkeypatch):
     """Hydra cannot choose nothing: what is dropped must not come back in another way."""
     assert compose(["experiment=sft", "experiment=null"]).name == compose([]).name
+    assert compose(["lora=null", "lora=linear"]).get("lora") and not compose(["lora=linear", "lora=null"]).get("lora")
     assert compose(["experiment=null", "experiment=sft"]).name == compose(["experiment=sft"]).name
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "own.yaml").write_text(

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +106,14 @@ def run(config: DictConfig) -> int:
 
 def _say_size(plans: Sequence[Any], config: DictConfig) -> None:
     """What a call of all studies begins, before it does: on the error stream."""
-    recorded = [Path(config.results_dir) / plan.scale / f"{plan.name}.json" for plan in plans]
-    seconds = [
-        1 / len(told["seeds"]) * told["manifest"]["seconds"]
-        for told in (json.loads(path.read_text(encoding="utf-8")) for path in recorded if path.is_file())
-    ]
+    seconds = list[float]()
+    for plan in plans:
+        path = Path(config.results_dir) / plan.scale / f"{plan.name}.json"
+        with suppress(
+            OSError, ValueError, LookupError, TypeError, ZeroDivisionError
+        ):  # a file that is none is said when it is its turn
+            told = json.loads(path.read_text(encoding="utf-8"))
+            seconds.append(told["manifest"]["seconds"] / len(told["seeds"]))
     took = f"; a seed of the {len(seconds)} recorded ones took {duration(sum(seconds))} in all" if seconds else ""
     seeds = "one seed" if config.seeds == 1 else f"{config.seeds} seeds"
     print(

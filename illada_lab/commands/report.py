@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-USE = "report RUN [RUN ...] [out=PAGE.html]: folders of runs, or of folders that hold some"
+USES = {"report": "report RUN [RUN ...] [out=PAGE.html]: folders of runs, or folders that hold some"}
 
 
 def run(words: Sequence[str], *, is_json: bool = False) -> int:
@@ -18,18 +18,19 @@ def run(words: Sequence[str], *, is_json: bool = False) -> int:
     Raises:
         FileNotFoundError, ValueError: see `read_runs`; more runs than a figure tells apart; a word that is neither.
     """
+    from illada_lab.report.comparison import runs_results, side_by_side
     from illada_lab.report.figures import MOST_RUNS
     from illada_lab.report.html import write_report
-    from illada_lab.report.runs import read_runs, runs_results, side_by_side
+    from illada_lab.report.runs import read_runs
 
     given = [word.partition("=")[2] for word in words if word.startswith("out=")]
     folders = [word for word in words if not word.startswith("out=")]
     if not folders or len(given) > 1 or "" in given:
-        raise ValueError(f"{' '.join(['report', *words])}; not a use of it; {USE}")
+        raise ValueError(f"{' '.join(['report', *words])}; not a use of it; {USES['report']}")
     # A folder of a sweep may have = in its name.
     for word in folders:
         if "=" in word and not Path(word).exists():
-            raise ValueError(f"{word}; neither a folder nor out=; {USE}")
+            raise ValueError(f"{word}; neither a folder nor out=; {USES['report']}")
     runs = read_runs(folders)
     if len(runs) > MOST_RUNS:
         raise ValueError(

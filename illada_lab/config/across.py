@@ -79,7 +79,7 @@ def _unseen_plateau(tree: DictConfig) -> list[str]:
     n_needed = patience + 1  # one to compare with, and so many without progress
     if every < 1 or n_seen(every) >= n_needed:
         return []
-    most = next((fewer for fewer in range(every - 1, 0, -1) if n_seen(fewer) >= n_needed), None)
+    most = next((fewer for fewer in range(min(every - 1, n_steps), 0, -1) if n_seen(fewer) >= n_needed), None)
     hint = f"more steps, or lr.patience below {patience}" if most is None else f"at most {most}"
     return [
         f"trainer.validate_every = {every}; lr.decay_start=plateau needs {n_needed} validations between warm-up and end, and sees "

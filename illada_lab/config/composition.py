@@ -39,7 +39,12 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "config") -> Di
     from hydra.errors import HydraException
 
     # Hydra cannot choose nothing, though config.yaml says so by `experiment: null`: leave such a choice out.
-    nothing = [o for o in overrides if o in _choices_of_nothing(config_name)]
+    nothing = [
+        o
+        for i, o in enumerate(overrides)
+        if o in _choices_of_nothing(config_name) and not _is_chosen(o, overrides[i + 1 :])
+    ]
+    overrides = [o for o in overrides if o in nothing or o not in _choices_of_nothing(config_name)]
     overrides = [
         o for i, o in enumerate(overrides) if o not in nothing and not _is_undone(o, overrides[i + 1 :], nothing)
     ]
@@ -103,6 +108,12 @@ def _choices_of_nothing(config_name: str) -> set[str]:
     """Overrides that say what the root file says already: no choice in this group."""
     defaults = OmegaConf.load(conf_dir() / f"{config_name}.yaml")["defaults"]  # type: ignore[index]
     return {f"{key}=null" for entry in defaults if not isinstance(entry, str) for key in entry if entry[key] is None}
+
+
+def _is_chosen(nothing: str, later: Sequence[str]) -> bool:
+    """Whether a choice of nothing is taken back by a later choice of the group."""
+    key = nothing.partition("=")[0]
+    return any(o.partition("=")[0] == key and o != nothing for o in later)
 
 
 def _is_undone(override: str, later: Sequence[str], nothing: Sequence[str]) -> bool:

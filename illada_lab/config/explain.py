@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from illada_lab.config.building import locate
 from illada_lab.config.errors import first_line
 from illada_lab.config.places import groups, root_keys
-from illada_lab.config.tree import has, near_key
+from illada_lab.config.tree import has, near_key, value_at
 
 # Settings that other programs have, and what they are called here.
 ELSEWHERE = {
@@ -37,7 +37,9 @@ def explain(override: str, error: Exception, tree: DictConfig) -> str:
     if not re.fullmatch(r"[\w./@\[\]-]+", key) or (not equals and not override.startswith("~")):
         return f"{override}; not a setting; of the form key=value, for example scale=toy"
     if override.startswith("~") and has(tree, key):
-        return f"~{key}; is null already, and Hydra deletes no null; leave it out"
+        now = value_at(tree, key)
+        why = "is null already, and Hydra deletes no null" if now is None else f"is not {value} but {now}"
+        return f"{override}; {why}; {'leave it out' if now is None else f'~{key}'}"
     if key in groups() and "," in value and set(value.split(",")) <= set(groups()[key]):
         return f"{override}; several values; --multirun runs each of them"
     if key == "lr" and re.fullmatch(r"[\d.e+-]+", value):

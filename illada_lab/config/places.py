@@ -53,7 +53,7 @@ def group_files() -> dict[str, dict[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
     for place in (conf_dir(), *own_conf_dirs()):
         for folder in sorted(place.iterdir()):
-            if folder.is_dir():
+            if folder.is_dir() and any(folder.glob("*.yaml")):
                 found.setdefault(folder.name, {}).update({path.stem: path for path in folder.glob("*.yaml")})
     return {group: dict(sorted(files.items())) for group, files in sorted(found.items())}
 

@@ -111,6 +111,8 @@ class TextSource:
         if validation_path is not None:
             self._validation = copy(self)
             self._validation.path, self._validation._loaded = str(validation_path), {}
+            # Files of one's own beside a data set of the hub have none of its splits.
+            self._validation.hub_split, self._validation.hub_name, self._validation.hub_revision = "train", None, None
 
     def load(self, split: Split) -> "datasets.Dataset | datasets.IterableDataset":
         """One split with the column `text` or `messages`. The test split is the validation split.
@@ -216,7 +218,7 @@ class TextSource:
                 )
             else:
                 table = self._generated(read_text, found[0], separator=self.separator)
-            self._loaded[hub_split] = table if self.fields.column == "messages" else _without_empty(table)
+            self._loaded[hub_split] = table if self.fields.column == "messages" else _without_empty(table, self.path)
         return self._loaded[hub_split]
 
     def _refuse_hub_settings(self) -> None:
@@ -229,10 +231,14 @@ class TextSource:
         }
         for key, value in told.items():
             if value is not None:
-                right = f"data.path={self.path}/train* (a glob of the files to train on), data.source.validation_path=..., and"
+                usual = "train" if key == "hub_split" else "null"
+                files = (
+                    f"data.path={self.path}/train* and data.source.validation_path=..., and "
+                    if Path(self.path).is_dir()
+                    else ""
+                )
                 raise ValueError(
-                    f"data.source.{key} = {value}; of data sets on the hub, and {self.path} lies here; {right} {key}="
-                    + ("train" if key == "hub_split" else "null")
+                    f"data.source.{key} = {value}; of data sets on the hub, and {self.path} lies here; {files}{key}={usual}"
                 )
 
     def _generated(self, read: Callable[..., Iterator[dict[str, Any]]], files: list[str], **arguments: Any) -> Any:
@@ -329,7 +335,7 @@ def _document(row: Mapping[str, Any], index: int, *, fields: Fields, path: str) 
     return fields.document(row, f"{path}, row {index + 1}")
 
 
-def _without_empty(table: Any) -> Any:
+def _without_empty(table: Any, path: str) -> Any:
     """The texts that say something: an empty one would be an EOS behind nothing, and line-wise corpora have many."""
     import datasets
     from lightning.pytorch.utilities import rank_zero_only
@@ -339,8 +345,10 @@ def _without_empty(table: Any) -> Any:
     import pyarrow.compute as pc
 
     kept = pc.call_function("not_equal", [table.data.column("text"), ""]).to_numpy(zero_copy_only=False).nonzero()[0]
-    if len(kept) == len(table) or not len(kept):
+    if len(kept) == len(table):
         return table
+    if not len(kept):
+        raise ValueError(f"data.path = {path}; holds no document that is not empty; a file with text")
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         print(f"data: {len(table) - len(kept):,} of {len(table):,} texts left out, empty", file=sys.stderr)
     return table.select(kept)

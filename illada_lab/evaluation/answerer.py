@@ -179,9 +179,8 @@ class Answerer:
             raise ValueError(
                 f"scoring = confidence; no likelihood, so no {of_likelihoods[0]}, which {task} asks for; monte_carlo"
             )
-        self.ends_texts |= kind == "loglikelihood_rolling" and bool(
-            self.has_eos
-        )  # whatever else the same model is asked
+        # Once it is so it stays so, whatever else the same model is asked.
+        self.ends_texts |= kind == "loglikelihood_rolling" and bool(self.has_eos)
         self.has_greedy = bool(self.has_greedy) or COUNTS_GREEDY.get(kind) in metrics
 
     def log_likelihoods(
@@ -297,19 +296,20 @@ class Answerer:
         return found
 
     def n_cut(self, requests: Iterable[tuple[str, Any]]) -> int:
-        """How many contexts are longer than the model's context leaves room for and lose their beginning.
+        """How many different contexts are longer than the model's context leaves room for and lose their beginning.
 
         Args:
             requests: each a context and a candidate, or a context and a harness's options.
         """
-        found = 0
+        found = set[str]()
         for context, asked in requests:
             if isinstance(asked, str):
                 prompt, _, room = self._split(context, asked)
             else:
                 prompt, room = self._prompt(context), self._prompt_room(self._sampler(asked))
-            found += len(prompt) > room
-        return found
+            if len(prompt) > room:
+                found.add(context)  # once, however many candidates stand behind it
+        return len(found)
 
     def _prompt(self, context: str) -> list[int]:
         ids = self.encode(context)

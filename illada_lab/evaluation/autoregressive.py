@@ -92,6 +92,16 @@ class Greedy:
             raise ValueError(f"max_length = {self.max_length}; tokens of a response; 1 or more")
         check_stop_strings(self.stop_strings, self.tokenizer)
 
+    @property
+    def budget(self) -> int:
+        """Tokens that a response may have."""
+        return self.max_length
+
+    @property
+    def unit(self) -> int:
+        """Tokens that the context must have room for: the first."""
+        return 1
+
     @torch.no_grad()
     def sample(
         self,

@@ -20,7 +20,7 @@ from illada_lab.evaluation.journal import Journal, Records
 from illada_lab.files import write_text
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.processes import n_processes, rank, sent_to_first
-from illada_lab.samplers import EndOfThinking, FixedLength, VariableLength
+from illada_lab.samplers import EndOfThinking
 from illada_lab.samplers.confidence import rule_told
 from illada_lab.samplers.room import cut_budgets
 from illada_lab.tokens import SpecialTokens
@@ -61,8 +61,8 @@ def run_benchmark(
     """
     begin, folder = time.perf_counter(), Path(folder)
     items = benchmark.items()
-    prompts = _prompts(benchmark, items, tokenizer, predictor, has_bos)
     sampler = sampler_of(benchmark, predictor, tokenizer)
+    prompts = _prompts(benchmark, items, tokenizer, sampler, predictor.spec.max_length, has_bos)
     told = {**told_of(benchmark, sampler, predictor), "has_bos": has_bos}
     # Not what no answer depends on: a run that memory was too small for goes on with a smaller batch, a busy machine's with fewer programs.
     claim_folder(folder, {"model": model, "seed": seed, **{k: v for k, v in told.items() if k not in OF_THE_MACHINE}})
@@ -100,18 +100,11 @@ def sampler_of(benchmark: Benchmark, predictor: MaskPredictor, tokenizer: Tokeni
     """How the model answers: the benchmark's sampler, or greedily with the same budget where the model is autoregressive."""
     sampler = benchmark.sampler
     if predictor.spec.is_causal:
-        return Greedy(max_length=_budget(sampler), stop_strings=tuple(sampler.stop_strings), tokenizer=tokenizer)
+        return Greedy(max_length=sampler.budget, stop_strings=tuple(sampler.stop_strings), tokenizer=tokenizer)
     if benchmark.thinking_power is not None:
         push = EndOfThinking(sequence=tokenizer.encode_marker("</think>"), power=benchmark.thinking_power)
         sampler = replace(sampler, end_of_thinking=push)
-    # LLaDA's answers are cut off when they have been written.
-    needs_text = bool(sampler.stop_strings) and isinstance(sampler, VariableLength)
-    return replace(sampler, tokenizer=tokenizer) if needs_text else sampler
-
-
-def _budget(sampler: Any) -> int:
-    """Tokens that an answer may have."""
-    return sampler.response_length if isinstance(sampler, FixedLength) else sampler.max_length
+    return replace(sampler, tokenizer=tokenizer) if sampler.stop_strings else sampler
 
 
 def told_of(benchmark: Benchmark, sampler: Any, predictor: MaskPredictor) -> dict[str, Any]:
@@ -125,7 +118,7 @@ def told_of(benchmark: Benchmark, sampler: Any, predictor: MaskPredictor) -> dic
         "sampler": {"_target_": f"{type(sampler).__module__}.{type(sampler).__qualname__}", **settings},
         "steps_per_block": steps_told(sampler),
         "block_length": settings.get("block_length"),
-        "max_length": _budget(sampler),
+        "max_length": sampler.budget,
         "temperature": settings.get("temperature", 0.0),
         "dtype": str(predictor.head_weight.dtype).removeprefix("torch."),
         "batch_size": benchmark.batch_size,
@@ -144,10 +137,7 @@ def room_told(cut: Sequence[int], n_prompts_cut: int = 0) -> dict[str, int]:
 
 
 def _room(sampler: Any, predictor: MaskPredictor, prompts: Sequence[Sequence[int]]) -> dict[str, int]:
-    if isinstance(sampler, FixedLength):  # behind no prompt is it cut
-        return {}
-    unit = getattr(sampler, "block_length", 1)
-    return room_told(cut_budgets(predictor, map(len, prompts), wanted=sampler.max_length, unit=unit))
+    return room_told(cut_budgets(predictor, map(len, prompts), wanted=sampler.budget, unit=sampler.unit))
 
 
 def rows_of(benchmark: Benchmark, records: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
@@ -169,16 +159,9 @@ def rows_of(benchmark: Benchmark, records: Sequence[dict[str, Any]], seed: int) 
 
 
 def _prompts(
-    benchmark: Benchmark, items: Sequence[Item], tokenizer: Tokenizer, predictor: MaskPredictor, has_bos: bool | None
+    benchmark: Benchmark, items: Sequence[Item], tokenizer: Tokenizer, sampler: Any, limit: int, has_bos: bool | None
 ) -> list[list[int]]:
     """Token ids of every prompt, all of them checked before the first is answered."""
-    sampler, limit = benchmark.sampler, predictor.spec.max_length
-    unit = (
-        ("an answer", sampler.response_length)
-        if isinstance(sampler, FixedLength)
-        else ("a block", sampler.block_length)
-    )
-    what, room = ("a token", 1) if predictor.spec.is_causal else unit
     chat = ChatTemplate(tokenizer) if benchmark.is_chat else None
     found = []
     for item in items:
@@ -187,10 +170,10 @@ def _prompts(
             ids = chat.prompt([{"role": "user", "content": text}])
         else:
             ids = tokenizer.tokens.opened(tokenizer.encode_prompt(text), has_bos)
-        if len(ids) + room > limit:
+        if len(ids) + sampler.unit > limit:
             raise ValueError(
-                f"prompt of {item.key} = {len(ids)} tokens; with {what} of {room} longer than the model's context of {limit}; "
-                f"fewer evaluation.n_shots ({benchmark.n_shots}), or a model with more context"
+                f"prompt of {item.key} = {len(ids)} tokens; with the {sampler.unit} that are written at once longer than the model's "
+                f"context of {limit}; fewer evaluation.n_shots ({benchmark.n_shots}), or a model with more context"
             )
         found.append(ids)
     return found

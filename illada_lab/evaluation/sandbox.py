@@ -123,7 +123,7 @@ def run_program(program: str, limits: Limits | None = None) -> Outcome:
             _remove(folder)
     raise ValueError(
         f"run_code = true; an interpreter has not started within {START_SECONDS:g} s, {N_STARTS} times, so that nothing is known of its "
-        "program: the machine is too busy; fewer programs at a time (n_workers), or the same later: answers are kept"
+        "program: the machine is too busy; fewer programs at a time (n_workers), or the same later: answers of earlier batches are kept"
     )
 
 

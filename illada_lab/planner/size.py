@@ -24,9 +24,8 @@ def model_spec(config: DictConfig) -> ModelSpec:
 
 def _vocab_size(config: DictConfig) -> int:
     """Tokens of the tokenizer that a run would have: known without data, told, or read where it lies."""
-    is_world = "worlds" in str(
-        config.data.source._target_
-    )  # its texts are drawn here, and few: what a run would do, exactly
+    # A world's texts are drawn here, and few: what a run would do, exactly.
+    is_world = "worlds" in str(config.data.source._target_)
     if not is_world and (told := config.tokenizer.get("vocab_size")) is not None:
         return int(told)
     try:

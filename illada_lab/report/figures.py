@@ -117,6 +117,7 @@ def overlay_figure(
         axes.set_yscale("log")
         axes.set_ylim(*limits)
         sizes = [stage.get("tokens_per_step") for stage in stages]
+        drawn: list[Any] = []
         known = [size for size in sizes if size is not None]
         is_by_tokens = len(known) == len(stages) and max(known) > 1.05 * min(known)
         for place, stage in enumerate(stages):
@@ -130,9 +131,7 @@ def overlay_figure(
                 for r in stage.get("validation_curve") or ()
                 if r["kind"] == kind and r.get("nelbo_per_token") is not None
             ]
-            axes.plot(
-                *zip(*points, strict=True), **look, marker=MARKERS[place % len(MARKERS)], ms=3, label=stage["name"]
-            )
+            drawn += axes.plot(*zip(*points, strict=True), **look, marker=MARKERS[place % len(MARKERS)], ms=3)
         entropies = {(stage.get("entropy_per_token") or {}).get(kind) for stage in stages}
         if len(entropies) == 1 and (entropy := entropies.pop()):
             _draw_entropy(axes, entropy, limits)
@@ -145,7 +144,9 @@ def overlay_figure(
         axes.spines["right"].set_visible(False)
         plain_numbers(axes.yaxis)
         if has_legend:
-            axes.legend(loc="best", borderaxespad=0.2, handlelength=2.2, ncols=1 + (len(stages) > 5))
+            # Handles and names as they are: matplotlib leaves out names that begin with an underscore.
+            names = [stage["name"] for stage in stages]
+            axes.legend(drawn, names, loc="best", borderaxespad=0.2, handlelength=2.2, ncols=1 + (len(stages) > 5))
         return as_svg(figure, f"{kind}: loss of {len(stages)} runs")
 
 

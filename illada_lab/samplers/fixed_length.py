@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -12,6 +13,7 @@ from illada_lab.samplers.canvas import Canvas, Flags, Rows, as_rows
 from illada_lab.samplers.decode import Rules, check_revisited, fill_window, quota_steps
 from illada_lab.samplers.noise import Generators, RowNoise
 from illada_lab.samplers.result import Sampled
+from illada_lab.samplers.stopping import Decoder, check_stop_strings, find_end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,8 @@ class FixedLength(Rules):
         response_length: R, tokens.
         n_steps: reverse steps in all; None: one token per step, or what a transfer rule needs.
         block_length: tokens per block; None: one block.
-        stop_strings: texts at which an answer is cut off when it has been written: all of it is computed (see `response_text`).
+        stop_strings: texts at which a response is cut off when it has been written; all of it is computed. Needs a tokenizer.
+        tokenizer: what decodes the response when there are stop strings; a run-time argument.
         all others: see `Rules`.
 
     Raises:
@@ -38,6 +41,9 @@ class FixedLength(Rules):
     n_steps: int | None = None
     block_length: int | None = None
     stop_strings: Sequence[str] = ()
+    tokenizer: Decoder | None = None
+
+    runtime_arguments: ClassVar[frozenset[str]] = frozenset({"tokenizer"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,7 +57,19 @@ class FixedLength(Rules):
             raise ValueError(
                 f"block_length = {block_length}; must divide response_length = {response_length}; nearest: {nearest}"
             )
+        if self.stop_strings and self.tokenizer is not None:
+            check_stop_strings(self.stop_strings, self.tokenizer)
         check_revisited(self, quota_steps(self, self.n_steps, block_length, response_length // block_length))
+
+    @property
+    def budget(self) -> int:
+        """Tokens that a response may have."""
+        return self.response_length
+
+    @property
+    def unit(self) -> int:
+        """Tokens that the context must have room for: all of them, for later blocks are visible as masks."""
+        return self.response_length
 
     @torch.no_grad()
     @packed_weights()
@@ -75,6 +93,7 @@ class FixedLength(Rules):
         Raises:
             ValueError: see `Canvas.start`.
         """
+        check_stop_strings(self.stop_strings, self.tokenizer)
         prompt, is_valid = as_rows(prompt, is_valid, predictor)
         canvas = Canvas.start(predictor, prompt, is_valid, self.response_length)
         canvas.on_step = on_step
@@ -88,4 +107,7 @@ class FixedLength(Rules):
             fill_window(asker, canvas, window, steps, self, rows, noise, self.response_length)
         responses = canvas.responses(predictor.tokens)
         reasons = ["eos" if len(response) < self.response_length else "length" for response in responses]
+        for row, response in enumerate(responses):
+            if (end := find_end(response, (), (), self.stop_strings, self.tokenizer)) is not None:
+                responses[row], reasons[row] = response[: end[0]], end[1]
         return Sampled(canvas.x, responses, reasons, asker.nfe, asker.token_forwards, canvas.trace, canvas.n_steps)

@@ -70,6 +70,16 @@ class VariableLength(Rules):
         if self.stop_strings and self.tokenizer is not None:
             check_stop_strings(self.stop_strings, self.tokenizer)
 
+    @property
+    def budget(self) -> int:
+        """Tokens that a response may have."""
+        return self.max_length
+
+    @property
+    def unit(self) -> int:
+        """Tokens that the context must have room for: a block."""
+        return self.block_length
+
     @torch.no_grad()
     @packed_weights()
     def sample(

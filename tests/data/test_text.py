@@ -392,8 +392,15 @@ def test_splits_of_the_hub_are_refused_of_files_that_lie_here(path, settings):
     """A cloned data set has its test split beside the others: it would be trained on."""
     (key,) = settings
     right = "train" if key == "hub_split" else "null"
-    with pytest.raises(ValueError, match=f"^data.source.{key} = .* lies here; data.path=.*/train.* and {key}={right}$"):
-        TextSource(path=str(path), **settings).load("train")
+    for place, advice in (
+        (path, ""),
+        (path.parent, f"data.path={path.parent}/train[*] and data.source.validation_path=..., and "),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=f"^data.source.{key} = [^;]*; of data sets on the hub, and {place} lies here; {advice}{key}={right}$",
+        ):
+            TextSource(path=str(place), **settings).load("train")
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
@@ -422,3 +429,16 @@ def test_an_input_that_some_objects_lack_is_empty_there(tmp_path):
         TextSource(path=str(file), **{**ALPACA, "input_field": "inputs"}).load("train")
     with pytest.raises(ValueError, match="^data.source.input_field = input; not a field of .*line 1"):
         TextSource(path=str(file), **ALPACA, streaming=True).load("train")
+
+
+def test_files_of_ones_own_are_validated_on_beside_a_data_set_of_the_hub(path):
+    source = TextSource(
+        path="owner/name", hub_split="train[:10%]", hub_name="en", hub_revision="v1", validation_path=str(path)
+    )
+    assert len(texts(source, "validation")) == 40
+
+
+def test_a_file_of_empty_texts_is_none(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": ""}\n' * 3)
+    with pytest.raises(ValueError, match="holds no document that is not empty; a file with text"):
+        TextSource(path=str(tmp_path / "a.jsonl")).load("train")

@@ -10,15 +10,8 @@ import pytest
 from illada_lab.cli import main
 from illada_lab.config import compose, to_plain
 from illada_lab.report import render
-from illada_lab.report.runs import (
-    comparison_notes,
-    find_runs,
-    read_runs,
-    runs_results,
-    settings_that_differ,
-    short_names,
-    side_by_side,
-)
+from illada_lab.report.comparison import comparison_notes, runs_results, settings_that_differ, side_by_side
+from illada_lab.report.runs import find_runs, read_runs, short_names
 from illada_lab.report.schema import checked
 
 
@@ -109,10 +102,15 @@ def test_what_came_out_has_bounds_limits_and_how_far_a_run_is(tmp_path):
 def test_runs_are_found_below_a_folder_and_named_by_what_tells_them_apart(tmp_path):
     for seed in (0, 1):
         write_run(tmp_path / f"seed{seed}" / "pretrain")
-    assert find_runs([tmp_path, tmp_path / "seed0" / "pretrain"]) == [
+    assert find_runs([tmp_path / "seed0" / "pretrain", tmp_path]) == [
         tmp_path / f"seed{i}" / "pretrain" for i in (0, 1)
     ]
     assert [run.name for run in read_runs([tmp_path])] == ["seed0/pretrain", "seed1/pretrain"]
+    write_run(tmp_path / "seed0" / "pretrain" / "job")  # a sweep's, below a run of that name
+    assert find_runs([tmp_path / "seed0" / "pretrain"]) == [
+        tmp_path / "seed0" / "pretrain" / name for name in ("", "job")
+    ]
+    shutil.rmtree(tmp_path / "seed0" / "pretrain" / "job")
     assert short_names([Path("x/a"), Path("y/b")]) == ["a", "b"]
     shutil.move(tmp_path / "seed1", tmp_path / "lr.peak_ratio-0.1_data.batch_size-8")
     assert [run.name for run in read_runs([tmp_path])] == ["1", "2"]
@@ -120,10 +118,11 @@ def test_runs_are_found_below_a_folder_and_named_by_what_tells_them_apart(tmp_pa
 
 def test_the_page_of_several_runs_draws_each_beside_the_limit_that_they_share(tmp_path):
     write_run(tmp_path / "a", bound=1.0)
-    write_run(tmp_path / "b", bound=1.1, held_out=7)
+    write_run(tmp_path / "_b", bound=1.1, held_out=7)
     results = checked(runs_results(read_runs([tmp_path])))
     page = render(results)
     beside = page[page.index('id="side-by-side"') : page.index('id="loss"')]
+    assert all(f">{name}</text>" in beside for name in ("a", "_b")), "each has its name in the legend"
     assert beside.count("<svg") == 1 and beside.count("the physical limit, 0.800") == 1
     assert 'id="player"' not in page and "No task was evaluated" not in page and "not recorded" not in page
     assert re.findall(r">s(\d+)<", page[page.index('id="samples"') :]) == ["3", "6", "9", "12"] * 2
@@ -158,7 +157,7 @@ def test_what_cannot_be_shown_is_one_line(tmp_path, capsys, monkeypatch):
     for i in range(11):
         shutil.copytree(tmp_path / "good", tmp_path / "many" / f"{i}")
     for words, message in [
-        ([], "report ; not a use of it; report RUN"),
+        (["out=x.html"], "report out=x.html; not a use of it; report RUN"),
         (["nowhere"], "run = nowhere; no such folder; the folder of a run, or one that holds several"),
         (["empty"], "run = empty; no history.json in it or below"),
         (["half"], "run = half; has no manifest.json; the folder of a run"),

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from illada_lab.data.build_tokenizer import word_tokenizer
-from illada_lab.samplers import VariableLength
+from illada_lab.evaluation.generation import generate
+from illada_lab.samplers import FixedLength, VariableLength
 from illada_lab.samplers.stopping import find_end, response_text
 from illada_lab.tokens import ILLADA
 from tests.scripted import Scripted
@@ -84,6 +85,26 @@ def test_variable_length_stops_at_a_string_that_crosses_blocks():
     out = sampler.sample(Scripted(text), PROMPT)
     assert out.responses == [[7, 8]] and out.stop_reasons == ["stop"] and out.nfe.tolist() == [6]
     assert out.tokens.tolist() == [[*text[:5], *[ILLADA.pad] * 4]]
+
+
+def test_a_fixed_length_is_cut_at_a_string_when_it_has_been_written():
+    text = [0, 9, 10, 7, 8, 9, 10, 11, 12, 13]
+    sampler = FixedLength(response_length=6, block_length=3, stop_strings=["cd"], tokenizer=Letters())
+    out = sampler.sample(Scripted(text), PROMPT)
+    assert out.responses == [[7, 8]] and out.stop_reasons == ["stop"]
+    assert out.nfe.tolist() == [6] and out.tokens.tolist() == [text[:-1]]  # all of it is computed, and stays to be seen
+    (made,), _ = generate(Scripted(text), Letters(), PROMPT.tolist(), sampler)
+    assert made.text == "ab" and made.n_tokens == 2
+    ended = FixedLength(response_length=6, stop_strings=["ef"], tokenizer=Letters()).sample(Scripted(text), PROMPT)
+    assert ended.stop_reasons == ["stop"] and ended.responses == [[7, 8, 9, 10]]
+
+
+@pytest.mark.parametrize("strings", [[""], ["zz"]])
+def test_a_fixed_length_refuses_strings_that_never_come(strings):
+    with pytest.raises(ValueError, match="an empty string would stop everything|so it never comes"):
+        FixedLength(response_length=6, stop_strings=strings, tokenizer=Letters())
+    with pytest.raises(ValueError, match="text can be looked for with a tokenizer only"):
+        FixedLength(response_length=6, stop_strings=["a"]).sample(Scripted([0, 9, 10, *range(7, 13)]), PROMPT)
 
 
 @pytest.mark.parametrize(

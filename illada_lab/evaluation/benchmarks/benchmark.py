@@ -85,10 +85,6 @@ class Benchmark(ABC):
             raise ValueError(f"n_shots = {self.n_shots}; examples in front of a question; 0 or more")
         if self.n_shots and self.is_chat:
             raise ValueError(f"n_shots = {self.n_shots}; has no effect with is_chat: chat questions stand alone; 0")
-        if self.thinking_power is not None and isinstance(self.sampler, FixedLength):
-            raise ValueError(
-                f"thinking_power = {self.thinking_power}; of variable length, not of {type(self.sampler).__name__}; null"
-            )
         if self.thinking_power is not None and (self.thinking_power < 0 or self.sampler.end_of_thinking is not None):
             raise ValueError(
                 f"thinking_power = {self.thinking_power}; beside no sampler.end_of_thinking; 3 or 1 as published, or null"
