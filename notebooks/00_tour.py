@@ -100,8 +100,7 @@ for t in (0.1, 0.4, 0.7, 1.0):
 # %% [markdown]
 # ## The run: what the models can do
 #
-# **The world.** Stories, facts about people, and sums. The probability of every document is known exactly, and with it the *entropy*: the loss of a model that knows this language perfectly. In expectation no model can be better. It is the entropy of a document whose length is known, because a mask predictor sees
-# how many positions there are, and whose kind is not. Here is one document of each kind, behind its probability:
+# **The world.** Stories, facts about people, and sums. The probability of every document is known exactly, and with it the *entropy*: the loss of a model that knows this language perfectly. In expectation no model can be better. The length of a document is taken as known here, because a mask predictor sees how many positions there are; its kind (story, fact or sum) is not. Here is one document of each kind, behind its probability:
 
 # %%
 for kind in ("story", "fact", "sum"):
@@ -149,8 +148,7 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# **The fine-tuned model answers**, in blocks of 8 tokens until EOS. Not all answers are right: sums told in words it mostly gets wrong,
-# and which others depends on the seed. Scores of one small model differ by machine and precision too (sums are rounded in another order, and training carries that on), some of them by more than the ledger's seeds differ (notebook 12; `results/README.md`, columns *again*), so the README's numbers for the same seed are others:
+# **The fine-tuned model answers**, in blocks of 8 tokens until EOS. Not all answers are right. Little stories with numbers (`word_sum`) it mostly gets wrong; which other answers are wrong depends on the seed. The scores of one small model also depend on the machine and its precision (rounding differs, and training amplifies the difference), some of them more than on the seed (notebook 12; `results/README.md`, columns *again*). So the README's numbers for the same seed are not those of this page:
 
 # %%
 chat, rows = ChatTemplate(tuned.tokenizer), []
@@ -162,8 +160,7 @@ for kind, item in examples.items():
 pd.DataFrame(rows)
 
 # %% [markdown]
-# **How they were trained.** The loss of pre-training, held-out documents, and the entropy of those documents. Stories come down to it. Facts and sums stay above: held-out ones are forms of statement that training never shows of this fact or sum, and the model cannot know that it will be
-# put in one of them (notebook 03):
+# **How they were trained.** The loss of pre-training, held-out documents, and the entropy of those documents. Stories come down to it. Facts and sums stay above it: a held-out one is stated in a form in which training never states this fact or sum, and the model cannot know that this form will come (notebook 03):
 
 # %%
 figure, axes = plt.subplots(figsize=(7.2, 2.8))
@@ -219,7 +216,7 @@ pd.DataFrame(found).fillna("")
 # | **not replicated** | the whole interval is below the smallest effect worth the name (for example 2 points) |
 # | **inconclusive** | neither, or fewer than three seeds, or *no room*: what a claim wants to improve on is as good as perfect already, so nothing could show |
 #
-# A verdict compares with the paper in direction only: the models here are ten thousand times smaller.
+# A verdict compares with the paper in direction only: a model of scale `toy` is ten thousand times smaller.
 
 # %%
 from illada_lab.planner.size import model_spec

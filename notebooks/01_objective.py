@@ -189,7 +189,7 @@ axes.set_ylim(bound - 14, bound + 14)
 plt.show()
 
 # %% [markdown]
-# The dots are somewhat narrower than the orange band at best, and narrow at the same rate: the package also spreads the numbers $l$ evenly instead of drawing them one by one.
+# The dots fill the orange band, or somewhat less of it, and narrow at the same rate. Less, because the package also spreads the numbers $l$ evenly instead of drawing them one by one.
 #
 # ## The run: a trained model, real sentences of the world
 #
@@ -207,7 +207,7 @@ documents.rename(columns=shown).head(8).round(3)
 # %% [markdown]
 # ### Other ways to divide
 #
-# Public trainers normalise this loss in several ways. Their expected values, exact, averaged over the same documents. For `mean over the masked` draws that hide nothing are left out; the first line says what it is where they count as 0.
+# Public trainers normalise this loss in several ways. The table has their exact expected values, averaged over the same documents. For `mean over the masked`, draws that hide nothing are left out; the first line above the table says what it is where they count as 0.
 
 # %%
 table = pd.DataFrame(outcome.tables["weightings"]).merge(pd.DataFrame(outcome.tables["gradients"]), how="left")
@@ -236,9 +236,8 @@ plt.show()
 # %% [markdown]
 # - `1/t, over the length` and `mean over the masked` (sequence by sequence) are the **same number**: with a uniform $t$ the number of masks is
 #   uniform. That holds where a draw without any mask is left out, or drawn again. With $L$ tokens one draw in $L + 1$ hides nothing; a trainer that counts it as 0 gets $\tfrac{L}{L+1}$ of the bound from each text.
-#   For texts as short as these that is less than $-\log p$, as the line above the table says: no bound any more.
-# - The two are about equally noisy (column *gradient noise*: noise over signal of the gradient of one masked text, 200 draws). With the ledger's models, and with those of its repeats on other machines, the second has 1 to 5 % less; with a model of this page it was the other way round (the second line above the table
-#   says how it is now). That is no reliable difference: $t$ has no floor in these draws, so the variance of the first has no finite limit, and what 200 draws of it give depends on the smallest $t$ among them.
+#   For texts as short as these that is less than $-\log p$, as the first line above the table says: no bound any more.
+# - The two are about equally noisy (column *gradient noise*: noise over signal of the gradient of one masked text, 200 draws). With the ledger's models, and with those of its repeats on other machines, the second has 1 to 5 % less; with the model of this page it can be the other way round (the second line above the table). That is no reliable difference: $t$ has no floor in these draws, so the variance of the first has no finite limit, and what 200 draws of it give depends on the smallest $t$ among them.
 # - Pooling the masked tokens of a whole batch before dividing gives sequences with many masks more weight. That lies above the bound where a masked token costs more the more are masked, as it does with a trained model. Nothing guarantees it (exercise 3).
 # - Without the weight the loss is far below $-\log p$: it bounds nothing.
 # - `1/t, over the masked` counts $t$ twice. It always lies above $-\log p$, since $l$ masks count $1/l \ge 1/L$, but it is the loss of another problem: nearly clean texts dominate.
@@ -292,7 +291,7 @@ print(f"gap of '3 + 4 = 7 .': {gap_of('3 + 4 = 7 .'):.3f} nats")
 # ## What was not reproduced
 #
 # Nothing at 8B. The paper states the objective as an equation and reports no gap and no variance; the numbers here are those of a model with
-# 0.8M parameters on sentences of 5 to 10 tokens, the only length at which everything can be enumerated.
+# 0.8M parameters on sentences of 5 to 10 tokens, short enough for everything to be enumerated.
 
 # %% [markdown]
 # ## The numbers of this page, checked

@@ -140,7 +140,7 @@ rows = [
 pd.DataFrame(rows)
 
 # %% [markdown]
-# **Who looks at whom?** Ask for one word, as training does: hide it and predict it. Then hide a second word as well and watch how far the prediction moves: half the L1 distance of the two distributions, 0 where nothing changes, 1 where everything does. Each row of the figure is a word that is asked for, each column a word that is
+# **Who looks at whom?** Ask for one word: hide it and predict it. Then hide a second word as well and watch how far the prediction of the first one moves: half the L1 distance of the two distributions, 0 where nothing changes, 1 where everything does. Each row of the figure is a word that is asked for, each column a word that is
 # hidden as well. BOS, which is never hidden in training, stays.
 #
 # *Left*: as trained, in both directions.
@@ -185,7 +185,7 @@ plt.show()
 # Look for the dark squares on the left: they lie in pairs, mirrored at the diagonal. The table below names them.
 #
 # Three pale rows run through the left panel, *thursday*, *bridge* and *calm*. These are words that the rest of the text leaves open (any day would do, several places, several moods). A prediction that is spread over several words moves a little with everything, and the colours are logarithmic: it moves by hundredths at most.
-# Where one word is certain nothing moves it. The second table lists the words the model is least sure of.
+# A word of which the model is certain hardly moves unless its other mention is hidden. The second table lists the words the model is least sure of.
 #
 # Do not read the right panel in the same way: it is dark nearly everywhere because these weights were never trained with half of the text out of sight. It shows what *can* be seen, not what a twin would look at.
 

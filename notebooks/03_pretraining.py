@@ -104,7 +104,7 @@ plt.show()
 #
 # The lines are the entropy *given the length* of a document, because the number of positions tells it, but not given its kind: a story is known by its length, facts and sums of six words are not told apart by it. A model that reads from left to right is told neither, and its limit lies higher, for stories by 0.10 nats per token (`lab.world.entropy("story", mixture, is_length_given=False)`).
 #
-# *Is this loss normal?* Where runs of the same recipe are recorded, the shaded range is where 95 % of other seeds are expected at each step; training prints it beside the loss and the bounds, the report draws it.
+# *Is this loss normal?* Where runs of the same recipe are recorded, the shaded range is where 95 % of other seeds are expected at each step, so now and then a point of a normal run lies outside; training prints it beside the loss and the bounds, the report draws it.
 
 # %%
 lab = Lab(scale=scale, seed=seed, runs_dir=runs_dir)
@@ -130,8 +130,8 @@ panels[0].set_ylabel("bound, nats per token")
 plt.show()
 
 # %% [markdown]
-# Facts stay a quarter above the floor, sums a tenth. Held-out ones are *forms* of statement that training never shows of this fact or sum (it shows the others), and a model that has read only those cannot know how it will be put here.
-# Where facts and sums are put in forms that training does show, the same model is at the floor, but for a few percent (every set of masks, 60 statements each):
+# With this model facts stay about a quarter above the floor and sums about a tenth; with other seeds it is more or less (the ranges above). Held-out ones are *forms* of statement that training never shows of this fact or sum (it shows the others), and a model that has read only the others cannot know how it will be put here.
+# Where facts and sums are put in forms that training does show, the same model is within a few percent of the floor (exact, from every set of masks, 60 statements each):
 
 
 # %%
@@ -241,7 +241,7 @@ pd.DataFrame(
 #
 # 1. Until its decay begins it *is* the constant run, so the losses of that one tell: the cell below reads the step off them. `run = train("lr.decay_start=plateau", "lr.patience=2", *short)` is the run itself; its rate is in `[(r["step"], r["lr"]) for r in run.history["train"]]`.
 # 2. `train("optim=adamw", "lr.decay_start=0.6", *short)`: in an earlier run it was behind, with a bound of 1.11 nats per token against 0.99.
-# 3. Here it is worse, by the table's second row; in the ledger's longer runs the two differ by less than 0.01 with every seed, and by 0.002 or less in the mean. A cosine needs the length of the run before it begins. A constant phase can be stopped, continued or branched, which is why a lab that does not know its budget prefers it.
+# 3. Here it is worse, by the table's second row; in the ledger's longer runs the two differ by less than 0.01 with every seed, and by about 0.002 or less in the mean. A cosine needs the length of the run before it begins. A constant phase can be stopped, continued or branched, which is why a lab that does not know its budget prefers it.
 # 4. `tiny.branch(runs[DECAYED], "notebook-longer-600", "trainer.max_steps=600", "lr.decay_start=0.8", "trainer.validate_every=30")` goes on from `before_decay.ckpt`, saved at step 180:
 #    the end has gone through the decay, and a high rate from there on would first undo it.
 # </details>

@@ -113,7 +113,7 @@ assert narrower(illada) == multi_head_ffn(illada) == llada.d_ffn == 12_288
 print(f"iLLaDA's size with 32 key/value heads: inner width {narrower(illada):,}, which is LLaDA's")
 
 # %% [markdown]
-# **A random cut** puts a wall into a row: the two pieces are sequences of their own, and no token is lost. Rows of 80 tokens, cut with probability 0.3; colours are what sees itself:
+# **A random cut** puts a wall into a row: the two pieces are sequences of their own, and no token is lost. Rows of 80 tokens, cut with probability 0.3; positions of a row see each other if they have the same colour:
 
 # %%
 from illada_lab.diffusion import RowRandom
@@ -202,7 +202,7 @@ assert per_token["llada_8b"] == 4 * per_token["illada_8b"]
 #
 # The verdicts are those of the ledger, read here from their files: full runs of 700 steps at `mini` and 2,600 at `toy`, every variant over three seeds. An effect is the other choice's bound less that of iLLaDA's: above 0, iLLaDA's choice is better by so much.
 #
-# At `toy`, where the models come near the entropy, the three choices of Table 1 cost nothing: with one key/value head per query head, with a narrower feed-forward part or with an untied output head the bound is within 0.005 nats per token of iLLaDA's.
+# At `toy`, where the models come near the entropy, the three choices of Table 1 cost nothing: with one key/value head per query head, with a narrower feed-forward part or with an untied output head the bound is, in the mean, within 0.005 nats per token of iLLaDA's.
 # At `mini`, after 700 steps, one key/value head per query head is ahead with every seed (by 0.005 to 0.2; it has 9 % more parameters and twice the cache), and an untied output head by 0.08. Perhaps models that are still far from done learn faster with more
 # parameters; but the multi-head model of equal size is ahead in the mean too (by 0.03, *inconclusive*).
 #
@@ -229,8 +229,7 @@ pd.DataFrame(
 # %% [markdown]
 # ## Neighbours of a row
 #
-# A row of 80 tokens (8,192 in the paper) holds several documents. The paper does not say whether they see each other; here they do not (`data.is_isolated=true`). The study `isolation` trains the main job's two models once more with rows that are seen whole, and
-# asks both for the bound on single documents, and on rows put together as in training. Of fine-tuned models it counts right answers at variable length.
+# A row of 80 tokens (8,192 in the paper) holds several documents. The paper does not say whether they see each other; here they do not (`data.is_isolated=true`). The study `isolation` trains the pre-trained and the fine-tuned model once more, on rows that are seen whole (*visible*; the usual ones are *isolated*). It asks both pre-trained models for the bound on single documents, and on rows put together as in training. Of the fine-tuned models it counts right answers at variable length.
 
 # %%
 isolation = {
@@ -254,8 +253,7 @@ pd.DataFrame(
 pd.concat(bounds).round(3)
 
 # %% [markdown]
-# With every seed the model that saw whole rows has the worse bound on single documents, by 0.2 to 1.2 nats per token: it has hardly ever seen one alone. Asked about rows, as it was trained, it is behind by 0.00 to 0.14, and fine-tuned it answers
-# up to 4 points fewer questions. Seeds differ so much that all three intervals hold zero: *inconclusive*, at a size where models are half trained. Where questions come alone, as they do here, examples that never see a neighbour are the safer choice; at 8B, whose rows hold thousands of tokens, nobody has reported it.
+# With every seed the model that saw whole rows has the worse bound on single documents, by 0.2 to 1.2 nats per token: it has hardly ever seen one alone. Asked about whole rows, as it was trained, it is behind the other one on single documents by 0.00 to 0.14. Fine-tuned it answers up to 4 points fewer questions. Seeds differ so much that all three intervals hold zero: *inconclusive*, at a size where models are half trained. Where questions come alone, as they do here, examples that never see a neighbour are the safer choice; at 8B, whose rows hold thousands of tokens, nobody has reported it.
 
 # %% [markdown]
 # ## Exercises

@@ -159,8 +159,8 @@ axes.legend()
 plt.show()
 
 # %% [markdown]
-# - **More epochs are better, for both.** After 24 epochs both are better than after the paper's 12, with every seed: in the mean diffusion has 46 % instead of 24, the twin 46 instead of 28. That long fine-tuning on few instructions pays is not a privilege of diffusion here.
-# - **Beyond 12 epochs: inconclusive.** The gains of diffusion's three seeds differ too much (11 to 30 points) for the ledger's claim that it still improves: +21.5 points (-12 to +55). Measured again on another machine it is +22.9 (+6 to +40), *replicated*.
+# - **More epochs are better, for both.** After 24 epochs both are better than after the paper's 12, with every seed: in the mean diffusion has 46 % right instead of 24 %, the twin 46 % instead of 28 %. That long fine-tuning on few instructions pays is not a privilege of diffusion here.
+# - **Beyond 12 epochs: inconclusive.** The gains of diffusion's three seeds differ too much (11 to 30 points) for the ledger's claim that it still improves: +21.5 points (-12 to +55). Measured again it is +22.9 (+6 to +40) on one machine, *replicated*, and +21.5 (-2 to +45) on another, *inconclusive*.
 # - **Epochs or steps? Inconclusive.** More epochs are more steps as well: 29 at 3 epochs, where hardly anything is answered, 115 at 12. The paper's figure does not tell the two apart. A control takes as many steps as 12 epochs on instructions of which none is taken twice, and is asked for word sums and choices, which are new in them (facts and
 #   plain sums come again in any case). At 115 steps hardly one of these is answered either way: 3, 6 and 3.5 % of 200 after 12 epochs, 6.5, 1.5 and 7.5 % without repetition.
 # - **More than the twin? Inconclusive.** From 3 to 12 epochs diffusion gains 4 points less, with an interval from -28 to +21 points. (This study was measured a second time, for the control, and its intervals are wider for it.)
@@ -168,8 +168,7 @@ plt.show()
 # %% [markdown]
 # ## Formats side by side
 #
-# Committed result: the same steps and as many instructions per step in either format, read out in four ways: at *variable* length, one block of 8 masks after the other until EOS; in a *fixed* window of 24 masks, filled in blocks of 8; in the same window as one block; and so with every predicted EOS
-# put off to the end (*EOS last*, LLaDA's remedy for answers that end before they begin). *empty*: EOS was the first token.
+# Committed result: the same steps and as many instructions per step in either format, read out in four ways: at *variable* length, one block of 8 masks after the other until EOS; in a *fixed* window of 24 masks, filled in blocks of 8; in the same window as one block; and as one block with every predicted EOS put off to the end (*EOS last*, LLaDA's remedy for answers that end before they begin). *empty*: EOS was the first token.
 
 # %%
 path = Path("../results/toy/sft_format.json")
@@ -179,10 +178,9 @@ shown = table.groupby(["sampler", "format"])[["right", "empty", "passes"]].mean(
 shown
 
 # %% [markdown]
-# **Each format is best when it is read as it was trained**: whole sequences at variable length, the response alone in the window of 24 that it was padded to. (Here its answers have 0 to 7 EOS more behind them than LLaDA's format, as whole sequences have. Without them no row is as long as a window of 24 behind a long prompt, and in that
-# window answers get worse: `results/tried.md`.)
+# **Each format is best when it is read as it was trained**: whole sequences at variable length, the response alone in the window of 24 that it was padded to. (Here its answers have 0 to 7 EOS more behind them than LLaDA's format, as whole sequences have. Without them no training row is as long as a window of 24 behind a long prompt, and in that window answers get worse: `results/tried.md`.)
 #
-# **At variable length** whole sequences are ahead with every seed, by amounts that differ a great deal (3 to 34 points). Three seeds left the claim open, so two were added. An interval that pays for both looks holds zero (-2 to +39 points): *inconclusive* still.
+# **At variable length** whole sequences are ahead with every seed, by amounts that differ a great deal (3 to 34 points). Three seeds left the claim open, so two were added. An interval that pays for both looks holds zero (-2 to +39 points): *inconclusive* still. Measured again with three seeds each, it is *replicated* on two machines and *inconclusive* on one.
 #
 # **Each read in its own way**, whole sequences are behind by 6 points (0.6 to 11.4). That compares iLLaDA's format and way of reading together with LLaDA's, on answers of a few words, which a window of 24 always holds.
 #
@@ -205,13 +203,12 @@ pd.DataFrame(found)
 #
 # 1. Fine-tune with `experiment=sft_response_only` instead. Which share of the answers is empty in one block of 24 tokens?
 # 2. Set `data.max_extra_eos=0`: one EOS behind an answer, as in the paper (whose examples stand back to back). How do answers end now, and why does a block of 8 make that hard for answers of one word?
-# 3. The main job fine-tunes at 0.15 of the rate of pre-training (`scale.sft_peak_ratio`), this notebook's short runs at 0.5 (`study.peak_ratio`: few steps, which at the lower rate would not begin to answer). Raise it to 1. What happens to questions about facts that fine-tuning never asks for?
+# 3. The fine-tuned model of the other notebooks was trained at 0.15 of the rate of pre-training (`scale.sft_peak_ratio`), the short runs of this one at 0.5 (`study.peak_ratio`: after so few steps at the lower rate a model would not begin to answer). Raise it to 1. What happens to questions about facts that fine-tuning never asks for?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. `run, _ = study.tuned(lab, lab.pretrained, 24, ["experiment=sft_response_only"], prefix="response-only-")`, then `ask(run.model, task, FixedLength(response_length=24)).empty` (`from illada_lab.samplers import FixedLength`). The prefix gives the run a folder of its own. Each instruction has a row to itself in this format, so 24 epochs are 900 steps instead of 232 at `toy`, some minutes; with 6 epochs they are as many as above. Where the main job's 1,700 steps are spent on this format, 0.1 % are empty (the table of formats: *response only*, *one block*).
-# 2. `study.tuned(lab, lab.pretrained, 24, ["experiment=sft", "data.max_extra_eos=0"], prefix="one-eos-")`. In the paper the next example stands behind EOS, and a block of 32 holds a short answer, EOS, and a beginning that is thrown away. Examples that do not see each other never show the model what follows EOS. Here up to seven EOS
-#    stand behind an answer (`data.max_extra_eos`), so it learns to fill the rest of a block with them.
+# 1. `run, _ = study.tuned(lab, lab.pretrained, 24, ["experiment=sft_response_only"], prefix="response-only-")`, then `ask(run.model, task, FixedLength(response_length=24)).empty` (`from illada_lab.samplers import FixedLength`). The prefix gives the run a folder of its own. Each instruction has a row to itself in this format, so 24 epochs are 900 steps instead of 232 at `toy`, some minutes; with 6 epochs they are about as many as above. After 1,700 steps on this format, as many as the fine-tuned model of the other notebooks takes, 0.1 % are empty (the table of formats: *response only*, *one block*).
+# 2. `study.tuned(lab, lab.pretrained, 24, ["experiment=sft", "data.max_extra_eos=0"], prefix="one-eos-")`. In the paper the next example stands behind EOS, so a block of 32 holds a short answer, EOS, and the beginning of something that is thrown away. Here examples do not see each other: with one EOS the model never learns what follows it, and the rest of a block of 8 is filled by guessing. With up to seven EOS behind an answer (`data.max_extra_eos`) it learns to fill the rest with them.
 # 3. `build(compose([f"scale={scale}", "study=sft_epochs", "study.peak_ratio=1.0"]).study)`, and `question_task(lab.world, model, ["fact_unasked"], 48, seed=0)`. In an earlier run somewhat fewer were answered (30 % instead of 40 %); in long runs they are forgotten: `results/tried.md` has the numbers, of an earlier recipe and 2,000 steps (80 % answered at 0.1 of the rate, 47 % at 0.3, 10 % at the full rate).
 # </details>
 #

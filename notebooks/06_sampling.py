@@ -140,7 +140,7 @@ plt.show()
 
 # %% [markdown]
 # The surest first is the best at one word at a time, though not because of the order. Every pass draws a word for each mask anew, and `low_confidence` reveals the draw whose own probability is highest: an unlikely draw is rarely kept, so the texts are surer than the model, as with a lower temperature.
-# `entropy` looks at how sure the model is *before* it draws and takes whatever comes. Forty stories make it look better than a random order here; over 200 it is not (0.90 against 0.89 in the table below; 0.915 against 0.906 in the ledger's five seeds, where `low_confidence` has 0.999). What this costs in variety can be counted, for in
+# `entropy` looks at how sure the model is *before* it draws and takes whatever comes. Forty stories make it look a good deal better than a random order here; over 200 it hardly is (0.90 against 0.89 in the table below; 0.915 against 0.906 in the ledger's five seeds, where `low_confidence` has 0.999). What this costs in variety can be counted, for in
 # this world every colour is as likely as every other:
 
 # %%
@@ -157,13 +157,13 @@ print(f"the language: every colour {1 / len(colours):.1%}, entropy {math.log(len
 pd.DataFrame(variety).set_index("order").round(3)
 
 # %% [markdown]
-# With the surest first more than a third of all colours are the same one; the two other orders come near the language. A sampler that is judged by what it gets wrong alone looks better the less it varies.
+# With the surest first more than a third of all colours are the same one; the two other orders stay much nearer to the language. A sampler that is judged by what it gets wrong alone looks better the less it varies.
 #
 # Where several are revealed at once the two orders that go by how sure the model is (`low_confidence`, `entropy`) become the worst: the two mentions of one free choice
 # (*a **red** kite ... has a **red** kite*) are equally sure, so both are drawn in the same step and do not know each other. A random order tears them apart. From left to right little is lost, from 1 to 8 words per step 3.5 points in the ledger's five seeds of 200 stories (0.901 to 0.866), because groups of 2,
 # 4 or 8 words, counted from the left, never hold two mentions of a choice that is still open (with groups that begin elsewhere some would). How good this order is at one word at a time depends on the model: the ledger's five have 0.865 to 0.925.
 #
-# In an answer nearly every word follows from the question. There the order hardly matters: between the surest first and a random order lie a few questions, and the ledger calls it inconclusive. The large gain of the papers (LLaDA: 70.0 against 21.3 on GSM8K) does not show; answers here are one word or a worked sum.
+# In an answer nearly every word follows from the question. There the order hardly matters: the surest first and a random order differ by a few questions, and the ledger calls the claim inconclusive. The large gain of the papers (LLaDA: 70.0 against 21.3 on GSM8K) does not show; answers here are one word or a worked sum.
 #
 # Nor does the number of tokens per step matter much. On this page answers even get better with more of them, but these are 36 questions; of the ledger's 189 questions with each of five seeds the surest first has 0.78 right at one token per step and 0.76 at eight. At eight a whole block is revealed at once, so there all orders are the same:
 
@@ -195,7 +195,7 @@ blocks = study.blocks(lab, tuned, WHOLE)
 pd.DataFrame(blocks).pivot(index="block", columns="length", values=["right", "passes", "positions"]).round(3)
 
 # %% [markdown]
-# What to see: at variable length small blocks answer well, and answers get worse as blocks grow, down to one block of 24 (in the ledger's five seeds 0.75, 0.78, 0.78, 0.71 and 0.33 right with blocks of 1, 4, 8, 12 and 24). At a fixed length all blocks are about as bad as that one (0.33 to 0.41): whatever the blocks, 24 masks stand there from the
+# What to see: at variable length small blocks answer well, and answers get worse as blocks grow, down to one block of 24 (in the ledger's five seeds 0.75, 0.78, 0.78, 0.71 and 0.33 right with blocks of 1, 4, 8, 12 and 24). At a fixed length all blocks are about as bad as that one (0.33 to 0.41 in the ledger): whatever the blocks, 24 masks stand there from the
 # start. With one block both are the same sampler. And in blocks of 8 variable length computes a third of the positions. Notebook 07 draws this and says why.
 #
 # ## Guidance

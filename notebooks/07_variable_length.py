@@ -166,12 +166,11 @@ for length, places in first_place.items():
     )
 
 # %% [markdown]
-# Both windows often begin with EOS, and blocks of 8 answer far better all the same. The place makes the difference.
+# In both windows EOS is often revealed first, and blocks of 8 answer far better all the same. The place makes the difference.
 #
 # In a window of 8 EOS is as likely at place 2 as at all places behind it: an answer of one word is over there, and the model is right to say so. Place 1 is hardly ever EOS.
 #
-# In a window of 24 it is sure only at the far end, places 21 to 24, and unsure at place 2: fine-tuning showed 0 to 7 EOS behind an answer, never twenty. So mostly an EOS goes in at the far end first (the lines above count), and then everything between must be filled before the answer may be read. What fills it is often not EOS. The first question whose long window begins so,
-# answered in both ways, with all tokens of the window:
+# In a window of 24 it is sure only at the far end, places 21 to 24, and unsure at place 2: fine-tuning showed 0 to 7 EOS behind an answer, never twenty. So the EOS that goes in first mostly stands far behind the answer (the lines above count the places), and then everything in front of it must be filled before the answer may be read. What fills it is often not EOS. The first question of which this is true, answered in both ways, with all tokens of the window (at variable length the sampler overwrites what stands behind the first EOS with `<pad>` when it is done):
 
 # %%
 which = next((i for i, place in enumerate(first_place[24]) if place is not None and place > 8), 0)
@@ -318,7 +317,7 @@ axes.set(xlabel="amount A", ylabel="words before it", title=BEFORE, ylim=(0, 25)
 plt.show()
 
 # %% [markdown]
-# At the paper's $A = 100$ nothing changes: these answers end within the budget by themselves, so there is nothing to cure. $A = 300$ only spoils the sum. $A = 1000$ makes "the answer" appear earlier, but the answer does not end earlier, with as many words and as many passes throughout: the model says it twice.
+# At the paper's $A = 100$ nothing changes: these answers end within the budget by themselves, so there is nothing to cure. $A = 300$ hardly moves the words and spoils some of the sums. $A = 1000$ makes "the answer" appear earlier, but the response does not end earlier: it has as many words and takes as many passes as before, because the model says it twice (see the example).
 #
 # ## What the paper reports, what this run measured
 #

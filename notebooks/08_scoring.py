@@ -208,7 +208,7 @@ figure.legend(*panels[0].get_legend_handles_labels(), loc="upper center", ncols=
 plt.show()
 
 # %% [markdown]
-# The dotted line is chance, 25 %. The two rules agree on candidates of one open word. One mask set judges not far above chance: each candidate has its own, and a wrong one whose wrong word happens to be visible is as good as the right one. Four are nearly as good as 32 but for whole stories, where other words are open too: there the right candidate costs many nats as well, and the scatter of that is added. The lines above the next table say how good, on this page (40 questions of each type, one model) and in the ledger (up to 200, mean of three). With as many
+# The dotted line is chance, 25 %. The two rules agree on candidates of one open word. One mask set judges not far above chance: each candidate is judged by a set of its own, and a wrong one whose wrong word happens to be visible looks as good as the right one. Four are nearly as good as 32 but for whole stories, where other words are open too: there the right candidate costs many nats as well, and the scatter of that is added. The lines above the next table say how often they are right, on this page (40 questions of each type, one model) and in the ledger (up to 200, mean of three). With as many
 # passes as the confidence score takes (about thirty for a whole story), the likelihood is as good: at this scale the two rules cannot be told apart.
 #
 # ## What the paper reports, what this run measured
@@ -238,8 +238,8 @@ for claim in weaker["claims"]:
 mean.round(2)
 
 # %% [markdown]
-# Sums are what this model knows in part, and there the confidence score is ahead of the likelihood at equal passes, and with every seed of 32 mask sets too. Of stories it knows nothing yet that would tell the right ending from a wrong one: the likelihood is near
-# chance (0.22 to 0.31), and the confidence score *below* it (0.16 and 0.18), with every seed. It always begins with the word the model is surest of, and where the model has not learnt to copy, that favours a wrong ending; why, we have not found out. A
+# Sums are what this model knows in part, and there the confidence score is ahead of the likelihood, at equal passes and with 32 mask sets, with every seed. Of stories it knows nothing yet that would tell the right ending from a wrong one: the likelihood is near
+# chance (0.22 to 0.31), and the confidence score is *below* chance (0.16 and 0.18), with every seed. It always begins with the word the model is surest of, and where the model has not learnt to copy, that favours a wrong ending; why, we have not found out. A
 # score that is not the likelihood of anything can be wrong in a direction of its own.
 #
 # ## Exercises

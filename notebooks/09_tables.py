@@ -90,10 +90,10 @@ for n_right, n in ((0, 20), (13, 20), (130, 200), (200, 200)):
     print(f"{n_right} of {n}: {interval(n_right, n)[0]:.1%} to {interval(n_right, n)[1]:.1%}")
 
 # %% [markdown]
-# ## The run: the main job's two models on the toy benchmarks
+# ## The run: the two models of this scale on the toy benchmarks
 #
 # iLLaDA's recipe, before and after fine-tuning, at most 40 questions per task (some tasks have fewer). *stands for* says which of the paper's benchmarks a task is the toy of. Intervals are the suite's: by bootstrap, and Wilson's where all answers or
-# none are right. Scores of a single small model differ by machine and precision too, some of them by more than the ledger's seeds differ, so those of the README's table, of the same seed, are others.
+# none are right. The scores of one small model also depend on the machine and its precision, some of them more than on the seed, so the README's table has other numbers for the same seed.
 
 # %%
 n = 40 if scale != "smoke" else 4
@@ -176,11 +176,11 @@ for name in ("base_table", "instruct_table"):
 # iLLaDA's model of this size asked by the likelihood has 25 to 31 % of such endings right (notebook 08, table of `mini`, *last sentence*, 32 mask sets and equal passes), LLaDA's 62 % in the mean. (Why the confidence score falls below chance on what a model has not learnt, notebook 08 could not tell.) Where an operand is infilled, the
 # diffusion models write any word of the vocabulary, and the twin, which cannot infill, picks the likeliest number.
 #
-# The twin is far ahead of both. Half way it has long learnt what the diffusion models are still learning: a mask predictor is asked more different questions by the same text, and answers fewer of them per step.
+# The twin is far ahead of both. At this scale it has long learnt what the diffusion models are still learning: a mask predictor is asked more different questions by the same text, and answers fewer of them per step.
 #
 # **Base models, `toy`.** At the end of training all three know what the mean asks for, so there is no room for a difference. (The reversed books, outside of the mean, the twin does not know.)
 #
-# **Fine-tuned models, `mini`.** Next to nothing is answered by the two diffusion models but some sums and, in LLaDA's recipe, a fifth of the word sums. The twin, ahead before fine-tuning, stays ahead: it has most sums right and half of the choices, and is behind LLaDA's recipe at word sums alone, by less than 3 points. Its seeds differ a great deal (dots).
+# **Fine-tuned models, `mini`.** The two diffusion models answer little but some sums and, in LLaDA's recipe, a fifth of the word sums and a tenth of the choices. The twin, ahead before fine-tuning, stays ahead: it has most sums right and half of the choices, and is behind LLaDA's recipe at word sums alone, by less than 3 points. Its seeds differ a great deal (dots).
 #
 # **Fine-tuned models, `toy`.** Now the order depends on the task.
 #

@@ -153,11 +153,11 @@ plt.show()
 # %% [markdown]
 # **Left, the twin**: it is at its best after about a hundred steps, and then unlearns for good (there is a point every 35 steps). Hiding a tenth of its inputs slows that down.
 #
-# **Left, the diffusion model**: it reaches a lower loss than the twin ever does. At `mini` its lowest point lies behind the decay of the rate and the twin's, at step 105, before it, which may be part of that (a twin with a schedule made for a hundred steps was not tried; at `toy` both lie before the decay). Whether it falls to the end is a
+# **Left, the diffusion model**: it reaches a lower loss than the twin ever does. At `mini` its lowest point comes after the learning rate has decayed, and that of the twin, at step 105, before. This may explain a part of the lead (a twin with a schedule made for a hundred steps was not tried; at `toy` both points come before the decay). Whether it falls to the end is a
 # question of size. The model of 0.2 M parameters (`mini`) goes on falling all the way. That of 0.8 M (`toy`) is at its lowest at steps 280 to 350 of 700, at 0.65, and then turns up a little, to 0.76: 300 documents, about 145 epochs of them, are too few even for it. The sources saw no turn
 # within 500 epochs, with at least 25M unique tokens; these runs have fewer than ten thousand.
 #
-# **Right**: with fresh data the twin learns sooner, and at `mini`, half trained, it ends well ahead, as the sources say. (Fresh are 40,000 documents at `mini`, read 1.13 times, and 100,000 at `toy`.) At `toy` both end near their limits, and these differ: the dashed line is the entropy given the length of a story, which a mask predictor is shown; the twin has to predict the length too,
+# **Right**: with fresh data the twin learns sooner. At `mini`, where diffusion is half trained, the twin ends well ahead, as the sources say. (*Fresh* means 40,000 documents at `mini`, read 1.13 times, and 100,000 at `toy`.) At `toy` both end near their limits, and these differ: the dashed line is the entropy given the length of a story, which a mask predictor is shown; the twin has to predict the length too,
 # and with it that it is a story and no fact or sum: 3.2 nats or 0.10 nats per token more, the dotted line. The claims below count that in; the curves do not. With it the twin is ahead at `toy` as well, by 0.03: little enough for the slack of the bound to matter (exercise 2).
 #
 # **The two upper panels**: at `mini` the diffusion model ends lower with 300 documents than with fresh ones (0.64 against 0.91), with every seed. Presumably it begins sooner, seeing the same stories again, to copy a name from where it was mentioned before, which
@@ -186,7 +186,7 @@ pd.DataFrame(found)
 # <details><summary>Solutions</summary>
 #
 # 1. Change `n_documents`. Compare with the lines below the first figure. In an earlier run the best loss was worse and the rise steeper (with 50 documents 1.97 at best and 3.18 at the end), and the step of the best hardly moved.
-# 2. `enumerate_masks` and `Enumeration.log_likelihood`: for statements of 8 tokens the gap of a trained model is a part of a nat per document, a few hundredths of a nat per token (table of documents in notebook 01). The twin's lead at `toy` is 0.03 nats per token. The true value lies below the bound, so where
+# 2. `enumerate_masks` and `Enumeration.log_likelihood`: for statements of 8 tokens the gap of a trained model is a part of a nat per document, a few hundredths of a nat per token in the mean (table of documents in notebook 01). The twin's lead at `toy` is 0.03 nats per token. The true value lies below the bound, so where
 #    diffusion is ahead it is further ahead than shown; where the twin is ahead, on fresh data, its lead could be smaller, at `toy` perhaps none.
 # 3. Add it to `runs`; masking slows the twin down at first, and then it turns up a little later and less: in an earlier run 1.40 at best, at step 70, and 1.74 at the end.
 # 4. It is shown how long a document is. The length of a story, which no fact and no sum has, is worth 3.2 nats, 0.10 nats per token: more than the whole difference of the curves at `toy` (0.069). The claims count it in.

@@ -152,7 +152,7 @@ for claim in result["claims"]:
 shown
 
 # %% [markdown]
-# The dotted line is chance. Where the book of a one-way person is asked for its author the twin writes the right name never, the diffusion model nearly always (0.944 against 0.000), and given four names the twin chooses at chance. Of two-way people, whose books are told in both directions, both know everything: the twin lacks nothing but the direction.
+# The dotted line is chance among all people (there are as many books). Asked for the author of a one-way person's book, the twin never writes the right name, the diffusion model nearly always (0.944 against 0.000), and given four names the twin chooses at chance. Of two-way people, whose books are told in both directions, both know everything: the twin lacks nothing but the direction.
 #
 # ### After fine-tuning
 #
@@ -170,7 +170,7 @@ pd.DataFrame(kept).T.rename(
 )
 
 # %% [markdown]
-# Less is: with iLLaDA's recipe 0.97 becomes 0.61 in the mean, from 0.21 to 0.92 by seed, and with LLaDA's recipe nothing is left. That the base model knows a fact in both directions does not mean that the model that answers questions says it.
+# Less often: with iLLaDA's recipe 0.97 becomes 0.61 in the mean, from 0.21 to 0.92 by seed, and with LLaDA's recipe nothing is left. That the base model knows a fact in both directions does not mean that the model that answers questions says it.
 
 # %% [markdown]
 # ## What the paper reports, what this run measured
@@ -183,11 +183,11 @@ pd.DataFrame(paper_and_run(study.claims, outcome.effects, scale, f"../results/{s
 #
 # 1. "___ lives in rome ." has several right answers. Which names should a model that knows the world give, and with which probabilities? Which does it give?
 # 2. Hide the verb: "ada ___ harvest .". Which words fit, and with which probabilities?
-# 3. The twin can fill "___ wrote harvest ." too, by scoring all names. Make it with `from illada_lab.experiments.twin import twin_of; twin = twin_of(lab)`, which trains as many steps of a network of the same size, so about as long as the first model took (at `scale = "toy"` a quarter of an hour, or four to nine minutes with bf16 units), and is kept. Score with `chain_rule_log_likelihoods` (`from illada_lab.evaluation.autoregressive import chain_rule_log_likelihoods`). Is the curse in what it knows, or in how it is asked?
+# 3. The twin can fill "___ wrote harvest ." too, by scoring all names. Make it with `from illada_lab.experiments.twin import twin_of; twin = twin_of(lab)`. That trains a network of the same size for as many steps, so it takes about as long as the first model did (at `scale = "toy"` a quarter of an hour, or four to nine minutes with bf16 units), once. Score with `chain_rule_log_likelihoods` (`from illada_lab.evaluation.autoregressive import chain_rule_log_likelihoods`). Is the curse in what it knows, or in how it is asked?
 #
 # <details><summary>Solutions</summary>
 #
-# 1. The people who live there, each with the same probability: in this language nothing tells them apart. But some statements are held out (notebook 03), so training may not say it in this form of all of them, and a model that has only read that may give the others less. The cell below compares.
+# 1. The people who live there, each with the same probability: in this language nothing tells them apart. Two things can make a model unequal: some statements are held out (notebook 03), so training may not say it in this form of all of them; and a small model need not have learnt the shares well. The cell below says which people training says it of, and what the model gives.
 # 2. `predictor(encode("ada ___ harvest .")[None])[0, 2].softmax(-1).topk(3)`: only *wrote* stands between a name and a book.
 # 3. Given all candidates the twin ranks the right name first in the told sentence, because p(harvest | ada wrote) is high for one name only: the knowledge is there, but no left-to-right pass reaches it.
 # </details>

@@ -106,7 +106,7 @@ for threshold in (0.99, 0.9, 0.5):
 # ## The run: speed against quality
 #
 # The first sentence of a story is given, the model writes 24 tokens in blocks of 8 at temperature 1. The story counts where the world's grammar accepts it. *Passes* is what a
-# GPU that is not full pays for, *positions* is what a full one pays for. What the rows of the table are:
+# GPU that is not full pays for, *positions* is what a full one pays for. The rows of the table are:
 #
 # - **quota** n: n tokens per pass, the surest ones, whether sure or not;
 # - **threshold** $\tau$: everything at least $\tau$ sure, and always the surest, as above;
@@ -159,7 +159,7 @@ plt.show()
 # Up and to the left is better. Passes are not drawn: they are 24 over the tokens per pass, and a cache saves none of them, only positions. The quota decides beforehand how many words are revealed; the threshold asks the model, and waits where a word is a free choice. Forty stories do not tell the two apart; the committed
 # results, five seeds of 200 stories each, do.
 #
-# Whether the dual cache is harmless depends on the model. In the ledger it is: over five seeds +0.2 points (-0.5 to +0.9). The same seeds trained on another machine lose 1.2 points in the mean, with an interval from -4.0 to +1.7 (`results/README.md`, column *again*), and one model lost 15 (`results/tried.md`). This page's model, 200 stories:
+# Whether the dual cache is harmless depends on the model. In the ledger it is: over five seeds +0.2 points (-0.5 to +0.9). Three of these seeds, trained on another machine, lose 1.2 points in the mean, with an interval from -4.0 to +1.7, and trained on two more nothing (`results/README.md`, columns *again*). One model lost 15 (`results/tried.md`). This page's model, 200 stories:
 
 # %%
 many = story_task(lab.world, model, 200 if scale != "smoke" else 8, seed)
@@ -180,7 +180,7 @@ beside += [{"model": f"diffusion, {name}", "passes": of[name]["passes"], "positi
 pd.DataFrame(beside).round(1)
 
 # %% [markdown]
-# So diffusion needs far fewer passes, which is what counts where one pass costs the same for one token as for eight (one text at a time on a GPU), and more positions even with every trick, which is what counts where the device is full.
+# So with a threshold diffusion needs far fewer passes than the twin, which is what counts where one pass costs the same for one token as for eight (one text at a time on a GPU). It computes more positions even with every trick, which is what counts where the device is full.
 #
 # ## Does a lower threshold break more?
 #
@@ -312,7 +312,7 @@ pd.DataFrame(paper_and_run(study.claims, outcome.effects, scale, f"../results/{s
 # %% [markdown]
 # The ledger's verdicts are over five seeds (three had left claims open, so two were added, and the intervals are wider for it). What stays *inconclusive*, and why (the column of this run may lie outside):
 #
-# - In stories the threshold loses up to 3.5 points and gains up to 1.5, about the 2 that the claim allows: one draw of 200 stories per seed cannot tell a loss of that size from luck.
+# - In stories the effect of the threshold is between a loss of 3.5 points and a gain of 1.5, by seed. The claim allows a loss of 2, and 200 stories per seed cannot tell a loss of that size from luck.
 # - In answers the prefix cache loses nothing with three of the seeds, 2 points with one and 5 with another: attention goes both ways, so the question's keys and values change while its answer is written, and how much a model leans on that is its own. Refreshed at every second step it loses 1 point at most.
 
 # %% [markdown]
@@ -326,7 +326,7 @@ pd.DataFrame(paper_and_run(study.claims, outcome.effects, scale, f"../results/{s
 #
 # 1. `build(compose([f"scale={scale}", "study=acceleration", "study.block_length=24"]).study)`: with one block there is one refresh, at the first pass, when everything is masked; all that the
 #    cache keeps is the prompt's keys and values as they were then. Nothing stands behind the block, so the prefix and the dual cache coincide: the same texts from as many positions, 1.35 times fewer than without.
-# 2. In batches seconds follow the positions: at equal passes the caches are faster. One text at a time, on a GPU that is not full, they follow the passes.
+# 2. In batches seconds roughly follow the positions: at equal passes the caches are faster, though by less than they save in positions. One text at a time, on a GPU that is not full, they follow the passes.
 # 3. The cell below counts the stories that are refused. Quotas take two mentions of one open choice together, which then differ. An object is one of five that a place holds, a colour one of eight, so hardly a mention of an open choice is 0.5 sure: with a threshold of 0.5 the surest is revealed alone, and in the next pass the others follow it.
 #    Thresholds below the probability of an open choice let two in together.
 # </details>

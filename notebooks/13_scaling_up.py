@@ -117,7 +117,7 @@ for budget in study.budgets:
 pd.DataFrame(rows)
 
 # %% [markdown]
-# Committed results: around `mini`, and from half of `toy`'s width to the width of `small`, with budgets twelve times as large. Both axes show the gap, bound less entropy, on logarithmic scales: left over the size, one curve per budget and seed, the best measured size as a star; right that best gap over the compute.
+# Committed results: around `mini`, and from half of `toy`'s width to the width of `small`, with budgets twelve times as large. All panels show the gap, bound less entropy, on logarithmic axes: left over the size, one curve per budget and seed, the best measured size as a star; right that best gap over the compute.
 
 # %%
 results = {at: json.loads(Path(f"../results/{at}/scaling.json").read_text()) for at in ("mini", "toy")}
@@ -172,7 +172,7 @@ plt.show()
 # plateau, at 0.84 to 0.99 nats per token, 0.38 to 0.53 above the entropy. Nothing shows that one of them copies: a model that knew all else of the language, but paid for each later mention of a name, an object, a colour or an animal in a story as for the first, would pay 0.71 (the next cell works it out), and all of them pay more. So this ladder says
 # who reaches the plateau with the fewest operations.
 #
-# **Around `toy`**, with budgets twelve times as large, the models leave the plateau. At the smaller budget `toy`'s own width is the best: half of it has not learnt to copy everything yet, three times of it gets 63 steps. At the larger budget half of the width is the best, with every seed, by 0.002 to 0.014 nats: 185 thousand weights are enough for this language,
+# **Around `toy`**, with budgets twelve times as large, the models leave the plateau. At the smaller budget `toy`'s own width is the best: half the width has not learnt to copy everything yet, and three times the width gets only 63 steps. At the larger budget half of the width is the best, with every seed, by 0.002 to 0.014 nats: 185 thousand weights are enough for this language,
 # whose names and numbers are few. So the best size falls with the budget here, against the rule for real text, where there is always more to know; but by differences so small that the ledger calls the claim about a middle size *inconclusive*. Where weights begin to be missing neither ladder says; a richer world would have to.
 #
 # **The exponents in the ledger** are no scaling exponents. It fits $(\text{bound} - \text{entropy}) \sim \text{FLOPs}^{-a}$ to the best gap of each budget and finds $a = 0.10$ around `mini` and $1.12$ around `toy`, both *replicated*: the loss falls with compute, which is all the claim says. That one is ten times the other is no law either. Each is the slope between two
@@ -209,7 +209,7 @@ print(
 # %% [markdown]
 # ## Larger scales: planned
 #
-# The recipes of `conf/scale/`, composed and counted. **Planned** means: arithmetic. None of these runs was made here, and the ladder above says nothing about their loss.
+# The recipes of `conf/scale/`, composed and counted. **Planned** means: arithmetic. The vocabularies are those of the recipes, so `small` is larger here than with the 230 words of this world (notebook 00). None of these runs was made here, and the ladder above says nothing about their loss.
 
 # %%
 table = pd.DataFrame([planned(name) for name in LARGER])
