@@ -17,8 +17,9 @@ import illada_lab.commands.config
 import illada_lab.commands.reproduce
 import illada_lab.commands.sample
 import illada_lab.commands.train
-from illada_lab.cli import COMMANDS, EXAMPLES, main
+from illada_lab.cli import main
 from illada_lab.config import compose_and_check, group_files, groups
+from illada_lab.usage import COMMANDS, EXAMPLES
 
 
 def program(*words: str, **options) -> subprocess.CompletedProcess[str]:
