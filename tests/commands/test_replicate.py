@@ -97,7 +97,7 @@ def test_what_is_no_study_is_said_in_one_line(words, message, here, capsys):
 
 def test_the_file_that_was_chosen_gives_the_name(here, monkeypatch):
     """Two files of one class: the one whose settings these are."""
-    from illada_lab.config import composition, conf_dir
+    from illada_lab.config import composition, conf_dir, places
 
     folder = here / "conf"
     import shutil
@@ -107,6 +107,7 @@ def test_the_file_that_was_chosen_gives_the_name(here, monkeypatch):
     (folder / "study/a_reversal.yaml").write_text(text)
     assert "n_candidates: 6" in text
     monkeypatch.setattr(composition, "conf_dir", lambda: folder)
+    monkeypatch.setattr(places, "conf_dir", lambda: folder)
     monkeypatch.setattr("illada_lab.config.conf_dir", lambda: folder)
     assert [name_of(compose([f"study={name}"])) for name in ("reversal", "a_reversal")] == ["reversal", "a_reversal"]
     assert name_of(OmegaConf.create({"study": None})) is None
