@@ -113,7 +113,11 @@ def test_a_filled_text_is_the_text_as_the_tokenizer_writes_it(tokenizer, word):
         ("sample", ["prompt='ada <mask>'"], "spells the mask token <mask>"),
         ("sample", ["sampler=infill"], "sampler = infill; fills a given text"),
         ("chat", [], "a base model, which does not answer"),
-        ("sample", ["model.n_layers=2"], "model.n_layers = 2; has no effect on sample; sample reads checkpoint, dtype, prompt"),
+        (
+            "sample",
+            ["model.n_layers=2"],
+            "model.n_layers = 2; has no effect on sample; sample reads checkpoint, dtype, prompt",
+        ),
         ("sample", ["text=ada ___"], "text = 'ada ___'; has no effect on sample"),
         ("sample", ["n_samples=0"], "n_samples = 0; out of range; 1 or more"),
         (
