@@ -62,7 +62,7 @@ EXAMPLES = {
     "report": (
         "illada-lab report runs/pretrain-toy",
         "illada-lab report runs/pretrain-toy runs/shallow out=depth.html",
-        "illada-lab report runs/pretrain-mini  (all runs of a sweep in this folder)",
+        "illada-lab report runs/pretrain-mini/*/  (the runs of a sweep)",
     ),
     "trace": (
         "illada-lab trace show story.jsonl",

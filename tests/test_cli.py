@@ -173,6 +173,7 @@ def test_the_last_line_of_config_is_the_exact_size(capsys):
         (["config", "hydra"], "hydra; no group of settings; one of data, device,"),
         (["config", "samplers"], "samplers; no group of settings; one of data, device,"),
         (["config", "sampler/quick"], "sampler/quick; no such file in conf/sampler; one of entropy_bound, fast,"),
+        (["train", "name=../x"], "name = '../x'; leads out of runs/; another name, or run_dir=..."),
         (["train", "run_dir="], "run_dir = ''; no folder; a name, such as runs/mine"),
     ],
 )

@@ -1,6 +1,7 @@
 """`illada-lab report`: a page of a training run, or of several beside each other; what differs and what came out, in the terminal too."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def run(words: Sequence[str], *, is_json: bool = False) -> int:
     from illada_lab.report.comparison import runs_results, side_by_side
     from illada_lab.report.figures import MOST_RUNS
     from illada_lab.report.html import write_report
-    from illada_lab.report.runs import read_runs
+    from illada_lab.report.runs import read_runs, runs_below
 
     given = [word.partition("=")[2] for word in words if word.startswith("out=")]
     folders = [word for word in words if not word.startswith("out=")]
@@ -32,6 +33,11 @@ def run(words: Sequence[str], *, is_json: bool = False) -> int:
         if "=" in word and not Path(word).exists():
             raise ValueError(f"{word}; neither a folder nor out=; {USES['report']}")
     runs = read_runs(folders)
+    for run_ in runs:
+        if below := [folder for folder in runs_below(run_.folder) if folder not in {other.folder for other in runs}]:
+            print(
+                f"{run_.folder}: {len(below)} more below it, of a sweep; {run_.folder}/*/ shows them", file=sys.stderr
+            )
     if len(runs) > MOST_RUNS:
         raise ValueError(
             f"runs = {len(runs)}; a figure tells {MOST_RUNS} apart; name {MOST_RUNS} of them or fewer, such as {runs[0].folder}"

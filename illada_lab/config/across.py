@@ -13,6 +13,8 @@ from illada_lab.config.types import shown
 def between_groups(tree: DictConfig) -> list[str]:
     """Problems between groups, each of which is fine alone."""
     problems = [] if value_at(tree, "run_dir") != "" else ["run_dir = ''; no folder; a name, such as runs/mine"]
+    if ".." in str(value_at(tree, "name")).split("/"):
+        problems.append(f"name = {value_at(tree, 'name')!r}; leads out of runs/; another name, or run_dir=...")
     length, longest = value_at(tree, "data.length"), value_at(tree, "model.max_length")
     if isinstance(length, int) and isinstance(longest, int) and length > longest:
         problems.append(

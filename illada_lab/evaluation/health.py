@@ -1,5 +1,6 @@
 """The health panel of a generation run: what to look at before believing a score."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,8 @@ from illada_lab.tokens import SpecialTokens
 
 # Of small pictures: shares in eighths, and where nothing is known.
 BARS, GAP = "▁▂▃▄▅▆▇█", "·"
+# What tokens smaller than words loop in: eight equal pieces in a row, but for the signs of a drawn line.
+PIECES = re.compile(r"(?!([-=_.*#~])\1{7})(\S{1,12}?)\2{7,}")
 
 
 def health(
@@ -30,16 +33,16 @@ def health(
     n = max(1, len(generations))
     reasons = Counter(g.stop_reason for g in generations)
     filled = reasons["length"] / n
-    empty = sum(g.n_tokens == 0 for g in generations) / n
+    empty = sum(g.n_tokens == 0 or not g.text.strip() for g in generations) / n
     looped = sum(_loops(g.text) for g in generations) / n
     written = sum(g.n_tokens for g in generations)
     passes = sum(g.nfe for g in generations)
     shares = eos_shares(generations, tokens)
-    empty_note = "nothing but EOS; above 20 % the model has learnt EOS as padding, or is not asked in its own format"
+    empty_note = (
+        "nothing but EOS or blanks; above 20 % the model has learnt EOS as padding, or is not asked in its own format"
+    )
     if empty > 0.5:
-        empty_note = (
-            "most answers are EOS only: try a chat format, blocks, defer_eos=true, or fine-tuning without EOS padding"
-        )
+        empty_note = "most answers are EOS or blanks only: try a chat format, blocks, defer_eos=true, or fine-tuning without EOS padding"
     return [
         {"name": "stop reasons", "value": ", ".join(f"{reason} {count / n:.1%}" for reason, count in reasons.most_common()),
          "note": "length: the budget was filled; max_length or response_length of the sampler",
@@ -50,7 +53,7 @@ def health(
         {"name": "EOS by step", "value": _series(shares["by_step"]),
          "note": "the same from the first tenth of the steps to the last; EOS first: the length is decided before the words",
          "is_warning": False},
-        {"name": "answers with a loop", "value": f"{looped:.1%}", "note": "three equal words or phrases in a row",
+        {"name": "answers with a loop", "value": f"{looped:.1%}", "note": "three equal words or phrases in a row, or eight equal pieces",
          "is_warning": looped > 0.1},
         {"name": "passes per answer", "value": f"{passes / n:.1f}", "note": "predictor passes (NFE)", "is_warning": False},
         {"name": "tokens per answer", "value": f"{written / n:.1f}", "note": "without the end token", "is_warning": False},
@@ -106,9 +109,9 @@ def _series(shares: Sequence[float | None]) -> str:
 
 
 def _loops(text: str) -> bool:
-    """The same one to four words three times in a row."""
+    """The same one to four words three times in a row, or inside of a word (or a script without spaces) the same piece eight times."""
     words = text.split()
-    return any(
+    return any(PIECES.search(word) for word in words) or any(
         words[i : i + k] == words[i + k : i + 2 * k] == words[i + 2 * k : i + 3 * k]
         for k in range(1, 5)
         for i in range(len(words) - 3 * k + 1)

@@ -171,9 +171,10 @@ def _prompts(
         else:
             ids = tokenizer.tokens.opened(tokenizer.encode_prompt(text), has_bos)
         if len(ids) + sampler.unit > limit:
+            shots = f"fewer evaluation.n_shots ({benchmark.n_shots}), " if benchmark.n_shots else ""
             raise ValueError(
                 f"prompt of {item.key} = {len(ids)} tokens; with the {sampler.unit} that are written at once longer than the model's "
-                f"context of {limit}; fewer evaluation.n_shots ({benchmark.n_shots}), or a model with more context"
+                f"context of {limit}; {shots}a smaller evaluation.sampler, or a model with more context"
             )
         found.append(ids)
     return found

@@ -45,7 +45,7 @@ def render(results: dict[str, Any]) -> str:
         versions=results["manifest"].get("versions") or {},
         parameters=results.get("parameters"),
         config={name: _yaml(tree) for name, tree in (results.get("config") or {}).items()},
-        glance=views.glance(results) if beside is None else [],
+        glance=views.glance(results) if beside is None and "loss" in (results.get("sections") or SECTIONS) else [],
         stages=[views.stage_view(stage) for stage in stages],
         tables=[
             {**table, "rows": [tables.row_view(row) for row in table["rows"]]} for table in results.get("tables") or []

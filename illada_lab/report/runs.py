@@ -50,7 +50,7 @@ class Run:
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[Path]:
-    """Folders of runs: those that are given, and all below them (a sweep's, which has its jobs in there), in order of their names.
+    """Folders of runs: those that are given, and in the place of one that is none all below it, in order of their names.
 
     Raises:
         FileNotFoundError: a path that is not there.
@@ -60,7 +60,7 @@ def find_runs(paths: Sequence[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"run = {path}; no such folder; the folder of a run, or one that holds several")
-        inside = sorted(file.parent for file in path.rglob(HISTORY))
+        inside = [path] if (path / HISTORY).is_file() else runs_below(path)
         if not inside:
             raise ValueError(
                 f"run = {path}; no {HISTORY} in it or below: no training run, or one that was not validated yet; the folder of a run, "
@@ -68,6 +68,11 @@ def find_runs(paths: Sequence[str | Path]) -> list[Path]:
             )
         found += [folder for folder in inside if folder not in found]
     return found
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """Runs in the folders of a folder: of a sweep, its jobs."""
+    return sorted(file.parent for file in folder.rglob(HISTORY) if file.parent != folder)
 
 
 def read_runs(paths: Sequence[str | Path]) -> list[Run]:
@@ -139,7 +144,8 @@ def stage_results(name: str, history: Mapping[str, Any]) -> dict[str, Any]:
     seen = history.get("tokens_seen")  # as far as the last validation, with which it was written
     return {
         "name": name,
-        **{key: history[key] for key in ("seconds", "tokens", "tokens_per_second")},
+        **{key: history[key] for key in ("seconds", "tokens_per_second")},
+        "tokens": history.get("tokens_seen", history["tokens"]),
         "tokens_per_step": seen / last["step"] if seen and last["step"] else None,
         "train_curve": [{key: record[key] for key in ("step", "loss", "lr")} for record in history["train"]],
         "validation_curve": [

@@ -2,7 +2,7 @@ import pytest
 
 from illada_lab.evaluation import health as module
 from illada_lab.evaluation.generation import Generated
-from illada_lab.evaluation.health import eos_shares, health
+from illada_lab.evaluation.health import _loops, eos_shares, health
 from illada_lab.tokens import ILLADA
 
 EOS = ILLADA.eos
@@ -25,8 +25,8 @@ def test_health_warns_of_empty_and_looping_answers():
 
 
 def test_the_known_pattern_is_called_by_its_name():
-    assert "most answers are EOS only" in panel(one(""), one(""), one("x"))["empty answers"]["note"]
-    assert "most answers are EOS only" not in panel(one(""), one("x"), one("x"))["empty answers"]["note"]
+    assert "most answers are EOS or blanks only" in panel(one(""), one(""), one("x"))["empty answers"]["note"]
+    assert "most answers are EOS or blanks only" not in panel(one(""), one("x"), one("x"))["empty answers"]["note"]
 
 
 def test_where_and_when_eos_comes():
@@ -54,3 +54,27 @@ def test_the_panel_explains_its_pictures():
     assert sum("from the first tenth of the" in line for line in told) == 2
     told = module.panel(health([one("x")], 1.0, ILLADA)).splitlines()
     assert sum("no trace" in line for line in told) == 2 and "tenth" not in "".join(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_loop"),
+    [
+        ("a b a b a b", True),
+        ("so so so", True),
+        ("a b a b a c", False),
+        ("<assistant>" * 8, True),
+        ("哈" * 8, True),
+        ("aaaaaaaaaaaa", True),
+        ("11111111", True),
+        ("good", False),
+        ("----------------", False),
+        ("banana", False),
+    ],
+)
+def test_loops_are_seen_in_words_and_inside_of_them(text, is_loop):
+    assert _loops(text) is is_loop
+
+
+def test_blanks_are_no_answer():
+    rows = health([Generated(text, "length", 4, 4, []) for text in ("    ", "\n\n", "so")], 1.0, ILLADA)
+    assert next(row["value"] for row in rows if row["name"] == "empty answers") == "66.7%"

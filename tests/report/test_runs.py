@@ -99,17 +99,17 @@ def test_what_came_out_has_bounds_limits_and_how_far_a_run_is(tmp_path):
     assert not any(row["name"].startswith("all, nats") for row in outcome)
 
 
-def test_runs_are_found_below_a_folder_and_named_by_what_tells_them_apart(tmp_path):
+def test_runs_are_found_below_a_folder_and_named_by_what_tells_them_apart(tmp_path, capsys):
     for seed in (0, 1):
         write_run(tmp_path / f"seed{seed}" / "pretrain")
     assert find_runs([tmp_path / "seed0" / "pretrain", tmp_path]) == [
         tmp_path / f"seed{i}" / "pretrain" for i in (0, 1)
     ]
     assert [run.name for run in read_runs([tmp_path])] == ["seed0/pretrain", "seed1/pretrain"]
-    write_run(tmp_path / "seed0" / "pretrain" / "job")  # a sweep's, below a run of that name
-    assert find_runs([tmp_path / "seed0" / "pretrain"]) == [
-        tmp_path / "seed0" / "pretrain" / name for name in ("", "job")
-    ]
+    write_run(tmp_path / "seed0" / "pretrain" / "job")  # a sweep's, below a run of that name: said, not shown
+    assert find_runs([tmp_path / "seed0" / "pretrain"]) == [tmp_path / "seed0" / "pretrain"]
+    assert main(["report", str(tmp_path / "seed0" / "pretrain")]) == 0
+    assert f"{tmp_path}/seed0/pretrain: 1 more below it, of a sweep; " in capsys.readouterr().err
     shutil.rmtree(tmp_path / "seed0" / "pretrain" / "job")
     assert short_names([Path("x/a"), Path("y/b")]) == ["a", "b"]
     shutil.move(tmp_path / "seed1", tmp_path / "lr.peak_ratio-0.1_data.batch_size-8")
