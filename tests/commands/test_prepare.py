@@ -179,7 +179,7 @@ def test_what_cannot_be_prepared(corpus, tmp_path, capsys):
         ),
         (["prepare", "data=text", "data.path=nowhere.txt", f"out={tmp_path}/x"], "nowhere.txt; no such file"),
         (["prepare", "data=text", f"data.path={corpus}", "out=s3://bucket/x", "scale=smoke"], "a local folder"),
-        (["train", "data=shards", f"data.path={tmp_path}", *SMOKE], "no prepared data"),
+        (["train", "data=shards", f"data.path={tmp_path}", f"run_dir={tmp_path}/run", *SMOKE], "no prepared data"),
     ):
         assert main(words) == 2
         error = capsys.readouterr().err
