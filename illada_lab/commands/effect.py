@@ -1,4 +1,4 @@
-"""Which settings a command reads: one that it does not read is refused, before anything large is imported."""
+"""Which settings a command reads: one that it does not read is refused, and not passed over."""
 
 import re
 from collections.abc import Mapping, Sequence

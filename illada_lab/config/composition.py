@@ -39,15 +39,7 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "config") -> Di
     from hydra.errors import HydraException
 
     # Hydra cannot choose nothing, though config.yaml says so by `experiment: null`: leave such a choice out.
-    nothing = [
-        o
-        for i, o in enumerate(overrides)
-        if o in _choices_of_nothing(config_name) and not _is_chosen(o, overrides[i + 1 :])
-    ]
-    overrides = [o for o in overrides if o in nothing or o not in _choices_of_nothing(config_name)]
-    overrides = [
-        o for i, o in enumerate(overrides) if o not in nothing and not _is_undone(o, overrides[i + 1 :], nothing)
-    ]
+    overrides, nothing = _settled(overrides, _choices_of_nothing(config_name))
     places = [quoted(f"file://{path}") for path in own_conf_dirs()]
     search = [f"hydra.searchpath=[{','.join(places)}]"] if places else []
 
@@ -73,9 +65,7 @@ def compose(overrides: Sequence[str] = (), *, config_name: str = "config") -> Di
             lines = [problems[override] for override in overrides if override in problems]
             usable = hydra_compose(config_name, overrides=good)
             raise ConfigError(lines or [first_line(error)], usable) from error
-    stays = [
-        key for key in (override.partition("=")[0] for override in nothing) if OmegaConf.select(tree, key) is not None
-    ]
+    stays = [key for key in nothing if OmegaConf.select(tree, key) is not None]
     if stays:
         raise ConfigError([f"{key} = null; {_whose(overrides)} brings one; a choice without it" for key in stays], tree)
     return tree
@@ -110,16 +100,12 @@ def _choices_of_nothing(config_name: str) -> set[str]:
     return {f"{key}=null" for entry in defaults if not isinstance(entry, str) for key in entry if entry[key] is None}
 
 
-def _is_chosen(nothing: str, later: Sequence[str]) -> bool:
-    """Whether a choice of nothing is taken back by a later choice of the group."""
-    key = nothing.partition("=")[0]
-    return any(o.partition("=")[0] == key and o != nothing for o in later)
-
-
-def _is_undone(override: str, later: Sequence[str], nothing: Sequence[str]) -> bool:
-    """Whether a choice of a group is taken back by a later choice of nothing."""
-    key, equals, _ = override.partition("=")
-    return bool(equals) and f"{key}=null" in nothing and f"{key}=null" in later
+def _settled(overrides: Sequence[str], nothings: set[str]) -> tuple[list[str], list[str]]:
+    """Overrides without choices of nothing and without what these take back, and the groups of which nothing is the last word."""
+    last = {override.partition("=")[0]: override for override in overrides}
+    nothing = [key for key, override in last.items() if override in nothings]
+    kept = [o for o in overrides if o not in nothings and o.partition("=")[0] not in nothing]
+    return kept, nothing
 
 
 def _whose(overrides: Sequence[str]) -> str:

@@ -136,7 +136,7 @@ class JinjaChat:
             return self.template.render(messages=list(turns), add_generation_prompt=is_open, **self.names)
         except self._undefined as error:  # strftime_now of some: a date in it would make other data of each day
             raise ValueError(
-                f"tokenizer.chat_template; uses what there is not ({error}); data.chat_template=<a Jinja file without it>, or plain"
+                f"tokenizer.chat_template; uses what nobody gives it here ({error}); data.chat_template=<a Jinja file without it>, or plain"
             ) from error
         except self._error as error:
             raise ValueError(f"messages; the chat template refuses them ({error}); other turns") from error

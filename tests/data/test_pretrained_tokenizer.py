@@ -319,7 +319,8 @@ def test_a_template_that_wants_what_there_is_not_says_what_to_do(folder):
     template = "{{ strftime_now('%d %b') }}" + CHATML
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
     with pytest.raises(
-        ValueError, match="^tokenizer.chat_template; uses what there is not .*strftime_now.*; data.chat_template="
+        ValueError,
+        match="^tokenizer.chat_template; uses what nobody gives it here .*strftime_now.*; data.chat_template=",
     ):
         ChatTemplate(pretrained(str(folder), mask=259, eot=258)).render(
             [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
