@@ -165,3 +165,9 @@ def _json_texts(name: str) -> Iterator[tuple[str, Any]]:
             return
         file.seek(0)
         yield from ((f"{name}, line {number}", line) for number, line in enumerate(file, 1) if line.strip())
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says of its cause, in a line."""
+    text = str(error.__cause__ or error).strip() or type(error).__name__
+    return text.splitlines()[0][:120]

@@ -1,17 +1,17 @@
 """Text and conversations from files or the hub: plain text, JSONL, Parquet, all as `datasets`, in memory, on disk or streamed."""
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from copy import copy
 from functools import partial
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from illada_lab.data.columns import as_documents, first_row, without_empty
 from illada_lab.data.fields import Fields
-from illada_lab.data.files import PIECE, pieces_of, read_json, read_parquet, read_text
+from illada_lab.data.files import PIECE, pieces_of, read_json, read_parquet, read_text, reason_of
 from illada_lab.data.find import PACKED, find_files, is_url, open_bytes, stamp
+from illada_lab.data.hub import HubChoice
 
 if TYPE_CHECKING:
     import datasets
@@ -103,8 +103,9 @@ class TextSource:
         self.separator = None if separator is None else separator.replace("\\r", "\r").replace("\\n", "\n")
         self.validation_share = validation_share
         self.is_streaming, self.n_held_out = streaming, n_held_out
-        self.hub_split, self.hub_validation_split = hub_split, hub_validation_split
-        self.hub_name, self.hub_revision = hub_name, hub_revision
+        self.hub = HubChoice(
+            split=hub_split, validation_split=hub_validation_split, name=hub_name, revision=hub_revision
+        )
         self._loaded: dict[str, Any] = {}
         self._commit: str | None = None
         self._validation: TextSource | None = None
@@ -112,7 +113,7 @@ class TextSource:
             self._validation = copy(self)
             self._validation.path, self._validation._loaded = str(validation_path), {}
             # Files of one's own beside a data set of the hub have none of its splits.
-            self._validation.hub_split, self._validation.hub_name, self._validation.hub_revision = "train", None, None
+            self._validation.hub = HubChoice()
 
     def load(self, split: Split) -> "datasets.Dataset | datasets.IterableDataset":
         """One split with the column `text` or `messages`. The test split is the validation split.
@@ -125,9 +126,9 @@ class TextSource:
         if self._validation is not None:
             self._check_apart(self._validation.path)
             return self._whole() if is_train else _told_as("validation_path", self._validation._whole)
-        if self.hub_validation_split is not None and find_files(self.path, self.format) is None:
-            return self._table(self.hub_split if is_train else self.hub_validation_split)
-        whole = self._table(self.hub_split)
+        if self.hub.validation_split is not None and find_files(self.path, self.format) is None:
+            return self._table(self.hub.split if is_train else self.hub.validation_split)
+        whole = self._table(self.hub.split)
         if self.is_streaming:
             return whole.skip(self.n_held_out) if is_train else whole.take(self.n_held_out)
         if len(whole) < 2:
@@ -140,8 +141,8 @@ class TextSource:
 
     def _whole(self) -> Any:
         """Everything at the path, where nothing of it is held out."""
-        table = self._table(self.hub_split)
-        _first(table, self.path)
+        table = self._table(self.hub.split)
+        first_row(table, self.path)
         return table
 
     def _check_apart(self, validation_path: str) -> None:
@@ -183,7 +184,7 @@ class TextSource:
         if found is not None:
             files = [(PurePath(name).name, size) for name, size, _ in stamp(found[0])]
             return {"n_held_out": n_held_out, "files": sha256(repr(files).encode()).hexdigest()}
-        told = {"path": self.path, "hub_name": self.hub_name, "hub_split": self.hub_split}
+        told = {"path": self.path, "hub_name": self.hub.name, "hub_split": self.hub.split}
         return {"n_held_out": n_held_out, **told, **({"commit": self._commit} if self._commit else {})}
 
     def tokenizer_texts(self) -> Iterator[str]:
@@ -202,12 +203,13 @@ class TextSource:
         if hub_split not in self._loaded:
             found = find_files(self.path, self.format)
             if found is not None:
-                self._refuse_hub_settings()
+                self.hub.refuse_of_files(self.path)
             if found is None:
-                table = self._select(self._from_hub(hub_split))
+                table, self._commit = self.hub.load(self.path, hub_split, is_streaming=self.is_streaming)
+                table = self._documents(table)
             elif found[1] == "parquet" and not self.is_streaming and not is_url(self.path):
                 # Local tables are mapped or converted as they are, without a reader of our own.
-                table = self._select(self._from_parquet(found[0]))
+                table = self._documents(self._from_parquet(found[0]))
             elif found[1] in ("json", "parquet"):
                 read = read_json if found[1] == "json" else read_parquet
                 table = self._generated(read, found[0], fields=self.fields)
@@ -218,28 +220,11 @@ class TextSource:
                 )
             else:
                 table = self._generated(read_text, found[0], separator=self.separator)
-            self._loaded[hub_split] = table if self.fields.column == "messages" else _without_empty(table, self.path)
+            self._loaded[hub_split] = table if self.fields.column == "messages" else without_empty(table, self.path)
         return self._loaded[hub_split]
 
-    def _refuse_hub_settings(self) -> None:
-        """Splits, configurations and revisions are the hub's: files that lie here, a test split's too, would all be trained on."""
-        told = {
-            "hub_validation_split": self.hub_validation_split,
-            "hub_split": None if self.hub_split == "train" else self.hub_split,
-            "hub_name": self.hub_name,
-            "hub_revision": self.hub_revision,
-        }
-        for key, value in told.items():
-            if value is not None:
-                usual = "train" if key == "hub_split" else "null"
-                files = (
-                    f"data.path={self.path}/train* and data.source.validation_path=..., and "
-                    if Path(self.path).is_dir()
-                    else ""
-                )
-                raise ValueError(
-                    f"data.source.{key} = {value}; of data sets on the hub, and {self.path} lies here; {files}{key}={usual}"
-                )
+    def _documents(self, table: Any) -> Any:
+        return as_documents(table, self.fields, self.path, is_streaming=self.is_streaming)
 
     def _generated(self, read: Callable[..., Iterator[dict[str, Any]]], files: list[str], **arguments: Any) -> Any:
         """A table of what a reader yields."""
@@ -251,7 +236,7 @@ class TextSource:
         if self.is_streaming:
             if read is read_json:
                 arguments["needs_all"] = True
-            _first(read(**arguments), self.path)  # errors of the beginning come out before training
+            first_row(read(**arguments), self.path)  # errors of the beginning come out before training
             return datasets.IterableDataset.from_generator(read, gen_kwargs=arguments)
         growth = {True: MOST_PACKED, False: 1}
         # A size that a server does not tell may be any.
@@ -289,79 +274,6 @@ class TextSource:
         except Exception as error:  # datasets wraps reader errors in its own classes
             raise ValueError(_cannot(self.path, "Parquet", error)) from error
 
-    def _from_hub(self, split: str) -> Any:
-        import datasets
-        from huggingface_hub import HfApi, constants
-
-        try:
-            if not constants.HF_HUB_OFFLINE:
-                # One quick question first: without a network the reader tries for half a minute.
-                self._commit = HfApi().dataset_info(self.path, revision=self.hub_revision, timeout=10).sha
-            return datasets.load_dataset(
-                self.path, self.hub_name, split=split, revision=self.hub_revision, streaming=self.is_streaming
-            )
-        except ValueError as error:  # a name, a split or a revision that does not exist
-            raise ValueError(
-                f"data.path = {self.path}; the hub refuses it ({_reason(error)}); a data set, name and split that exist"
-            ) from error
-        except Exception as error:  # the hub client has no common error class
-            raise FileNotFoundError(
-                f"data.path = {self.path}; neither a local file nor reachable on the hub ({type(error).__name__}); "
-                "a local path, a network, or HF_HUB_OFFLINE=1 for what was fetched before"
-            ) from error
-
-    def _select(self, table: Any) -> Any:
-        """The documents under our name, their type checked."""
-        first = _first(table, self.path)
-        self.fields.check(first, self.path)
-        named = self.fields.named
-        table = table.select_columns(list(named.values()))
-        for key, field in named.items():
-            may_be_null = self.is_streaming or key == "input_field"
-            if not may_be_null and (n_null := table.data.column(field).null_count):
-                raise ValueError(
-                    f"data.source.{key} = {field}; null in {n_null} of {len(table)} rows; a field that is always there"
-                )
-        document = self.fields.document(first, f"{self.path}, row 1")
-        (column,) = document
-        if "prompt_field" in named or (column == "messages" and not _has_roles(first[named["messages_field"]])):
-            convert = partial(_document, fields=self.fields, path=self.path)
-            return table.map(convert, with_indices=True, remove_columns=list(named.values()))
-        (field,) = named.values()
-        return table if field == column else table.rename_column(field, column)
-
-
-def _document(row: Mapping[str, Any], index: int, *, fields: Fields, path: str) -> dict[str, Any]:
-    return fields.document(row, f"{path}, row {index + 1}")
-
-
-def _without_empty(table: Any, path: str) -> Any:
-    """The texts that say something: an empty one would be an EOS behind nothing, and line-wise corpora have many."""
-    import datasets
-    from lightning.pytorch.utilities import rank_zero_only
-
-    if isinstance(table, datasets.IterableDataset):
-        return table.filter(_is_text, input_columns=["text"])
-    import pyarrow.compute as pc
-
-    kept = pc.call_function("not_equal", [table.data.column("text"), ""]).to_numpy(zero_copy_only=False).nonzero()[0]
-    if len(kept) == len(table):
-        return table
-    if not len(kept):
-        raise ValueError(f"data.path = {path}; holds no document that is not empty; a file with text")
-    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        print(f"data: {len(table) - len(kept):,} of {len(table):,} texts left out, empty", file=sys.stderr)
-    return table.select(kept)
-
-
-def _is_text(text: str) -> bool:
-    return text != ""
-
-
-def _has_roles(conversation: list[Any]) -> bool:
-    """Whether a conversation that is one needs no other names."""
-    return bool(conversation) and all(turn.get("role") is not None for turn in conversation)
-
 
 def _real(name: str) -> str:
     return name if is_url(name) else str(Path(name).resolve())
@@ -376,17 +288,5 @@ def _told_as(key: str, read: Callable[[], Any]) -> Any:
         raise kind(str(error).replace("data.path = ", f"data.source.{key} = ")) from error
 
 
-def _first(rows: Any, path: str) -> dict[str, Any]:
-    """The first row; an error where there is none."""
-    for row in islice(rows, 1):
-        return row
-    raise ValueError(f"data.path = {path}; holds no document; a file with text")
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error.__cause__ or error).strip() or type(error).__name__
-    return text.splitlines()[0][:120]
-
-
 def _cannot(path: object, kind: str, error: BaseException) -> str:
-    return f"data.path = {path}; cannot be read as {kind} ({_reason(error)}); check the file"
+    return f"data.path = {path}; cannot be read as {kind} ({reason_of(error)}); check the file"
