@@ -19,6 +19,7 @@ from illada_lab.evaluation.choice import confidence_scores
 from illada_lab.evaluation.generation import Generated, generate, seed_of
 from illada_lab.evaluation.likelihood import monte_carlo_log_likelihoods
 from illada_lab.evaluation.masked import Pair
+from illada_lab.evaluation.options import asked_of
 from illada_lab.models.mask_predictor import MaskPredictor
 from illada_lab.samplers import EndOfThinking, FixedLength, VariableLength
 from illada_lab.samplers.room import cut_budgets
@@ -41,9 +42,6 @@ N_SAMPLES, BLOCK_LENGTH = 128, 32
 CHAT = "\ue000"
 # Kind of a task -> its metric that counts whether the greedy answer is the candidate. Source: lm-eval, `process_results`.
 COUNTS_GREEDY = {"loglikelihood": "acc", "multiple_choice": "exact_match"}
-KNOWN_OPTIONS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
-# Other names of the budget; of several the first counts. Source: lm-eval, `normalize_gen_kwargs`.
-BUDGETS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
 @dataclass(kw_only=True)
@@ -322,20 +320,7 @@ class Answerer:
 
     def _sampler(self, options: dict[str, Any]) -> Any:
         """The sampler that a harness's options mean."""
-        budgets = [options[key] for key in BUDGETS if options.get(key) is not None]
-        options = {key: value for key, value in options.items() if key not in BUDGETS}
-        if options.get("num_beams") == 1:  # no search: what is done here
-            del options["num_beams"]
-        if unknown := sorted(set(options) - KNOWN_OPTIONS):
-            raise ValueError(
-                f"{unknown[0]} = {options[unknown[0]]}; not an option of generation here; {', '.join(sorted(KNOWN_OPTIONS))}"
-            )
-        until = options.get("until") or []
-        stops = [text for text in ([until] if isinstance(until, str) else until) if text]
-        budget = int(budgets[0]) if budgets else self.max_length
-        if budget < 1:
-            raise ValueError(f"max_gen_toks = {budget}; no room for an answer; 1 or more")
-        temperature, cuts = drawing(options)
+        budget, stops, (temperature, cuts) = asked_of(options, usual_budget=self.max_length)
         text = {"stop_strings": stops, "tokenizer": self.tokenizer if stops else None}
         if self.scoring == "chain_rule":
             if temperature:
@@ -380,21 +365,3 @@ class Answerer:
                 file=sys.stderr,
             )
         return [*prompt[:1], *prompt[len(prompt) - room + 1 :]] if room > 1 else prompt[len(prompt) - room :]
-
-
-def drawing(options: dict[str, Any]) -> tuple[float, dict[str, Any]]:
-    """Temperature of an answer, 0.0 for the likeliest token, and what cuts the distribution, top_p and top_k.
-
-    Source: lm-eval, `normalize_gen_kwargs`; what it warns of or passes over is refused, but for a temperature with do_sample=false, which
-    many of its tasks name.
-    """
-    temperature = float(options.get("temperature") or 0.0)
-    is_drawn = bool(temperature) if options.get("do_sample") is None else bool(options["do_sample"])
-    if is_drawn and temperature <= 0:
-        given = "null" if options.get("temperature") is None else options["temperature"]
-        raise ValueError(f"temperature = {given}; do_sample = true draws at none; above 0, or do_sample=false")
-    cuts = {key: options[key] for key in ("top_p", "top_k") if options.get(key) is not None}
-    if cuts and not is_drawn:
-        key, value = next(iter(cuts.items()))
-        raise ValueError(f"{key} = {value}; has no effect on the likeliest token; null, or a temperature above 0")
-    return temperature if is_drawn else 0.0, cuts

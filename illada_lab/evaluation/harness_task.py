@@ -12,11 +12,11 @@ from typing import Any
 
 from jinja2 import UndefinedError
 
-from illada_lab.evaluation.answerer import drawing
 from illada_lab.evaluation.folder import claim_folder
 from illada_lab.evaluation.generation import Generated
 from illada_lab.evaluation.health import health
 from illada_lab.evaluation.journal import Notes
+from illada_lab.evaluation.options import drawing
 from illada_lab.evaluation.run import ITEMS, RESULTS, room_told
 from illada_lab.files import write_text
 from illada_lab.processes import n_processes
